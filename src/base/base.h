@@ -1,0 +1,28 @@
+/* src/base/base.h: the small things that every folder uses. Local, all of it. */
+#ifndef STM_BASE_BASE_H
+#define STM_BASE_BASE_H
+
+#include "base/memory.h"
+#include "base/status.h"
+
+#define STM_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define STM_MAX(a, b) ((a) > (b) ? (a) : (b))
+
+double stm_now_s(void); /* monotonic clock, seconds */
+
+/* The name among names[0..n) that is nearest to `word` in edit distance, or NULL when none is near. */
+const char *stm_nearest_name(const char *word, const char *const *names, size_t n);
+
+/* Reads a whole file; *text is freed by the caller and ends in a NUL that *n does not count. Fails: STM_ERR_INPUT. */
+stm_status stm_read_file(const char *path, char **text, size_t *n);
+
+/* Makes the folder and its parents. Fails: STM_ERR_IO. */
+stm_status stm_make_folders(const char *path);
+
+/* printf into memory that the caller frees. Fails: STM_ERR_MEMORY. */
+stm_status stm_format(char **out, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* XXH3 of n bytes. */
+uint64_t stm_hash(const void *bytes, size_t n);
+
+#endif

@@ -1,0 +1,30 @@
+/* src/base/memory.h: allocation that names its failure, and an arena.
+ *
+ * The arena is a chain of blocks that only grows: mark, take, reset. Once a step has run, an equal step allocates nothing. */
+#ifndef STM_BASE_MEMORY_H
+#define STM_BASE_MEMORY_H
+
+#include "base/status.h"
+
+/* malloc/calloc/realloc of n elements; the caller frees. On failure *out is unchanged. Local. Fails: STM_ERR_MEMORY. */
+stm_status stm_alloc(size_t n, size_t element_bytes, void *out);  /* out: address of a pointer; the memory is zero */
+stm_status stm_resize(void *inout, size_t n, size_t element_bytes); /* keeps contents; new memory is not set */
+
+/* Doubles *capacity (elements) until n fit. Local. Fails: STM_ERR_MEMORY. */
+stm_status stm_reserve(void *inout, size_t *capacity, size_t n, size_t element_bytes);
+
+typedef struct stm_arena stm_arena;
+typedef struct { size_t block, used; } stm_mark;
+
+/* block_bytes: the smallest block it asks the system for. The caller destroys *out. Local. Fails: STM_ERR_MEMORY. */
+stm_status stm_arena_create(size_t block_bytes, stm_arena **out);
+void stm_arena_destroy(stm_arena *arena); /* NULL is fine */
+
+/* `bytes` of memory, aligned to 64, contents undefined; the arena owns it until reset. Local. Fails: STM_ERR_MEMORY. */
+stm_status stm_arena_take(stm_arena *arena, size_t bytes, void *out);
+stm_mark stm_arena_mark(const stm_arena *arena);
+void stm_arena_reset(stm_arena *arena, stm_mark mark); /* frees all that was taken after the mark, for reuse */
+
+size_t stm_arena_peak_bytes(const stm_arena *arena); /* the most that was in use at once */
+
+#endif
