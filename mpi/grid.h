@@ -1,8 +1,8 @@
 /* mpi/grid.h: the process grid: replica x suffix, and what ranks agree on.
  *
- * The world is cut into `n_teams` teams of consecutive ranks whose sizes differ by one at most (the larger ones first). A team spreads the rollouts of its
- * prompts (the suffix axis); teams have different prompts (the replica axis). Knows buffers and communicators, not models.
- * A failed MPI call prints and aborts. */
+ * The world is cut into `n_teams` teams of consecutive ranks whose sizes differ by one at most (the larger ones first).
+ * A team spreads the rollouts of its prompts (the suffix axis); teams have different prompts (the replica axis). Knows
+ * buffers and communicators, not models. A failed MPI call prints and aborts. */
 #ifndef STM_MPI_GRID_H
 #define STM_MPI_GRID_H
 
@@ -20,48 +20,59 @@
 void stm_mpi_abort(int code, const char *call, const char *file, int line) __attribute__((noreturn));
 
 typedef struct {
-    MPI_Comm world;            /* a duplicate that stemma owns */
+    MPI_Comm world; /* a duplicate that stemma owns */
     int rank, n_ranks;
-    int n_teams, team;         /* replica axis */
-    MPI_Comm team_comm;        /* suffix axis; its rank 0 is the lowest world rank of the team */
+    int n_teams, team;  /* replica axis */
+    MPI_Comm team_comm; /* suffix axis; its rank 0 is the lowest world rank of the team */
     int team_rank, team_size;
-    int *team_first;           /* [n_teams + 1]: world rank of the first member of each team */
-    int node_rank, node_size;  /* among the ranks of this host */
+    int *team_first;          /* [n_teams + 1]: world rank of the first member of each team */
+    int node_rank, node_size; /* among the ranks of this host */
 } stm_grid;
 
-/* suffix, replica: a count or STM_AUTO (-1). auto: as many teams as n_groups lets be busy (min(n_ranks, n_groups)); with suffix S given, n_ranks / S teams. Both given:
- * the teams' sizes must be S, or differ from it by one as DESIGN says, else STM_ERR_INPUT naming both and the number of ranks. n_groups: prompts of a
- * step. Collective over `comm`; the same status on every rank. */
+/* suffix, replica: a count or STM_AUTO (-1). auto: as many teams as n_groups lets be busy (min(n_ranks, n_groups));
+ * with suffix S given, the number of teams whose sizes are nearest to S (the larger teams on a tie). Both given: the
+ * teams' sizes must be S, or differ from it by one as DESIGN says, else STM_ERR_INPUT naming both and the number of
+ * ranks. n_groups: prompts of a step. Collective over `comm`; the same status on every rank. */
 stm_status stm_grid_create(MPI_Comm comm, int64_t suffix, int64_t replica, size_t n_groups, stm_grid *grid);
 void stm_grid_destroy(stm_grid *grid);
 
-/* Worst status over the world, the same on every rank; rank 0 then holds the message of the lowest rank that saw it. Collective over the world. */
+/* Worst status over the world, the same on every rank; every rank then holds the message of the lowest rank that saw it
+ * ("rank R: " before it unless it is rank 0). Collective over the world. */
 stm_status stm_agree(const stm_grid *grid, stm_status mine);
 stm_status stm_agree_on(MPI_Comm comm, stm_status mine); /* the same for any communicator */
 
 /* Broadcast of any number of bytes (pieces below 2^30). Collective over comm. */
 void stm_broadcast(MPI_Comm comm, int root, void *bytes, size_t n);
 
-/* Rank 0 of comm reads the file and sends its text to all; every rank frees *text. Collective; same status everywhere. */
+/* Rank 0 of comm reads the file and sends its text to all; every rank frees *text. Collective; same status everywhere.
+ */
 stm_status stm_broadcast_file(MPI_Comm comm, const char *path, char **text, size_t *n);
 
-/* Every rank's bytes, concatenated in rank order, on every rank: *all is freed by the caller, starts [n_ranks + 1] are offsets (caller's array). Collective. */
+/* Every rank's bytes, concatenated in rank order, on every rank: *all is freed by the caller, starts [n_ranks + 1] are
+ * offsets (caller's array). Collective. */
 stm_status stm_gather_bytes(MPI_Comm comm, const void *mine, size_t n, char **all, size_t *starts);
 
-/* Sums n reals (real_bytes 4 or 8) over comm to `root` (result there; others' buffers are unchanged), and to all. Pieces below 2^30 bytes. Collective. */
+/* Sums n reals (real_bytes 4 or 8) over comm to `root` (result there; others' buffers are unchanged), and to all.
+ * Sums are taken in rank order, float32 in double. Collective. */
 void stm_reduce_to(MPI_Comm comm, int root, void *reals, size_t n, size_t real_bytes);
 void stm_all_reduce(MPI_Comm comm, void *reals, size_t n, size_t real_bytes);
 void stm_all_reduce_max(MPI_Comm comm, double *values, size_t n);
 void stm_all_reduce_min(MPI_Comm comm, double *values, size_t n);
 
-/* A vector of n reals is cut into buckets of bucket_n elements (the last one shorter), each bucket into n_ranks nearly equal shares; rank r owns share r of every bucket.
- * This is ZeRO-1's cut (Rajbhandari et al. 2020, arXiv 1910.02054). Calls back for each range that `rank` owns, in order; local. */
-typedef struct { size_t n, bucket_n; int n_ranks; } stm_shards;
-size_t stm_shards_count(const stm_shards *shards, int rank);                                     /* elements owned */
-size_t stm_shards_n_ranges(const stm_shards *shards);                                             /* the same for every rank */
-void stm_shards_range(const stm_shards *shards, int rank, size_t i, size_t *first, size_t *n);    /* i-th range of rank; n may be 0 */
+/* A vector of n reals is cut into buckets of bucket_n elements (the last one shorter), each bucket into n_ranks nearly
+ * equal shares; rank r owns share r of every bucket. This is ZeRO-1's cut (Rajbhandari et al. 2020, arXiv 1910.02054).
+ * Local. */
+typedef struct {
+    size_t n, bucket_n;
+    int n_ranks;
+} stm_shards;
+size_t stm_shards_count(const stm_shards *shards, int rank); /* elements owned */
+size_t stm_shards_n_ranges(const stm_shards *shards);        /* the same for every rank */
+void stm_shards_range(const stm_shards *shards, int rank, size_t i, size_t *first,
+                      size_t *n); /* i-th range of rank; n may be 0 */
 
-/* Sums `reals` over comm so that each rank holds the sum of the ranges it owns, in place (the rest of its buffer becomes undefined). Collective. */
+/* Sums `reals` over comm so that each rank holds the sum of the ranges it owns, in place (the rest of its buffer
+ * becomes undefined). Collective. */
 void stm_reduce_scatter(MPI_Comm comm, const stm_shards *shards, void *reals, size_t real_bytes);
 
 /* Every rank's owned ranges to all, in place. Collective. */

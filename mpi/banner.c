@@ -1,0 +1,136 @@
+#include "mpi/banner.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct {
+    const char *host;
+    int n_ranks, n_cores, n_threads, fewest, most; /* n_threads: of all its ranks */
+} node;
+
+static const char *plural(int64_t n)
+{
+    return n == 1 ? "" : "s";
+}
+
+static bool alike(const node *a, const node *b)
+{
+    return a->n_ranks == b->n_ranks && a->n_cores == b->n_cores && a->n_threads == b->n_threads &&
+           a->fewest == b->fewest && a->most == b->most;
+}
+
+static void print_nodes(FILE *out, const node *first, size_t from, size_t to)
+{
+    const node *last = first + (to - from);
+    if (from == to)
+        fprintf(out, "  node %zu (%s): ", from + 1, first->host);
+    else
+        fprintf(out, "  nodes %zu-%zu (%s .. %s): ", from + 1, to + 1, first->host, last->host);
+    fprintf(out, "%d rank%s x ", first->n_ranks, plural(first->n_ranks));
+    if (first->fewest == first->most)
+        fprintf(out, "%d thread%s", first->most, plural(first->most));
+    else
+        fprintf(out, "%d to %d threads", first->fewest, first->most);
+    fprintf(out, " on %d core%s\n", first->n_cores, plural(first->n_cores));
+    if (first->n_threads > first->n_cores)
+        fprintf(out,
+                "  warning: %d threads share %d core%s%s: expect it to be slow; fewer ranks, or OMP_NUM_THREADS=%d\n",
+                first->n_threads, first->n_cores, plural(first->n_cores), from == to ? "" : " on each",
+                STM_MAX(1, first->n_cores / first->n_ranks));
+}
+
+stm_status stm_banner_text(const stm_banner_rank *ranks, size_t n, int n_teams, int smallest, int largest, char **text)
+{
+    stm_status status = STM_OK;
+    node *nodes = NULL;
+    size_t n_nodes = 0, n_bytes = 0;
+    FILE *out = NULL;
+    STM_TRY(stm_alloc(n, sizeof *nodes, &nodes));
+    for (size_t r = 0; r < n; r++) {
+        if (r == 0 || strcmp(ranks[r].host, ranks[r - 1].host) != 0)
+            nodes[n_nodes++] = (node){.host = ranks[r].host, .n_cores = ranks[r].n_cores, .fewest = ranks[r].n_threads};
+        node *here = nodes + n_nodes - 1;
+        here->n_ranks++;
+        here->n_threads += ranks[r].n_threads;
+        here->fewest = STM_MIN(here->fewest, ranks[r].n_threads);
+        here->most = STM_MAX(here->most, ranks[r].n_threads);
+    }
+    if (!(out = open_memstream(text, &n_bytes))) {
+        status = stm_fail(STM_ERR_MEMORY, "out of memory");
+        goto out;
+    }
+    fprintf(out, "%zu rank%s on %zu node%s, %d team%s of ", n, plural((int64_t)n), n_nodes, plural((int64_t)n_nodes),
+            n_teams, plural(n_teams));
+    if (smallest == largest)
+        fprintf(out, "%d rank%s\n", largest, plural(largest));
+    else
+        fprintf(out, "%d to %d ranks\n", smallest, largest);
+    for (size_t i = 0, j; i < n_nodes; i = j + 1) {
+        for (j = i; j + 1 < n_nodes && alike(nodes + i, nodes + j + 1);)
+            j++;
+        print_nodes(out, nodes + i, i, j);
+    }
+    if (fclose(out) != 0)
+        status = stm_fail(STM_ERR_MEMORY, "out of memory");
+out:
+    free(nodes);
+    return status;
+}
+
+/* Cores that the ranks of this host may use together: the union of what each was given. Collective over the host's
+ * ranks. */
+static int cores_of_host(MPI_Comm host)
+{
+    cpu_set_t allowed;
+    CPU_ZERO(&allowed);
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return (int)sysconf(_SC_NPROCESSORS_ONLN);
+    STM_MPI(MPI_Allreduce(MPI_IN_PLACE, &allowed, sizeof allowed, MPI_BYTE, MPI_BOR, host));
+    return CPU_COUNT(&allowed);
+}
+
+/* Ranks of a host side by side, hosts in the order of their first rank. */
+static void sort_by_host(stm_banner_rank *ranks, size_t n)
+{
+    for (size_t i = 1; i < n; i++) {
+        size_t to = i;
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(ranks[j].host, ranks[i].host) == 0)
+                to = j + 1;
+        const stm_banner_rank moved = ranks[i];
+        memmove(ranks + to + 1, ranks + to, (i - to) * sizeof *ranks);
+        ranks[to] = moved;
+    }
+}
+
+stm_status stm_banner(const stm_grid *grid, int n_threads, char **text)
+{
+    *text = NULL;
+    stm_banner_rank mine = {.n_threads = n_threads};
+    gethostname(mine.host, sizeof mine.host - 1);
+    MPI_Comm host;
+    STM_MPI(MPI_Comm_split_type(grid->world, MPI_COMM_TYPE_SHARED, grid->rank, MPI_INFO_NULL, &host));
+    mine.n_cores = cores_of_host(host);
+    STM_MPI(MPI_Comm_free(&host));
+
+    size_t *starts = NULL;
+    char *all = NULL;
+    stm_status status = stm_agree(grid, stm_alloc((size_t)grid->n_ranks + 1, sizeof *starts, &starts));
+    if (status == STM_OK)
+        status = stm_gather_bytes(grid->world, &mine, sizeof mine, &all, starts);
+    if (status == STM_OK) {
+        if (grid->rank == 0) {
+            const int last = grid->n_teams - 1;
+            sort_by_host((stm_banner_rank *)(void *)all, (size_t)grid->n_ranks);
+            status = stm_banner_text((const stm_banner_rank *)(const void *)all, (size_t)grid->n_ranks, grid->n_teams,
+                                     grid->team_first[last + 1] - grid->team_first[last], grid->team_first[1], text);
+        }
+        status = stm_agree(grid, status);
+    }
+    free(all);
+    free(starts);
+    return status;
+}

@@ -1,0 +1,22 @@
+/* mpi/banner.h: the lines at start-up that say where the ranks are. */
+#ifndef STM_MPI_BANNER_H
+#define STM_MPI_BANNER_H
+
+#include "mpi/grid.h"
+
+typedef struct {
+    char host[64];
+    int n_cores;   /* that the ranks of this host may use together */
+    int n_threads; /* of this rank */
+} stm_banner_rank;
+
+/* Ranks, nodes, cores, threads and teams, a line each; equal neighbours among the nodes are folded into one line. Warns
+ * where the threads of a node's ranks are more than the cores they may use. *text is set on rank 0, which frees it;
+ * NULL elsewhere. Collective over the world; same status everywhere. */
+stm_status stm_banner(const stm_grid *grid, int n_threads, char **text);
+
+/* The same from a list of ranks, those of a host side by side; teams of `smallest` to `largest` ranks. Local. Fails:
+ * STM_ERR_MEMORY. */
+stm_status stm_banner_text(const stm_banner_rank *ranks, size_t n, int n_teams, int smallest, int largest, char **text);
+
+#endif

@@ -1,0 +1,125 @@
+#include "mpi/grid.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void stm_mpi_abort(int code, const char *call, const char *file, int line)
+{
+    int rank = -1, n = 0;
+    char host[256] = "?", text[MPI_MAX_ERROR_STRING] = "";
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Error_string(code, text, &n);
+    gethostname(host, sizeof host - 1);
+    fprintf(stderr, "stemma: rank %d on %s: %s:%d: %s failed: %s\n", rank, host, file, line, call, text);
+    fflush(stderr);
+    MPI_Abort(MPI_COMM_WORLD, 1);
+    abort(); /* MPI_Abort need not return, but its declaration does not say so */
+}
+
+/* How far the sizes of n_teams teams of n_ranks ranks are from `size`, at most. */
+static int64_t size_error(int64_t n_ranks, int64_t n_teams, int64_t size)
+{
+    const int64_t small = n_ranks / n_teams, large = small + (n_ranks % n_teams != 0);
+    return STM_MAX(llabs(size - small), llabs(large - size));
+}
+
+/* Number of teams from the options; a pure function, so every rank finds the same. */
+static stm_status count_teams(int64_t n_ranks, int64_t suffix, int64_t replica, size_t n_groups, int64_t *n_teams)
+{
+    const int64_t automatic = -1; /* STM_AUTO of config/options.h, which this folder does not know */
+    if ((suffix != automatic && suffix < 1) || (replica != automatic && replica < 1))
+        return stm_fail(STM_ERR_INPUT, "parallel.%s: found %lld, expected auto or a number from 1",
+                        suffix != automatic && suffix < 1 ? "suffix" : "replica",
+                        (long long)(suffix != automatic && suffix < 1 ? suffix : replica));
+    if (suffix > n_ranks || replica > n_ranks)
+        return stm_fail(STM_ERR_INPUT, "parallel.%s: found %lld, but there are only %lld ranks",
+                        suffix > n_ranks ? "suffix" : "replica", (long long)(suffix > n_ranks ? suffix : replica),
+                        (long long)n_ranks);
+    if (replica != automatic) {
+        if (suffix != automatic && size_error(n_ranks, replica, suffix) > 1)
+            return stm_fail(STM_ERR_INPUT,
+                            "parallel.suffix %lld x parallel.replica %lld is %lld ranks, but there are %lld: expected "
+                            "teams of %lld, or of one more or less",
+                            (long long)suffix, (long long)replica, (long long)(suffix * replica), (long long)n_ranks,
+                            (long long)suffix);
+        *n_teams = replica;
+    } else if (suffix != automatic) {
+        const int64_t fewer = n_ranks / suffix, more = STM_MIN(fewer + 1, n_ranks);
+        *n_teams = size_error(n_ranks, fewer, suffix) <= size_error(n_ranks, more, suffix) ? fewer : more;
+    } else {
+        *n_teams = STM_MAX((int64_t)1, (int64_t)STM_MIN((size_t)n_ranks, n_groups));
+    }
+    return STM_OK;
+}
+
+stm_status stm_grid_create(MPI_Comm comm, int64_t suffix, int64_t replica, size_t n_groups, stm_grid *grid)
+{
+    *grid = (stm_grid){.world = MPI_COMM_NULL, .team_comm = MPI_COMM_NULL};
+    int n_ranks, rank;
+    STM_MPI(MPI_Comm_size(comm, &n_ranks));
+    STM_MPI(MPI_Comm_rank(comm, &rank));
+    int64_t n_teams = 0;
+    STM_TRY(count_teams(n_ranks, suffix, replica, n_groups, &n_teams));
+    int *team_first = NULL;
+    STM_TRY(stm_agree_on(comm, stm_alloc((size_t)n_teams + 1, sizeof *team_first, &team_first)));
+
+    const int small = n_ranks / (int)n_teams, n_large = n_ranks % (int)n_teams;
+    for (int t = 0; t < n_teams; t++) {
+        team_first[t + 1] = team_first[t] + small + (t < n_large);
+        if (rank >= team_first[t])
+            grid->team = t;
+    }
+    grid->rank = rank;
+    grid->n_ranks = n_ranks;
+    grid->n_teams = (int)n_teams;
+    grid->team_first = team_first;
+    STM_MPI(MPI_Comm_dup(comm, &grid->world));
+    STM_MPI(MPI_Comm_split(grid->world, grid->team, rank, &grid->team_comm));
+    /* Failed calls then return their code, and STM_MPI says which call it was. */
+    STM_MPI(MPI_Comm_set_errhandler(grid->world, MPI_ERRORS_RETURN));
+    STM_MPI(MPI_Comm_set_errhandler(grid->team_comm, MPI_ERRORS_RETURN));
+    STM_MPI(MPI_Comm_rank(grid->team_comm, &grid->team_rank));
+    STM_MPI(MPI_Comm_size(grid->team_comm, &grid->team_size));
+
+    MPI_Comm node;
+    STM_MPI(MPI_Comm_split_type(grid->world, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node));
+    STM_MPI(MPI_Comm_rank(node, &grid->node_rank));
+    STM_MPI(MPI_Comm_size(node, &grid->node_size));
+    STM_MPI(MPI_Comm_free(&node));
+    return STM_OK;
+}
+
+void stm_grid_destroy(stm_grid *grid)
+{
+    if (grid->team_comm != MPI_COMM_NULL)
+        STM_MPI(MPI_Comm_free(&grid->team_comm));
+    if (grid->world != MPI_COMM_NULL)
+        STM_MPI(MPI_Comm_free(&grid->world));
+    free(grid->team_first);
+    grid->team_first = NULL;
+}
+
+stm_status stm_agree_on(MPI_Comm comm, stm_status mine)
+{
+    struct {
+        int code, rank;
+    } seen = {(int)mine, 0}, worst;
+    STM_MPI(MPI_Comm_rank(comm, &seen.rank));
+    STM_MPI(MPI_Allreduce(&seen, &worst, 1, MPI_2INT, MPI_MAXLOC, comm));
+    if (worst.code == STM_OK)
+        return STM_OK;
+    char text[2048] = "";
+    if (worst.rank == seen.rank)
+        snprintf(text, sizeof text, "%s", stm_failure());
+    STM_MPI(MPI_Bcast(text, sizeof text, MPI_CHAR, worst.rank, comm));
+    if (worst.rank == 0)
+        return stm_fail((stm_status)worst.code, "%s", text);
+    return stm_fail((stm_status)worst.code, "rank %d: %s", worst.rank, text);
+}
+
+stm_status stm_agree(const stm_grid *grid, stm_status mine)
+{
+    return stm_agree_on(grid->world, mine);
+}

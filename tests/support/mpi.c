@@ -1,0 +1,80 @@
+#include "support/mpi.h"
+
+#include <unistd.h>
+
+enum { PATIENCE_S = 10 };
+
+static int verdict_of_all(MPI_Comm comm, int failed, const char *name)
+{
+    int any = 0, done = 0;
+    MPI_Request request;
+    MPI_Iallreduce(&failed, &any, 1, MPI_INT, MPI_MAX, comm, &request);
+    const double start = stm_now_s();
+    while (!done) {
+        MPI_Test(&request, &done, MPI_STATUS_IGNORE);
+        if (!done && failed && stm_now_s() - start > PATIENCE_S) {
+            fprintf(stderr, "%s failed on this rank, and the others wait for it\n", name);
+            MPI_Abort(MPI_COMM_WORLD, 1);
+        }
+        if (!done)
+            usleep(200);
+    }
+    return any;
+}
+
+int stm_mpi_tests(int argc, char **argv, const struct CMUnitTest *tests, size_t n)
+{
+    int provided, rank, n_ranks, n_failed = 0;
+    MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided);
+    MPI_Comm verdicts;
+    MPI_Comm_dup(MPI_COMM_WORLD, &verdicts);
+    MPI_Comm_rank(verdicts, &rank);
+    MPI_Comm_size(verdicts, &n_ranks);
+    cmocka_set_message_output(CM_OUTPUT_TAP);
+    FILE *terminal =
+        fdopen(dup(STDOUT_FILENO), "w"); /* cmocka's own account of each test, rank by rank, is not wanted */
+    if (!terminal || !freopen("/dev/null", "w", stdout))
+        MPI_Abort(MPI_COMM_WORLD, 1);
+    for (size_t i = 0; i < n; i++) {
+        const int failed = _cmocka_run_group_tests(tests[i].name, tests + i, 1, NULL, NULL) != 0;
+        if (failed)
+            fprintf(stderr, "rank %d of %d: FAILED %s\n", rank, n_ranks, tests[i].name);
+        const int any = verdict_of_all(verdicts, failed, tests[i].name);
+        n_failed += any;
+        if (rank == 0)
+            fprintf(terminal, "%s %s (%d ranks)\n", any ? "FAILED" : "ok", tests[i].name, n_ranks);
+        fflush(terminal);
+    }
+    fclose(terminal);
+    MPI_Comm_free(&verdicts);
+    MPI_Finalize();
+    return n_failed != 0;
+}
+
+char *stm_mpi_make_folder(void)
+{
+    char *folder = calloc(1, 4096);
+    int rank;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    const char *parent = getenv("TMPDIR");
+    if (folder && rank == 0) {
+        snprintf(folder, 4096, "%s/stemma-test-XXXXXX", parent ? parent : "/tmp");
+        if (!mkdtemp(folder))
+            *folder = 0;
+    }
+    MPI_Bcast(folder, 4096, MPI_CHAR, 0, MPI_COMM_WORLD);
+    assert_true(folder && *folder);
+    return folder;
+}
+
+void stm_mpi_remove_folder(char *folder)
+{
+    int rank;
+    MPI_Barrier(MPI_COMM_WORLD);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    char command[4200];
+    snprintf(command, sizeof command, "rm -rf '%s'", folder);
+    if (rank == 0 && system(command) != 0)
+        print_error("%s was not removed\n", folder);
+    free(folder);
+}
