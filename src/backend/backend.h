@@ -1,10 +1,11 @@
 /* src/backend/backend.h: what a device must do.
  *
- * Adding an operation: a row here, a plain loop in cpu.c, a kernel in cuda/, a case in tests/unit/backend_ops.c. `real` below is the
- * backend's number: float or double (real_bytes says). Pointers in argument structs are device memory unless marked host; matrices are
- * row-major. Work is queued on a stream, in order; `synchronize` waits for it. Sums are taken in an order that depends on the shapes and the
- * number of threads alone, so equal calls give equal bits. Local, all of it. Fails: STM_ERR_DEVICE, STM_ERR_MEMORY.
- * In-place accumulation is written `+=`; outputs never overlap inputs unless said. */
+ * Adding an operation: a row here, a plain loop in cpu.c, a kernel in cuda/, a case in tests/unit/backend_ops.c. `real`
+ * below is the backend's number: float or double (real_bytes says). Pointers in argument structs are device memory
+ * unless marked host; matrices are row-major. Work is queued on a stream, in order; `synchronize` waits for it. Sums
+ * are taken in an order that depends on the shapes and the number of threads alone, so equal calls give equal bits.
+ * Local, all of it. Fails: STM_ERR_DEVICE, STM_ERR_MEMORY. In-place accumulation is written `+=`; outputs never overlap
+ * inputs unless said. */
 #ifndef STM_BACKEND_BACKEND_H
 #define STM_BACKEND_BACKEND_H
 
@@ -39,8 +40,8 @@ typedef struct {
     void *x, *y;
 } stm_rows;
 
-/* y[r,:] = x[r,:] * w / rms(x[r,:]), rms = sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019, arXiv 1910.07467); inverse_rms [n_rows] is kept.
- * backward: dx[r,:] += .., dw[:] += .. from dy, x, inverse_rms. */
+/* y[r,:] = x[r,:] * w / rms(x[r,:]), rms = sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019, arXiv 1910.07467);
+ * inverse_rms [n_rows] is kept. backward: dx[r,:] += .., dw[:] += .. from dy, x, inverse_rms. */
 typedef struct {
     size_t n_rows, width;
     double eps;
@@ -59,13 +60,12 @@ typedef struct {
     void *db;
 } stm_bias;
 
-/* From projections to what attention reads: optional RMS norm over head_dim (Qwen3's q/k norm), then rotary position embedding in the
- * half-split form (pair i, i + head_dim/2), angle from cosine, sine [max_positions, head_dim/2].
- *   q_in [n_q_rows, >= n_heads*head_dim] -> q [n_q_rows, n_heads, head_dim]
- *   k_in, v_in [n_kv_rows, ..] -> k, v [n_kv_heads, kv_stride, head_dim], rows 0 .. n_kv_rows-1 (v is copied only)
- * Rows of the _in arrays start in_stride_q, in_stride_kv elements apart. Either row count may be 0.
- * backward: dq, dk, dv (laid out as q, k, v) -> dq_in, dk_in, dv_in (strided as q_in, k_in, v_in; overwritten); the norms' inputs are read from
- * q_in, k_in; dq_norm, dk_norm += . */
+/* From projections to what attention reads: optional RMS norm over head_dim (Qwen3's q/k norm), then rotary position
+ * embedding in the half-split form (pair i, i + head_dim/2), angle from cosine, sine [max_positions, head_dim/2]. q_in
+ * [n_q_rows, >= n_heads*head_dim] -> q [n_q_rows, n_heads, head_dim] k_in, v_in [n_kv_rows, ..] -> k, v [n_kv_heads,
+ * kv_stride, head_dim], rows 0 .. n_kv_rows-1 (v is copied only) Rows of the _in arrays start in_stride_q, in_stride_kv
+ * elements apart. Either row count may be 0. backward: dq, dk, dv (laid out as q, k, v) -> dq_in, dk_in, dv_in (strided
+ * as q_in, k_in, v_in; overwritten); the norms' inputs are read from q_in, k_in; dq_norm, dk_norm += . */
 typedef struct {
     size_t n_q_rows, n_kv_rows, n_heads, n_kv_heads, head_dim;
     size_t in_stride_q, in_stride_kv, kv_stride;
@@ -80,8 +80,9 @@ typedef struct {
     void *dq_norm, *dk_norm;
 } stm_rotary;
 
-/* Rows [first_row, first_row + n_rows) of the queries attend to keys 0 .. n_keys-1; if causal, the i-th of these rows only to keys
- * 0 .. i + diagonal. k, v: [n_kv_heads, kv_stride, head_dim]. dk, dv: accumulators of the same layout, stride dkv_stride. */
+/* Rows [first_row, first_row + n_rows) of the queries attend to keys 0 .. n_keys-1; if causal, the i-th of these rows
+ * only to keys 0 .. i + diagonal. k, v: [n_kv_heads, kv_stride, head_dim]. dk, dv: accumulators of the same layout,
+ * stride dkv_stride. */
 typedef struct {
     size_t first_row, n_rows;
     size_t n_keys, kv_stride, dkv_stride;
@@ -91,13 +92,23 @@ typedef struct {
     size_t diagonal;
 } stm_attend_part;
 
-/* Attention of a chunk's rows to several parts, merged by log-sum-exp as if the keys were one list. Every row is in at least one part.
- * A query head h reads KV head h / (n_heads / n_kv_heads). For a block of rows all query heads of a KV head form one tall matrix.
- * forward: o [n_rows, n_heads, head_dim], lse [n_rows, n_heads]. backward: from q, o, lse, d_o: dq (overwritten), dk, dv of each part (+=; two parts
- * may share accumulators). parts is host memory, sorted so that rows meet their parts from the root down. */
+/* Row i of k, v [n_kv_heads, n_rows, head_dim] goes to row positions[i] of slot slots[i] in k_cache, v_cache [..,
+ * n_kv_heads, slot_rows, head_dim]. */
+typedef struct {
+    size_t n_rows, n_kv_heads, head_dim, slot_rows;
+    const int32_t *slots, *positions; /* [n_rows] */
+    const void *k, *v;
+    void *k_cache, *v_cache;
+} stm_append;
+
+/* Attention of a chunk's rows to several parts, merged by log-sum-exp as if the keys were one list. Every row is in at
+ * least one part. A query head h reads KV head h / (n_heads / n_kv_heads). For a block of rows all query heads of a KV
+ * head form one tall matrix. forward: o [n_rows, n_heads, head_dim], lse [n_rows, n_heads]. backward: from q, o, lse,
+ * d_o: dq (overwritten), dk, dv of each part (+=; two parts may share accumulators). parts is host memory, sorted so
+ * that rows meet their parts from the root down. */
 typedef struct {
     size_t n_rows, n_heads, n_kv_heads, head_dim;
-    double scale; /* 1 / sqrt(head_dim) */
+    double scale;  /* 1 / sqrt(head_dim) */
     const void *q; /* [n_rows, n_heads, head_dim] */
     size_t n_parts;
     const stm_attend_part *parts;
@@ -116,10 +127,11 @@ typedef struct {
     void *dgu;
 } stm_swiglu;
 
-/* One block of vocabulary columns [first_column, first_column + n_columns) of the head; logits [n_rows, n_columns] (stride n_columns) are raw.
- * z = logit * inverse_temperature[r]. Running sums in double, [n_rows] each: maximum m, sum s of exp(z - m), weighted t of exp(z - m) * z, target's z.
- * forward: updates them; `first_column` 0 starts them. finish: logp = z_target - lse, entropy = lse - t/s, lse = m + log s.
- * backward: logits become dL/dlogit = (dlogp (onehot - p) - dentropy p (log p + H)) * inverse_temperature. */
+/* One block of vocabulary columns [first_column, first_column + n_columns) of the head; logits [n_rows, n_columns]
+ * (stride n_columns) are raw. z = logit * inverse_temperature[r]. Running sums in double, [n_rows] each: maximum m, sum
+ * s of exp(z - m), weighted t of exp(z - m) * z, target's z. forward: updates them; `first_column` 0 starts them.
+ * finish: logp = z_target - lse, entropy = lse - t/s, lse = m + log s. backward: logits become dL/dlogit = (dlogp
+ * (onehot - p) - dentropy p (log p + H)) * inverse_temperature. */
 typedef struct {
     size_t n_rows, first_column, n_columns;
     void *logits;
@@ -130,22 +142,23 @@ typedef struct {
     const double *dlogp, *dentropy; /* backward; dentropy may be NULL */
 } stm_head_block;
 
-/* Samples one id a row from whole logits [n_rows, n_columns]. Over z = logit / temperature (0: greedy, recorded at 1): log-prob and entropy are over
- * all columns; then top_k, top_p, min_p are applied in this order to the columns < n_ids that `banned` does not hold, and the cumulative
- * distribution of what is kept is inverted at `uniform` in order of id. kept_mass: probability, over all columns, of what was kept. */
+/* Samples one id a row from whole logits [n_rows, n_columns]. Over z = logit / temperature (0: greedy, recorded at 1):
+ * log-prob and entropy are over all columns; then top_k, top_p, min_p are applied in this order to the columns < n_ids
+ * that `banned` does not hold, and the cumulative distribution of what is kept is inverted at `uniform` in order of id.
+ * kept_mass: probability, over all columns, of what was kept. */
 typedef struct {
     size_t n_rows, n_columns, n_ids;
     const void *logits;
     double temperature, top_p, min_p;
-    size_t top_k;           /* 0: off */
-    const uint8_t *banned;  /* [n_ids] or NULL: 1 where an id must not be sampled */
-    const double *uniform;  /* [n_rows] */
-    int32_t *id;            /* [n_rows] */
+    size_t top_k;          /* 0: off */
+    const uint8_t *banned; /* [n_ids] or NULL: 1 where an id must not be sampled */
+    const double *uniform; /* [n_rows] */
+    int32_t *id;           /* [n_rows] */
     double *logp, *entropy, *kept_mass;
 } stm_sample;
 
-/* AdamW with decoupled decay (Loshchilov and Hutter 2019, arXiv 1711.05101), bias-corrected, over n elements; `step` counts from 1; the gradient is
- * multiplied by `scale` first (clipping). */
+/* AdamW with decoupled decay (Loshchilov and Hutter 2019, arXiv 1711.05101), bias-corrected, over n elements; `step`
+ * counts from 1; the gradient is multiplied by `scale` first (clipping). */
 typedef struct {
     size_t n;
     int64_t step;
@@ -160,7 +173,8 @@ typedef struct stm_backend {
     size_t real_bytes;
     stm_status (*open)(int n_threads, stm_stream **out); /* n_threads 0: as OpenMP says */
     void (*close)(stm_stream *);
-    stm_status (*alloc)(stm_stream *, size_t bytes, void *out); /* out: address of a pointer; aligned to 64; contents undefined */
+    stm_status (*alloc)(stm_stream *, size_t bytes,
+                        void *out); /* out: address of a pointer; aligned to 64; contents undefined */
     void (*free)(stm_stream *, void *memory);
     stm_status (*write)(stm_stream *, void *device, const void *host, size_t bytes);
     stm_status (*read)(stm_stream *, void *host, const void *device, size_t bytes); /* waits */
@@ -179,6 +193,7 @@ typedef struct stm_backend {
     stm_status (*bias_backward)(stm_stream *, const stm_bias *);
     stm_status (*rotary)(stm_stream *, const stm_rotary *);
     stm_status (*rotary_backward)(stm_stream *, const stm_rotary *);
+    stm_status (*append)(stm_stream *, const stm_append *);
     stm_status (*attend)(stm_stream *, const stm_attend *);
     stm_status (*attend_backward)(stm_stream *, const stm_attend *);
     stm_status (*swiglu)(stm_stream *, const stm_swiglu *);
@@ -193,7 +208,8 @@ typedef struct stm_backend {
 
 extern const stm_backend stm_backend_cpu_f32, stm_backend_cpu_f64; /* one source, compiled twice */
 
-/* The backend for a name ("cpu", "cuda", "auto") and a size of real (4, 8). Anything that is not there is STM_ERR_INPUT, naming what is. */
+/* The backend for a name ("cpu", "cuda", "auto") and a size of real (4, 8). Anything that is not there is
+ * STM_ERR_INPUT, naming what is. */
 stm_status stm_backend_find(const char *name, size_t real_bytes, const stm_backend **out);
 
 /* Address of element i of an array of reals. */

@@ -1,0 +1,74 @@
+/* src/model/layer.h: one decoder layer over the rows of a chunk, forward and backward.
+ *
+ *   x ─ norm ─┬─ q (active rows) ─ rotary ─┐
+ *             └─ k, v (all rows) ─ rotary ─┴─ attend ─ o ─(+)─ norm ─ gate, up ─ swiglu ─ down ─(+)─ out
+ *
+ * In the last layer only rows with loss are wanted: `active` lists them, and everything but K and V is computed for
+ * these alone. The other layers pass NULL: all rows. Activations that backward reads lie in stm_layer_kept; what it can
+ * cheaply form again lies in scratch. */
+#ifndef STM_MODEL_LAYER_H
+#define STM_MODEL_LAYER_H
+
+#include "model/model.h"
+
+/* n: number of active rows (= n_rows where all are active). */
+typedef struct {
+    void *x;            /* [n_rows, hidden]: the layer's input; the caller puts it there */
+    void *inverse_rms1; /* [n_rows] */
+    void *q_raw;        /* [n, n_heads*head_dim]: projections before the q/k norm; only models that have it */
+    void *kv_raw;       /* [n_rows, 2*n_kv_heads*head_dim] */
+    void *q, *o;        /* [n, n_heads, head_dim] */
+    void *lse;          /* [n, n_heads] */
+    void *x_mid;        /* [n, hidden]: after attention */
+    void *inverse_rms2; /* [n] */
+    void *gu;           /* [n, 2*intermediate] */
+} stm_layer_kept;
+
+/* Room for the intermediate results of one layer, for up to n_rows rows. */
+typedef struct {
+    size_t n_rows;
+    void *a, *b;    /* [n_rows, hidden] */
+    void *q, *kv;   /* [n_rows, n_heads*head_dim], [n_rows, 2*n_kv_heads*head_dim] */
+    void *h;        /* [n_rows, intermediate] */
+    void *dq, *d_o; /* backward only: [n_rows, n_heads*head_dim] each */
+    void *dh, *dgu; /* backward only: [n_rows, intermediate], [n_rows, 2*intermediate] */
+} stm_layer_scratch;
+
+/* Rows of a chunk as a layer sees them. Arrays are device memory. */
+typedef struct {
+    size_t n_rows;
+    const int32_t *positions; /* [n_rows] */
+    size_t n_active;          /* with active */
+    const int32_t *active;    /* [n_active] rows, ascending; NULL: all rows */
+    const int32_t *active_positions;
+    void *k, *v; /* [n_kv_heads, kv_stride, head_dim]: where this layer's K and V of these rows go */
+    size_t kv_stride;
+    const void *dk, *dv; /* backward: what has been summed for them, same layout and stride */
+    size_t n_parts;
+    const stm_attend_part *parts; /* rows counted among the active ones; host memory */
+    const stm_append *append;     /* decode: K and V also go to the slots' caches before attention; else NULL */
+} stm_layer_rows;
+
+size_t stm_layer_kept_reals(const stm_model *model, size_t n_rows, size_t n_active); /* with `x` */
+
+/* Cuts `reals` ([stm_layer_kept_reals]) into the arrays of *kept. */
+void stm_layer_kept_init(const stm_model *model, size_t n_rows, size_t n_active, void *reals, stm_layer_kept *kept);
+
+size_t stm_layer_scratch_reals(const stm_model *model, size_t n_rows, bool backward);
+void stm_layer_scratch_init(const stm_model *model, size_t n_rows, bool backward, void *reals,
+                            stm_layer_scratch *scratch);
+
+/* Reads kept->x, writes `out` [n, hidden] (the next layer's x). With n_active = 0 and `active` set, only K and V are
+ * computed. Local. Fails: STM_ERR_DEVICE. */
+stm_status stm_layer_forward(const stm_model *model, size_t layer, const stm_layer_rows *rows, stm_layer_kept *kept,
+                             stm_layer_scratch *scratch, void *out);
+
+/* dx: [n, hidden] the gradient of `out`; dx_in [n_rows, hidden] becomes the gradient of x. Where all rows are active
+ * both may be one buffer; else they must differ. Adds to `gradient` (layout of the parameters) and to the dk, dv of the
+ * parts; those of the chunk's own rows (rows->dk, dv) must be the accumulators that the parts name. Local. Fails:
+ * STM_ERR_DEVICE. */
+stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_layer_rows *rows,
+                              const stm_layer_kept *kept, stm_layer_scratch *scratch, void *dx, void *dx_in,
+                              void *gradient);
+
+#endif
