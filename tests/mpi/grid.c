@@ -96,7 +96,8 @@ static void worst_status_reaches_every_rank_with_the_lowest_ranks_message(void *
 /* Values whose sum depends on its order, so that a sum in another order than that of ranks is seen. */
 static double value_of(int rank, size_t i)
 {
-    return (rank % 2 ? -1.0 : 1.0) * (1e8 + (double)rank * 1234.5678) / (double)(i % 97 + 1) + 1e-3 * (double)rank;
+    const double scale[] = {1.0, 3e-5, -7e4, 11.0, -2e-3};
+    return scale[rank % 5] * (1.0 + (double)(i % 97) / 97.0) / (3.0 + (double)rank);
 }
 
 static double sum_of(int n_ranks, size_t i, size_t real_bytes)

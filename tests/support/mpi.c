@@ -22,6 +22,24 @@ static int verdict_of_all(MPI_Comm comm, int failed, const char *name)
     return any;
 }
 
+/* Runs one test with cmocka's own account of it kept from the terminal; shows the account if the test fails. */
+static int run_test(const struct CMUnitTest *test, int rank, int n_ranks)
+{
+    rewind(stdout);
+    if (ftruncate(STDOUT_FILENO, 0) != 0)
+        perror("ftruncate");
+    const int failed = _cmocka_run_group_tests(test->name, test, 1, NULL, NULL) != 0;
+    if (!failed)
+        return 0;
+    fprintf(stderr, "rank %d of %d: FAILED %s\n", rank, n_ranks, test->name);
+    char account[4096];
+    fflush(stdout);
+    const ssize_t n = pread(STDOUT_FILENO, account, sizeof account - 1, 0);
+    account[n > 0 ? n : 0] = 0;
+    fprintf(stderr, "%s", account);
+    return 1;
+}
+
 int stm_mpi_tests(int argc, char **argv, const struct CMUnitTest *tests, size_t n)
 {
     int provided, rank, n_ranks, n_failed = 0;
@@ -30,19 +48,18 @@ int stm_mpi_tests(int argc, char **argv, const struct CMUnitTest *tests, size_t 
     MPI_Comm_dup(MPI_COMM_WORLD, &verdicts);
     MPI_Comm_rank(verdicts, &rank);
     MPI_Comm_size(verdicts, &n_ranks);
-    cmocka_set_message_output(CM_OUTPUT_TAP);
-    FILE *terminal =
-        fdopen(dup(STDOUT_FILENO), "w"); /* cmocka's own account of each test, rank by rank, is not wanted */
-    if (!terminal || !freopen("/dev/null", "w", stdout))
+    cmocka_set_message_output(CM_OUTPUT_TAP); /* all of it on stdout */
+    FILE *terminal = fdopen(dup(STDOUT_FILENO), "w"), *account = tmpfile();
+    if (!terminal || !account || dup2(fileno(account), STDOUT_FILENO) < 0) {
+        perror("the terminal");
         MPI_Abort(MPI_COMM_WORLD, 1);
+    }
     for (size_t i = 0; i < n; i++) {
-        const int failed = _cmocka_run_group_tests(tests[i].name, tests + i, 1, NULL, NULL) != 0;
-        if (failed)
-            fprintf(stderr, "rank %d of %d: FAILED %s\n", rank, n_ranks, tests[i].name);
-        const int any = verdict_of_all(verdicts, failed, tests[i].name);
+        const int any = verdict_of_all(verdicts, run_test(tests + i, rank, n_ranks), tests[i].name);
         n_failed += any;
         if (rank == 0)
-            fprintf(terminal, "%s %s (%d ranks)\n", any ? "FAILED" : "ok", tests[i].name, n_ranks);
+            fprintf(terminal, "%s %s (%d rank%s)\n", any ? "FAILED" : "ok", tests[i].name, n_ranks,
+                    n_ranks > 1 ? "s" : "");
         fflush(terminal);
     }
     fclose(terminal);
