@@ -23,7 +23,7 @@ static int verdict_of_all(MPI_Comm comm, int failed, const char *name)
 }
 
 /* Runs one test with cmocka's own account of it kept from the terminal; shows the account if the test fails. */
-static int run_test(const struct CMUnitTest *test, int rank, int n_ranks)
+static int run_one(const struct CMUnitTest *test, int rank, int n_ranks)
 {
     rewind(stdout);
     if (ftruncate(STDOUT_FILENO, 0) != 0)
@@ -55,7 +55,7 @@ int stm_mpi_tests(int argc, char **argv, const struct CMUnitTest *tests, size_t 
         MPI_Abort(MPI_COMM_WORLD, 1);
     }
     for (size_t i = 0; i < n; i++) {
-        const int any = verdict_of_all(verdicts, run_test(tests + i, rank, n_ranks), tests[i].name);
+        const int any = verdict_of_all(verdicts, run_one(tests + i, rank, n_ranks), tests[i].name);
         n_failed += any;
         if (rank == 0)
             fprintf(terminal, "%s %s (%d rank%s)\n", any ? "FAILED" : "ok", tests[i].name, n_ranks,
