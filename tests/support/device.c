@@ -1,0 +1,88 @@
+#include "support/device.h"
+
+#include "base/random.h"
+
+const device_kind device_kinds[3] = {{8, 1, 1e-11}, {8, 3, 1e-11}, {4, 2, 3e-5}};
+
+void device_open(device *d, const char *name, size_t real_bytes, int n_threads)
+{
+    *d = (device){0};
+    assert_ok(stm_backend_find(name, real_bytes, &d->backend));
+    assert_ok(d->backend->open(n_threads, &d->stream));
+}
+
+void device_release(device *d)
+{
+    for (size_t i = 0; i < d->n_taken; i++)
+        d->backend->free(d->stream, d->taken[i]);
+    d->n_taken = 0;
+}
+
+void device_close(device *d)
+{
+    device_release(d);
+    d->backend->close(d->stream);
+}
+
+void *device_bytes(device *d, const void *bytes, size_t n)
+{
+    void *memory;
+    assert_true(d->n_taken < sizeof d->taken / sizeof *d->taken);
+    assert_ok(d->backend->alloc(d->stream, n, &memory));
+    d->taken[d->n_taken++] = memory;
+    assert_ok(d->backend->write(d->stream, memory, bytes, n));
+    return memory;
+}
+
+void *device_reals(device *d, const double *x, size_t n)
+{
+    const size_t bytes = d->backend->real_bytes;
+    char *reals = malloc(n * bytes + 1);
+    for (size_t i = 0; i < n; i++) {
+        const double wide = x ? x[i] : NAN;
+        const float narrow = (float)wide;
+        memcpy(reals + i * bytes, bytes == 4 ? (const void *)&narrow : (const void *)&wide, bytes);
+    }
+    void *memory = device_bytes(d, reals, n * bytes);
+    free(reals);
+    return memory;
+}
+
+void device_read(device *d, const void *reals, double *x, size_t n)
+{
+    const size_t bytes = d->backend->real_bytes;
+    char *host = malloc(n * bytes + 1);
+    assert_ok(d->backend->read(d->stream, host, reals, n * bytes));
+    for (size_t i = 0; i < n; i++) {
+        float narrow;
+        if (bytes == 4) {
+            memcpy(&narrow, host + i * bytes, bytes);
+            x[i] = (double)narrow;
+        } else {
+            memcpy(&x[i], host + i * bytes, bytes);
+        }
+    }
+    free(host);
+}
+
+double *random_numbers(uint64_t seed, size_t n)
+{
+    double *x = malloc((n + 1) * sizeof *x);
+    for (size_t i = 0; i < n; i++)
+        x[i] = 2 * stm_random_uniform(&(stm_random_key){.seed = seed, .use = STM_RANDOM_INIT, .step = i}) - 1;
+    return x;
+}
+
+void assert_gradient(double (*f)(void *context), void *context, double *x, const double *dx, size_t n, double tolerance)
+{
+    const double h = 1e-5; /* truncation and rounding both near 1e-10 */
+    for (size_t i = 0; i < n; i++) {
+        const double at = x[i];
+        x[i] = at + h;
+        const double above = f(context);
+        x[i] = at - h;
+        const double below = f(context);
+        x[i] = at;
+        assert_near((above - below) / (2 * h), dx[i], tolerance);
+    }
+}

@@ -1,0 +1,41 @@
+/* tests/support/device.h: runs a backend's operations on arrays of double, whatever its `real` and wherever its memory
+ * is. */
+#ifndef STM_TESTS_DEVICE_H
+#define STM_TESTS_DEVICE_H
+
+#include "backend/backend.h"
+#include "support/support.h"
+
+/* A backend with one stream; remembers what was taken from it. */
+typedef struct {
+    const stm_backend *backend;
+    stm_stream *stream;
+    void *taken[64];
+    size_t n_taken;
+} device;
+
+void device_open(device *d, const char *name, size_t real_bytes, int n_threads);
+void device_close(device *d);   /* frees all that was taken, too */
+void device_release(device *d); /* frees all that was taken */
+
+void *device_bytes(device *d, const void *bytes, size_t n); /* a copy on the device */
+void *device_reals(device *d, const double *x,
+                   size_t n); /* a copy as reals; x NULL: NaN everywhere, to see what is not written */
+void device_read(device *d, const void *reals, double *x, size_t n);
+
+/* n numbers in [-1, 1) that depend on seed alone; the caller frees. */
+double *random_numbers(uint64_t seed, size_t n);
+
+/* Checks dx [n] against central differences of f over x, which it restores. */
+void assert_gradient(double (*f)(void *context), void *context, double *x, const double *dx, size_t n,
+                     double tolerance);
+
+/* Runs a test over backends: float64 with 1 and 3 threads, float32 with 2. */
+typedef struct {
+    size_t real_bytes;
+    int n_threads;
+    double tolerance; /* float64: rounding; float32: a few hundred ulps, since sums run over tens of terms */
+} device_kind;
+extern const device_kind device_kinds[3];
+
+#endif
