@@ -1,0 +1,162 @@
+/* A Hugging Face folder -> model. */
+#include "model/layout.h"
+#include "model/weights.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+/* A text of the folder; *text stays NULL where an optional one is not there. */
+static stm_status read_text(const char *folder, const char *name, bool optional, char **text)
+{
+    char *path = NULL;
+    size_t n;
+    stm_status status = STM_OK;
+    STM_TRY(stm_format(&path, "%s/%s", folder, name));
+    if (!optional || access(path, F_OK) == 0)
+        status = stm_read_file(path, text, &n);
+    free(path);
+    return status;
+}
+
+/* A tied matrix has the name under which the files hold it. */
+static void name_embedding(stm_model *model, const stm_weights *weights)
+{
+    const stm_safetensors *file;
+    const stm_tensor *tensor;
+    stm_parameter *embedding = &model->tensors[0];
+    if (model->config.tied && !stm_weights_find(weights, embedding->name, &file, &tensor) &&
+        stm_weights_find(weights, "lm_head.weight", &file, &tensor))
+        snprintf(embedding->name, sizeof embedding->name, "lm_head.weight");
+}
+
+stm_status stm_model_describe(const char *folder, const stm_backend *backend, stm_stream *stream, stm_model **out)
+{
+    stm_status status = STM_OK;
+    char *path = NULL, *texts[4] = {0};
+    stm_model_config config;
+    stm_weights *weights = NULL;
+    stm_model *model = NULL;
+    STM_GOTO_OUT(stm_format(&path, "%s/config.json", folder));
+    STM_GOTO_OUT(read_text(folder, "config.json", false, &texts[0]));
+    STM_GOTO_OUT(read_text(folder, "tokenizer.json", true, &texts[1]));
+    STM_GOTO_OUT(read_text(folder, "tokenizer_config.json", true, &texts[2]));
+    STM_GOTO_OUT(read_text(folder, "generation_config.json", true, &texts[3]));
+    STM_GOTO_OUT(stm_model_config_parse(path, texts[0], texts[3], &config));
+    STM_GOTO_OUT(stm_model_lay_out(&config, &model));
+    STM_GOTO_OUT(stm_weights_open(folder, &weights));
+    name_embedding(model, weights);
+    if (weights->n_files) /* before memory is taken: a wrong config.json may ask for a lot */
+        STM_GOTO_OUT(stm_weights_check(weights, model));
+    STM_GOTO_OUT(stm_model_allocate(model, backend, stream));
+    model->config_json = texts[0];
+    model->tokenizer_json = texts[1];
+    model->tokenizer_config_json = texts[2];
+    model->generation_config_json = texts[3];
+    memset(texts, 0, sizeof texts);
+    *out = model;
+    model = NULL;
+out:
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        free(texts[i]);
+    free(path);
+    stm_weights_close(weights);
+    stm_model_destroy(model);
+    return status;
+}
+
+/* A tied file may hold the matrix twice; two that differ are no tied model. */
+static stm_status check_tied_copy(const stm_weights *weights, const stm_model *model)
+{
+    const stm_safetensors *file, *copy_file;
+    const stm_tensor *tensor, *copy;
+    if (!model->config.tied || strcmp(model->tensors[0].name, "lm_head.weight") == 0 ||
+        !stm_weights_find(weights, "lm_head.weight", &copy_file, &copy) ||
+        !stm_weights_find(weights, model->tensors[0].name, &file, &tensor))
+        return STM_OK;
+    if (copy->dtype != tensor->dtype || memcmp(copy->data, tensor->data, tensor->bytes) != 0)
+        return stm_fail(
+            STM_ERR_INPUT,
+            "%s: lm_head.weight: differs from %s, expected an equal copy (config.json: tie_word_embeddings is true)",
+            copy_file->path, tensor->name);
+    return STM_OK;
+}
+
+enum { PORTION = 1 << 18 }; /* elements that go to the device at once */
+
+typedef struct {
+    char *reals;   /* [PORTION] of the backend's reals */
+    float *floats; /* [PORTION]: the hash is of these, so that it is the same in each precision */
+    XXH3_state_t *hash;
+} staging;
+
+static stm_status load_tensor(stm_model *model, const stm_weights *weights, const stm_parameter *parameter,
+                              const staging *s)
+{
+    const stm_backend *backend = model->backend;
+    const stm_safetensors *file;
+    const stm_tensor *tensor;
+    if (!stm_weights_find(weights, parameter->name, &file, &tensor))
+        return stm_fail(STM_ERR_INPUT, "%s: %s: missing", weights->folder, parameter->name);
+    for (size_t first = 0; first < parameter->n; first += PORTION) {
+        const size_t n = STM_MIN((size_t)PORTION, parameter->n - first);
+        void *device = stm_at(backend, model->weights, parameter->offset + first);
+        STM_TRY(stm_safetensors_read(file, tensor, first, n, backend->real_bytes, s->reals));
+        const void *hashed = s->reals;
+        if (backend->real_bytes == sizeof(double)) {
+            stm_dtype_to_float(STM_F64, s->reals, n, s->floats);
+            hashed = s->floats;
+        }
+        XXH3_64bits_update(s->hash, hashed, n * sizeof(float));
+        STM_TRY(backend->write(model->stream, device, s->reals, n * backend->real_bytes));
+        STM_TRY(backend->synchronize(model->stream)); /* the staging memory is written again */
+    }
+    return STM_OK;
+}
+
+stm_status stm_model_load(stm_model *model, const char *folder)
+{
+    stm_status status = STM_OK;
+    stm_weights *weights = NULL;
+    staging s = {0};
+    STM_GOTO_OUT(stm_weights_open(folder, &weights));
+    if (weights->n_files == 0) {
+        status = stm_fail(
+            STM_ERR_INPUT,
+            "%s: found no weights, expected model.safetensors, or model.safetensors.index.json with its files", folder);
+        goto out;
+    }
+    STM_GOTO_OUT(stm_weights_check(weights, model)); /* the files may have changed since `describe` */
+    STM_GOTO_OUT(check_tied_copy(weights, model));
+    STM_GOTO_OUT(stm_alloc(PORTION, model->backend->real_bytes, &s.reals));
+    STM_GOTO_OUT(stm_alloc(PORTION, sizeof *s.floats, &s.floats));
+    if (!(s.hash = XXH3_createState())) {
+        status = stm_fail(STM_ERR_MEMORY, "out of memory");
+        goto out;
+    }
+    XXH3_64bits_reset(s.hash);
+    for (size_t i = 0; i < model->n_tensors; i++)
+        STM_GOTO_OUT(load_tensor(model, weights, &model->tensors[i], &s));
+    model->hash = XXH3_64bits_digest(s.hash);
+out:
+    XXH3_freeState(s.hash);
+    free(s.reals);
+    free(s.floats);
+    stm_weights_close(weights);
+    return status;
+}
+
+stm_status stm_model_open(const char *folder, const stm_backend *backend, stm_stream *stream, stm_model **out)
+{
+    stm_model *model;
+    STM_TRY(stm_model_describe(folder, backend, stream, &model));
+    const stm_status status = stm_model_load(model, folder);
+    if (status != STM_OK) {
+        stm_model_destroy(model);
+        return status;
+    }
+    *out = model;
+    return STM_OK;
+}
