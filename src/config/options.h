@@ -10,6 +10,8 @@
 
 #define STM_AUTO (-1) /* value of an integer option that says `auto` */
 
+enum { STM_OPTIONS_MAX = 160 }; /* room for the table's rows; options.c asserts it */
+
 typedef struct {
     size_t n;
     char **items;
@@ -26,7 +28,7 @@ typedef enum { STM_RECOMPUTE_AUTO, STM_RECOMPUTE_ALWAYS, STM_RECOMPUTE_NEVER } s
 
 /* One entry of the list `reward:`. Every reward reads the fields that it knows; the table refuses the others by name. */
 typedef struct {
-    char *name;
+    char *name; /* every text here and below is "" when it was not given, never NULL */
     double weight;
     char *pattern;             /* regex: PCRE2 pattern, searched in the response */
     char *text;                /* contains: the text to find; empty: the prompt's answer */
@@ -64,7 +66,7 @@ typedef struct {
     stm_objective_options objective;
     struct { double lr, betas[2], eps, weight_decay, clip; stm_schedule_kind schedule; int64_t warmup_steps; double min_lr_ratio; } optim;
     struct { int64_t epochs, minibatch_groups; } update;
-    struct { int64_t suffix, replica, prefixes_in_flight; } parallel; /* STM_AUTO or a count */
+    struct { int64_t pipeline, suffix, replica, prefixes_in_flight; } parallel; /* STM_AUTO or a count; pipeline: STM_AUTO or 1 */
     struct { int64_t limit_bytes; stm_recompute recompute; int64_t max_segment_tokens, chunk_tokens; } memory; /* limit, chunk_tokens: STM_AUTO or a number */
     struct { int64_t min_shared_tokens; bool across_groups; } tree;
     struct { int64_t every, keep; } checkpoint;
@@ -75,8 +77,10 @@ typedef struct {
     char *out, *resume;        /* --out; --resume: auto, never or a path */
     char *dtype, *to;          /* export: --dtype bfloat16|float32, --to */
     double maxh;               /* --maxh, hours; 0: none */
-    bool check, special, help; /* --check, --special, --help */
+    double score_temperature;  /* score --temperature; 0: the file's own, else 1 */
+    bool check, special, help, markdown; /* --check, --special, --help, options --markdown */
     stm_strings arguments;     /* what is neither an option nor an override, in order */
+    unsigned char given[STM_OPTIONS_MAX]; /* per row: who set it; read it with stm_options_given */
 } stm_options;
 
 /* The commands that take an option; a bit each in the table's row. */
@@ -90,15 +94,21 @@ stm_status stm_options_init(stm_options *options);
 void stm_options_clear(stm_options *options);
 
 /* Reads an input file (sections of keys, DESIGN.md section 5). Unknown sections or keys, wrong types, values out of range, keys given
- * twice: STM_ERR_INPUT, "file:line: section.key: found .., expected .., did you mean ..?". Missing file: STM_ERR_INPUT. */
+ * twice: STM_ERR_INPUT, "file:line: section.key: found .., expected .., did you mean ..?". Missing file: STM_ERR_INPUT.
+ * What the command line gave stays, whichever is read first. After a failure the options may only be cleared. */
 stm_status stm_options_read_file(stm_options *options, stm_command_bit command, const char *path);
 
 /* Same, from memory; `name` stands for the path in messages. For a file that rank 0 read and broadcast. */
 stm_status stm_options_read_text(stm_options *options, stm_command_bit command, const char *name, const char *text, size_t n);
 
-/* argv[0..n): --name value, --name=value, section.key=value (value in YAML's spelling, also for lists), and plain arguments. An option
- * that this command does not take is an error that says so, with the nearest name. */
+/* argv[0..n): --name value, --name=value, section.key=value (value in YAML's spelling, also for lists), and plain arguments; the last
+ * of several wins, and what follows `--` is plain. An option that this command does not take is an error that says so, with the
+ * nearest name. */
 stm_status stm_options_read_arguments(stm_options *options, stm_command_bit command, int n, char *const *argv);
+
+/* What one value alone cannot tell: keys that this command needs and nobody gave, values that contradict each other. To be called when
+ * all has been read. Fails: STM_ERR_INPUT. */
+stm_status stm_options_check(const stm_options *options, stm_command_bit command);
 
 /* True if the key was set by a file or an argument rather than by default ("objective.kl_coef"). */
 bool stm_options_given(const stm_options *options, const char *name);
@@ -106,12 +116,15 @@ bool stm_options_given(const stm_options *options, const char *name);
 /* Whole options as YAML, every default explicit, readable by stm_options_read_text. The caller frees. */
 stm_status stm_options_print(const stm_options *options, stm_command_bit command, char **yaml);
 
-/* The names of keys whose values differ, apart from those that a resumed run may change: steps, checkpoint.*, eval.*, paths, and all that
- * the command line gave to `now`; "" when none. The caller frees. */
+/* The keys whose values differ, "optim.lr (saved 1.0e-05, now 2.0e-05), ..", apart from those that a resumed run may change: steps,
+ * checkpoint.*, eval.*, paths, and all that the command line gave to `now`; "" when none. The caller frees. */
 stm_status stm_options_difference(const stm_options *saved, const stm_options *now, char **names);
 
-/* The text of `stemma COMMAND --help` (command's options) or of `stemma options` (command 0: all, as a table with types, defaults,
- * ranges). The caller frees. */
+/* The text of `stemma COMMAND --help` (command's options) or of `stemma options` (command 0: all), with defaults and ranges, at most 100
+ * columns wide. The caller frees. */
 stm_status stm_options_help(stm_command_bit command, char **text);
+
+/* All options as a table in Markdown, for the documents. The caller frees. */
+stm_status stm_options_markdown(char **text);
 
 #endif

@@ -1,8 +1,8 @@
 /* src/model/model.h: a decoder language model: its configuration, its parameters in one buffer, and where each lies.
  *
- * All parameters are one array of `n_parameters` reals, so that the optimizer, the gradient's reduction and the checkpoint work on ranges. Inside a
- * layer q, k, v (weights, then biases) and gate, up lie side by side: one GEMM computes them. A gradient is an array of the same layout.
- * Weight matrices are [out, in], as in the file. */
+ * All parameters are one array of `n_parameters` reals, so that the optimizer, the gradient's reduction and the
+ * checkpoint work on ranges. Inside a layer q, k, v (weights, then biases) and gate, up lie side by side: one GEMM
+ * computes them. A gradient is an array of the same layout. Weight matrices are [out, in], as in the file. */
 #ifndef STM_MODEL_MODEL_H
 #define STM_MODEL_MODEL_H
 
@@ -18,60 +18,68 @@ typedef struct {
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
     size_t rope_original_positions;
     bool tied, qkv_bias, qk_norm;
-    size_t n_eos;       /* from generation_config.json, else config.json */
+    size_t n_eos; /* from generation_config.json, else config.json */
     int32_t eos[16];
-    int32_t bos;        /* -1: none */
+    int32_t bos; /* -1: none */
 } stm_model_config;
 
 typedef struct {
-    char name[96];      /* as in the safetensors file */
+    char name[96]; /* as in the safetensors file */
     size_t n_dims, shape[2];
-    size_t offset, n;   /* elements in the parameter buffer */
+    size_t offset, n; /* elements in the parameter buffer */
 } stm_parameter;
 
-/* Offsets (elements) of one layer's parameters. q_bias and the norms are meaningful only where the configuration has them. */
+/* Offsets (elements) of one layer's parameters. q_bias and the norms are meaningful only where the configuration has
+ * them. */
 typedef struct {
     size_t input_norm, qkv, qkv_bias, q_norm, k_norm, o, post_norm, gate_up, down;
 } stm_layer_offsets;
 
 typedef struct stm_model {
     stm_model_config config;
-    size_t n_parameters;         /* elements in the buffer */
+    size_t n_parameters; /* elements in the buffer */
     size_t n_tensors;
-    stm_parameter *tensors;      /* [n_tensors], in order of offset */
-    stm_layer_offsets *layers;   /* [n_layers] */
+    stm_parameter *tensors;             /* [n_tensors], in order of offset */
+    stm_layer_offsets *layers;          /* [n_layers] */
     size_t embedding, final_norm, head; /* offsets; tied: head == embedding */
     const stm_backend *backend;
-    stm_stream *stream;          /* not owned */
-    void *weights;               /* [n_parameters] reals */
-    void *cosine, *sine;         /* [max_positions, head_dim/2] reals */
-    char *config_json, *tokenizer_json, *tokenizer_config_json, *generation_config_json; /* texts; the last three NULL where the folder has none */
+    stm_stream *stream;  /* not owned */
+    void *weights;       /* [n_parameters] reals */
+    void *cosine, *sine; /* [max_positions, head_dim/2] reals */
+    char *config_json, *tokenizer_json, *tokenizer_config_json,
+        *generation_config_json; /* texts; the last three NULL where the folder has none */
     uint64_t hash;               /* of all parameters as loaded; 0 for random ones */
 } stm_model;
 
-/* Lays out tensors and tables for a configuration; weights are allocated, not set. The caller destroys *out. Local. Fails: STM_ERR_MEMORY. */
-stm_status stm_model_create(const stm_model_config *config, const stm_backend *backend, stm_stream *stream, stm_model **out);
+/* Lays out tensors and tables for a configuration; weights are allocated, not set. The caller destroys *out. Local.
+ * Fails: STM_ERR_MEMORY. */
+stm_status stm_model_create(const stm_model_config *config, const stm_backend *backend, stm_stream *stream,
+                            stm_model **out);
 void stm_model_destroy(stm_model *model); /* NULL is fine */
 
-/* A config.json text -> configuration. `path` is for messages. Refused by name: other architectures, sliding window in use, other activations, rope
- * kinds, biases or options that we do not compute. generation_json may be NULL. Local. Fails: STM_ERR_INPUT. */
-stm_status stm_model_config_parse(const char *path, const char *config_json, const char *generation_json, stm_model_config *out);
+/* A config.json text -> configuration. `path` is for messages. Refused by name: other architectures, sliding window in
+ * use, other activations, rope kinds, biases or options that we do not compute. generation_json may be NULL. Local.
+ * Fails: STM_ERR_INPUT. */
+stm_status stm_model_config_parse(const char *path, const char *config_json, const char *generation_json,
+                                  stm_model_config *out);
 
-/* Opens a Hugging Face folder: reads the texts, creates the model, loads *.safetensors (one file or model.safetensors.index.json) in float32, bfloat16,
- * float16 or float64. A missing, surplus (but for known buffers such as rotary_emb.inv_freq, or a tied copy) or misshaped tensor is refused by
- * name. Local. Fails: STM_ERR_INPUT. */
+/* Opens a Hugging Face folder: reads the texts, creates the model, loads *.safetensors (one file or
+ * model.safetensors.index.json) in float32, bfloat16, float16 or float64. A missing, surplus (but for known buffers
+ * such as rotary_emb.inv_freq, or a tied copy) or misshaped tensor is refused by name. Local. Fails: STM_ERR_INPUT. */
 stm_status stm_model_open(const char *folder, const stm_backend *backend, stm_stream *stream, stm_model **out);
 
-/* As open, in two halves, so that one rank reads and others receive: `describe` reads texts and configuration and creates the model without weights; `load`
- * fills model->weights and hash. */
+/* As open, in two halves, so that one rank reads and others receive: `describe` reads texts and configuration and
+ * creates the model without weights; `load` fills model->weights and hash. */
 stm_status stm_model_describe(const char *folder, const stm_backend *backend, stm_stream *stream, stm_model **out);
 stm_status stm_model_load(stm_model *model, const char *folder);
 
-/* Normal weights of deviation 0.02 (output projections of a layer divided by sqrt(2 n_layers)), norms 1, biases 0; from Philox. Local. */
+/* Normal weights of deviation 0.02 (output projections of a layer divided by sqrt(2 n_layers)), norms 1, biases 0; from
+ * Philox. Local. */
 stm_status stm_model_randomize(stm_model *model, uint64_t seed);
 
-/* Writes a Hugging Face folder (config.json, model.safetensors, the other texts that the model holds) that transformers loads. dtype "float32" or "bfloat16"
- * (rounded to nearest even); config.json's torch_dtype/dtype says so. Local. Fails: STM_ERR_IO. */
+/* Writes a Hugging Face folder (config.json, model.safetensors, the other texts that the model holds) that transformers
+ * loads. dtype "float32" or "bfloat16" (rounded to nearest even); config.json's torch_dtype/dtype says so. Local.
+ * Fails: STM_ERR_IO. */
 stm_status stm_model_export(const stm_model *model, const char *folder, const char *dtype);
 
 /* FLOPs of the GEMMs of one row through layers and, apart, head (multiply and add are 2): F of DESIGN.md section 2. */

@@ -1,0 +1,205 @@
+/* The program: finds the command, reads its options, runs it, and turns its status into one message and an exit code.
+ */
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "mpi/grid.h"
+
+static const stm_command commands[] = {
+    {.name = "options",
+     .run = stm_cli_options,
+     .bit = STM_COMMAND_OPTIONS,
+     .arguments = "",
+     .usage = "[--markdown]",
+     .summary = "print every option with its default and range"},
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+/* Help */
+
+static void print_overview(void)
+{
+    printf("stemma %s trains language models with GRPO; each token that rollouts share is computed once.\n\n",
+           STEMMA_VERSION);
+    printf("usage: stemma COMMAND ARGUMENTS, alone or under mpirun or srun\n\n");
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        printf("  %-10s  %s\n", commands[i].name, commands[i].summary);
+    printf("\n`stemma COMMAND --help` lists what a command takes, `stemma --version` prints the version.\n");
+}
+
+static stm_status print_help(const stm_command *command)
+{
+    char *text;
+    STM_TRY(stm_options_help(command->bit, &text));
+    printf("stemma %s: %s\n\nusage: stemma %s %s%s%s\n%s", command->name, command->summary, command->name,
+           command->arguments, *command->arguments ? " " : "", command->usage, text);
+    free(text);
+    return STM_OK;
+}
+
+static bool asks_for_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+/* Finding the command */
+
+static const stm_command *find_command(const char *name)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static stm_status unknown_command(const char *name)
+{
+    const char *names[N_COMMANDS];
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        names[i] = commands[i].name;
+    const char *near = stm_nearest_name(name, names, N_COMMANDS);
+    return stm_fail(STM_ERR_INPUT, "%s: unknown command%s%s%s; `stemma --help` lists them", name,
+                    near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
+}
+
+/* The rank that a launcher gave to this process, for what runs without MPI; 0 alone. */
+static int launched_rank(void)
+{
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *text = getenv(names[i]);
+        if (text && *text)
+            return atoi(text);
+    }
+    return 0;
+}
+
+/* Running it */
+
+static size_t count_words(const char *text)
+{
+    size_t n = 0;
+    for (; *text; text += strspn(text, " ")) {
+        n++;
+        text += strcspn(text, " ");
+    }
+    return n;
+}
+
+static stm_status check_arguments(const stm_command *command, const stm_options *options)
+{
+    const size_t expected = count_words(command->arguments), found = options->arguments.n;
+    if (found == expected)
+        return STM_OK;
+    if (found > expected)
+        return stm_fail(STM_ERR_INPUT, "command line: found `%s`, expected only %s %s%s%s",
+                        options->arguments.items[expected], command->name, command->arguments,
+                        *command->arguments ? " " : "", command->usage);
+    return stm_fail(STM_ERR_INPUT, "command line: found %zu argument%s, expected stemma %s %s %s", found,
+                    found == 1 ? "" : "s", command->name, command->arguments, command->usage);
+}
+
+/* Command line first, since it names the input file; what it gave wins over the file. Collective where the command uses
+ * ranks; the same status everywhere, for every rank reads the same text. */
+static stm_status read_options(const stm_command *command, int n, char *const *argv, stm_options *options)
+{
+    STM_TRY(stm_options_read_arguments(options, command->bit, n, argv));
+    STM_TRY(check_arguments(command, options));
+    if (command->reads_input) {
+        const char *path = options->arguments.items[0];
+        char *text;
+        size_t size;
+        STM_TRY(stm_broadcast_file(MPI_COMM_WORLD, path, &text, &size));
+        const stm_status status = stm_options_read_text(options, command->bit, path, text, size);
+        free(text);
+        STM_TRY(status);
+    }
+    return stm_options_check(options, command->bit);
+}
+
+static stm_status run_command(const stm_command *command, int n, char *const *argv)
+{
+    stm_options options;
+    STM_TRY(stm_options_init(&options));
+    stm_status status = read_options(command, n, argv, &options);
+    if (status == STM_OK)
+        status = command->run(&options);
+    stm_options_clear(&options);
+    return status;
+}
+
+/* A command returns the same status on every rank, and this costs nothing; but a rank that failed alone must not wait
+ * for others that wait for it. So it gives them some seconds to come here too, and then ends them all. */
+static void end_together(stm_status status)
+{
+    enum { PATIENCE_S = 10 };
+    int mine = status != STM_OK, failed = 0, arrived = 0, rank;
+    MPI_Request request;
+    STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
+    STM_MPI(MPI_Iallreduce(&mine, &failed, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD, &request));
+    for (const double start = stm_now_s(); !arrived;) {
+        STM_MPI(MPI_Test(&request, &arrived, MPI_STATUS_IGNORE));
+        if (arrived)
+            break;
+        if (status != STM_OK && stm_now_s() - start > PATIENCE_S) {
+            char host[HOST_NAME_MAX + 1] = "";
+            gethostname(host, sizeof host - 1);
+            fprintf(stderr, "stemma: rank %d on %s: %s\n", rank, host, stm_failure());
+            MPI_Abort(MPI_COMM_WORLD, 1);
+        }
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+}
+
+/* Only rank 0 speaks: every rank holds the same message. */
+static void report(stm_status status, int rank)
+{
+    fflush(stdout);
+    if (status != STM_OK && rank == 0)
+        fprintf(stderr, "stemma: %s\n", stm_failure());
+}
+
+static int run_on_ranks(const stm_command *command, int n, char **argv)
+{
+    int provided, rank;
+    STM_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided));
+    STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
+    const stm_status status = run_command(command, n, argv);
+    end_together(status);
+    report(status, rank);
+    MPI_Finalize();
+    return stm_exit_code(status);
+}
+
+int main(int argc, char **argv)
+{
+    const int rank = launched_rank();
+    const char *word = argc > 1 ? argv[1] : "--help";
+    const bool help = strcmp(word, "help") == 0, version = strcmp(word, "--version") == 0;
+    const stm_command *command = find_command(help && argc > 2 ? argv[2] : word);
+    bool wants_help = help && command;
+    for (int i = 2; i < argc && !help; i++)
+        wants_help = wants_help || asks_for_help(argv[i]);
+    stm_status status = STM_OK;
+    if (!command && (asks_for_help(word) || version || (help && argc == 2))) {
+        if (rank == 0 && version)
+            printf("stemma %s\n", STEMMA_VERSION);
+        else if (rank == 0)
+            print_overview();
+    } else if (!command) {
+        status = unknown_command(help ? argv[2] : word);
+    } else if (wants_help) {
+        status = rank == 0 ? print_help(command) : STM_OK;
+    } else if (command->uses_ranks) {
+        return run_on_ranks(command, argc - 2, argv + 2);
+    } else if (rank == 0) { /* one process does it; the others would only write the same file */
+        status = run_command(command, argc - 2, argv + 2);
+    }
+    report(status, rank);
+    return stm_exit_code(status);
+}

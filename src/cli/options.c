@@ -1,0 +1,17 @@
+/* `stemma options`: prints the table of options. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cli/commands.h"
+
+stm_status stm_cli_options(const stm_options *options)
+{
+    char *text;
+    if (options->markdown)
+        STM_TRY(stm_options_markdown(&text));
+    else
+        STM_TRY(stm_options_help((stm_command_bit)0, &text));
+    fputs(text, stdout);
+    free(text);
+    return STM_OK;
+}

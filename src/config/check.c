@@ -1,0 +1,56 @@
+/* What one value alone cannot tell: keys that are missing, values that contradict each other. */
+#include <string.h>
+
+#include "config/table.h"
+
+static stm_status check_required(const stm_options *options, stm_command_bit command)
+{
+    for (size_t i = 0; i < stm_n_option_rows; i++) {
+        const stm_option_row *row = &stm_option_rows[i];
+        if (!(row->commands & command) || !(row->traits & STM_OPTION_REQUIRED))
+            continue;
+        if (**(char *const *)((const char *)options + row->offset))
+            continue;
+        if (row->traits & STM_OPTION_FLAG)
+            return stm_fail(STM_ERR_INPUT, "command line: --%s is missing; expected a %s", row->name, row->help);
+        const char *file = options->arguments.n ? options->arguments.items[0] : "input";
+        return stm_fail(STM_ERR_INPUT, "%s: %s is missing; expected a value: %s", file, row->name, row->help);
+    }
+    return STM_OK;
+}
+
+static stm_status check_rewards(const stm_options *options, stm_command_bit command)
+{
+    for (size_t i = 0; i < options->reward.n; i++) {
+        const stm_reward_options *reward = &options->reward.items[i];
+        if (reward->max_tokens && reward->min_tokens > reward->max_tokens)
+            return stm_fail(STM_ERR_INPUT, "reward[%zu].min_tokens: found %lld, expected at most max_tokens, %lld", i,
+                            (long long)reward->min_tokens, (long long)reward->max_tokens);
+    }
+    const bool judged =
+        command == STM_COMMAND_EVAL || (command == STM_COMMAND_TRAIN && strcmp(options->objective.name, "sft") != 0);
+    if (judged && options->reward.n == 0)
+        return stm_fail(STM_ERR_INPUT,
+                        "reward: found an empty list, expected at least one reward like [{name: exact}]");
+    return STM_OK;
+}
+
+stm_status stm_options_check(const stm_options *options, stm_command_bit command)
+{
+    STM_TRY(check_required(options, command));
+    STM_TRY(check_rewards(options, command));
+    if (options->rollout.min_new_tokens > options->rollout.max_new_tokens)
+        return stm_fail(STM_ERR_INPUT,
+                        "rollout.min_new_tokens: found %lld, expected at most rollout.max_new_tokens, %lld",
+                        (long long)options->rollout.min_new_tokens, (long long)options->rollout.max_new_tokens);
+    if (command == STM_COMMAND_GRAD && options->objective.aggregate == STM_AGGREGATE_FIXED_LENGTH &&
+        options->objective.max_tokens == 0)
+        return stm_fail(STM_ERR_INPUT,
+                        "objective.max_tokens: found 0, expected at least 1 with objective.aggregate=fixed-length");
+    if (command == STM_COMMAND_TRAIN && !*options->eval.prompts &&
+        (options->eval.stop_after > 0 || options->eval.stop_at_reward != 0))
+        return stm_fail(
+            STM_ERR_INPUT,
+            "eval.prompts is missing; expected a file, since eval.stop_after or eval.stop_at_reward needs it");
+    return STM_OK;
+}

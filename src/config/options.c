@@ -1,0 +1,330 @@
+/* The table of options. Adding one: a field in options.h, a row here. */
+#include "config/options.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/table.h"
+
+/* Offset of a field, and a compile error where the field has another type than the row's kind stores. */
+#define AT_IN(structure, type, field) (offsetof(structure, field) + 0 * _Generic(((structure *)NULL)->field, type : 1))
+#define AT(type, field) AT_IN(stm_options, type, field)
+
+#define ANY (-INFINITY), INFINITY
+#define FROM(min) (double)(min), INFINITY
+#define RANGE(min, max) (double)(min), (double)(max)
+#define CHOICES(...) ((const char *const[]){__VA_ARGS__, NULL})
+
+#define BOOLEAN(name, field, preset, commands, traits, help)                                                           \
+    {                                                                                                                  \
+        name, STM_KIND_BOOLEAN, AT(bool, field), preset, ANY, NULL, commands, traits, help                             \
+    }
+#define INTEGER(name, field, preset, range, commands, traits, help)                                                    \
+    {                                                                                                                  \
+        name, STM_KIND_INTEGER, AT(int64_t, field), preset, range, NULL, commands, traits, help                        \
+    }
+#define NUMBER(name, field, preset, range, commands, traits, help)                                                     \
+    {                                                                                                                  \
+        name, STM_KIND_NUMBER, AT(double, field), preset, range, NULL, commands, traits, help                          \
+    }
+#define TEXT(name, field, preset, commands, traits, help)                                                              \
+    {                                                                                                                  \
+        name, STM_KIND_TEXT, AT(char *, field), preset, ANY, NULL, commands, traits, help                              \
+    }
+#define WORD(name, field, preset, choices, commands, traits, help)                                                     \
+    {                                                                                                                  \
+        name, STM_KIND_TEXT, AT(char *, field), preset, ANY, choices, commands, traits, help                           \
+    }
+#define CHOICE(name, type, field, preset, choices, commands, traits, help)                                             \
+    {                                                                                                                  \
+        name, STM_KIND_CHOICE, AT(type, field), preset, ANY, choices, commands, traits, help                           \
+    }
+
+/* Commands. An input file serves train and eval, so each of the two takes every key of it. */
+enum {
+    INPUT = STM_COMMAND_TRAIN | STM_COMMAND_EVAL,
+    SCORE = STM_COMMAND_SCORE,
+    GRAD = STM_COMMAND_GRAD,
+    GENERATE = STM_COMMAND_GENERATE,
+    COMPUTE = INPUT | SCORE | GRAD | GENERATE,
+    EVERY = COMPUTE | STM_COMMAND_TOKENIZE | STM_COMMAND_INSPECT | STM_COMMAND_EXPORT | STM_COMMAND_OPTIONS
+};
+
+/* Traits, in short. */
+enum {
+    REQUIRED = STM_OPTION_REQUIRED,
+    FLAG = STM_OPTION_FLAG,
+    ONCE = STM_OPTION_FLAG | STM_OPTION_LINE_ONLY,
+    FREE = STM_OPTION_MAY_CHANGE,
+    AUTO = STM_OPTION_AUTO,
+    ABOVE = STM_OPTION_ABOVE_MIN,
+    BELOW = STM_OPTION_BELOW_MAX
+};
+
+/* clang-format off */
+const stm_option_row stm_option_rows[] = {
+    CHOICE("forward", stm_forward_mode, forward, "tree", CHOICES("tree", "prompt", "repeated"), INPUT | SCORE | GRAD, FLAG,
+        "what is computed once: every shared segment, the prompt alone, or nothing"),
+    CHOICE("precision", stm_precision, precision, "float32", CHOICES("float32", "float64"), COMPUTE, FLAG,
+        "of parameters, activations and gradients"),
+    WORD("backend", backend, "auto", CHOICES("auto", "cpu", "cuda"), COMPUTE, FLAG, "device that computes"),
+    NUMBER("temperature", score_temperature, "0.0", FROM(0), SCORE, ONCE, "divides the logits; 0: the file's own, else 1"),
+    TEXT("out", out, "", SCORE | GRAD | GENERATE | STM_COMMAND_TOKENIZE, ONCE | REQUIRED, "file to write"),
+    BOOLEAN("special", special, "false", STM_COMMAND_TOKENIZE, ONCE, "add the tokenizer's own special tokens, such as BOS"),
+    TEXT("to", to, "", STM_COMMAND_EXPORT, ONCE | REQUIRED, "folder to write"),
+    WORD("dtype", dtype, "float32", CHOICES("float32", "bfloat16"), STM_COMMAND_EXPORT, ONCE, "of the exported weights"),
+    TEXT("resume", resume, "auto", STM_COMMAND_TRAIN, ONCE,
+        "auto: from the newest good checkpoint of the run folder; never; or the path of a checkpoint"),
+    NUMBER("maxh", maxh, "0.0", FROM(0), STM_COMMAND_TRAIN, ONCE, "stop cleanly before so many hours have passed; 0: no limit"),
+    BOOLEAN("check", check, "false", COMPUTE, ONCE, "read everything, print layout and memory per rank, stop"),
+    BOOLEAN("markdown", markdown, "false", STM_COMMAND_OPTIONS, ONCE, "print the options as a table in Markdown"),
+    BOOLEAN("help", help, "false", EVERY, ONCE, "print this text"),
+
+    TEXT("run.folder", run.folder, "", INPUT, REQUIRED | FREE, "folder of the run: log, metrics, rollouts, checkpoints"),
+    INTEGER("run.seed", run.seed, "1", FROM(0), INPUT | GENERATE, 0, "of all random numbers"),
+    INTEGER("run.steps", run.steps, "100", FROM(0), INPUT, FREE, "steps to train, those of earlier starts included"),
+
+    TEXT("model.path", model.path, "", INPUT, REQUIRED | FREE, "Hugging Face folder, or a checkpoint, to start from"),
+
+    TEXT("data.prompts", data.prompts, "", INPUT, REQUIRED | FREE, "JSON lines with prompt, messages or prompt_ids, and what rewards need"),
+    TEXT("data.template", data.template_name, "auto", COMPUTE, 0, "chat template for messages: auto, chatml, llama3, mistral, plain"),
+    BOOLEAN("data.shuffle", data.shuffle, "true", INPUT, 0, "another order of the prompts in each epoch"),
+    INTEGER("data.max_prompt_tokens", data.max_prompt_tokens, "0", FROM(0), INPUT | GENERATE, 0,
+        "longest prompt; 0: what the model's positions leave"),
+    CHOICE("data.overlong", stm_overlong, data.overlong, "error", CHOICES("error", "skip", "truncate-left"), INPUT | GENERATE, 0,
+        "what to do with a longer one"),
+
+    INTEGER("rollout.prompts_per_step", rollout.prompts_per_step, "16", FROM(1), INPUT | GENERATE, 0, "prompts of a step, over all ranks"),
+    INTEGER("rollout.group_size", rollout.group_size, "8", FROM(1), INPUT | GENERATE, 0, "rollouts of a prompt"),
+    NUMBER("rollout.temperature", rollout.temperature, "1.0", FROM(0), INPUT | GENERATE, 0, "divides the logits; 0: greedy"),
+    NUMBER("rollout.top_p", rollout.top_p, "1.0", RANGE(0, 1), INPUT | GENERATE, 0,
+        "sample from the likeliest tokens that hold this probability; 1: from all"),
+    INTEGER("rollout.top_k", rollout.top_k, "0", FROM(0), INPUT | GENERATE, 0, "sample from so many of the likeliest tokens; 0: from all"),
+    NUMBER("rollout.min_p", rollout.min_p, "0.0", RANGE(0, 1), INPUT | GENERATE, 0,
+        "drop tokens less likely than this share of the likeliest one"),
+    INTEGER("rollout.max_new_tokens", rollout.max_new_tokens, "64", FROM(1), INPUT | GENERATE, 0, "longest response"),
+    INTEGER("rollout.min_new_tokens", rollout.min_new_tokens, "0", FROM(0), INPUT | GENERATE, 0, "no end token before so many"),
+    INTEGER("rollout.slots", rollout.slots, "64", FROM(1), INPUT | GENERATE, 0, "sequences that a rank decodes at once"),
+    {"rollout.stop", STM_KIND_STRINGS, AT(stm_strings, rollout.stop), "[]", ANY, NULL, INPUT | GENERATE, 0,
+        "texts that end a response, beside the model's own end tokens"},
+    BOOLEAN("rollout.ignore_eos", rollout.ignore_eos, "false", INPUT | GENERATE, 0, "do not stop at the model's end tokens"),
+    WORD("rollout.save", rollout.save, "sample", CHOICES("none", "sample", "all"), INPUT, 0, "rollouts to keep in the run folder"),
+
+    {"reward", STM_KIND_REWARDS, offsetof(stm_options, reward), "[]", ANY, NULL, INPUT, 0, "list of rewards, each a map of these keys; a response gets their weighted sum"},
+
+    TEXT("objective.name", objective.name, "grpo", INPUT | GRAD, 0, "what is minimised: grpo, or sft on lines with a response"),
+    NUMBER("objective.clip_low", objective.clip_low, "0.2", RANGE(0, 1), INPUT | GRAD, 0, "the ratio is clipped below 1 minus this"),
+    NUMBER("objective.clip_high", objective.clip_high, "0.28", FROM(0), INPUT | GRAD, 0, "the ratio is clipped above 1 plus this"),
+    NUMBER("objective.kl_coef", objective.kl_coef, "0.0", FROM(0), INPUT | GRAD, 0, "weight of the KL term to the start model; 0: none"),
+    CHOICE("objective.kl_estimator", stm_kl_estimator, objective.kl_estimator, "k3", CHOICES("k1", "k2", "k3"), INPUT | GRAD, 0,
+        "how the KL term is estimated from the sampled token"),
+    NUMBER("objective.advantage_eps", objective.advantage_eps, "1.0e-6", FROM(0), INPUT | GRAD, 0, "added to the deviation of a group's rewards"),
+    CHOICE("objective.advantage_scale", stm_advantage_scale, objective.advantage_scale, "std", CHOICES("std", "none"), INPUT | GRAD, 0,
+        "divide a group's rewards by their sample standard deviation, or leave their scale"),
+    CHOICE("objective.aggregate", stm_aggregate, objective.aggregate, "token-mean", CHOICES("sequence-mean", "token-mean", "fixed-length"),
+        INPUT | GRAD, 0, "how tokens are averaged"),
+    INTEGER("objective.max_tokens", objective.max_tokens, "0", FROM(0), INPUT | GRAD, 0,
+        "divisor of fixed-length; 0: rollout.max_new_tokens"),
+    BOOLEAN("objective.mask_truncated", objective.mask_truncated, "false", INPUT | GRAD, 0, "no loss on rollouts that ran out of length"),
+    BOOLEAN("objective.skip_equal_groups", objective.skip_equal_groups, "false", INPUT | GRAD, 0,
+        "do not compute groups whose rewards are all equal"),
+
+    NUMBER("optim.lr", optim.lr, "1.0e-5", FROM(0), INPUT, 0, "learning rate of AdamW after warm-up"),
+    {"optim.betas", STM_KIND_PAIR, offsetof(stm_options, optim.betas), "[0.9, 0.95]", RANGE(0, 1), NULL, INPUT, BELOW, "decay of the two moments"},
+    NUMBER("optim.eps", optim.eps, "1.0e-8", FROM(0), INPUT, ABOVE, "added to the root of the second moment"),
+    NUMBER("optim.weight_decay", optim.weight_decay, "0.0", FROM(0), INPUT, 0, "decoupled from the gradient"),
+    NUMBER("optim.clip", optim.clip, "1.0", FROM(0), INPUT, 0, "largest norm of the whole gradient; 0: no clipping"),
+    CHOICE("optim.schedule", stm_schedule_kind, optim.schedule, "cosine", CHOICES("constant", "linear", "cosine"), INPUT, 0,
+        "of the learning rate after warm-up"),
+    INTEGER("optim.warmup_steps", optim.warmup_steps, "5", FROM(0), INPUT, 0, "steps in which the learning rate rises from 0"),
+    NUMBER("optim.min_lr_ratio", optim.min_lr_ratio, "0.1", RANGE(0, 1), INPUT, 0, "share of the learning rate that is left at the end"),
+
+    INTEGER("update.epochs", update.epochs, "1", FROM(1), INPUT, 0, "times that a batch of rollouts is used"),
+    INTEGER("update.minibatch_groups", update.minibatch_groups, "0", FROM(0), INPUT, 0, "groups of one update; 0: the whole batch"),
+
+    INTEGER("parallel.pipeline", parallel.pipeline, "auto", RANGE(1, 1), COMPUTE, AUTO, "ranks that share the layers"),
+    INTEGER("parallel.suffix", parallel.suffix, "auto", FROM(1), COMPUTE, AUTO, "ranks that share the rollouts of a prompt"),
+    INTEGER("parallel.replica", parallel.replica, "auto", FROM(1), COMPUTE, AUTO, "teams that share the prompts"),
+    INTEGER("parallel.prefixes_in_flight", parallel.prefixes_in_flight, "2", FROM(1), COMPUTE, 0, "prompts that a team holds at once"),
+
+    {"memory.limit", STM_KIND_BYTES, AT(int64_t, memory.limit_bytes), "auto", FROM(1), NULL, COMPUTE, AUTO,
+        "memory that a rank may use; auto: its share of the node"},
+    CHOICE("memory.recompute", stm_recompute, memory.recompute, "auto", CHOICES("auto", "always", "never"), COMPUTE, 0,
+        "compute activations again in backward; auto: where memory.limit asks for it"),
+    INTEGER("memory.max_segment_tokens", memory.max_segment_tokens, "4096", FROM(1), COMPUTE, 0, "longer segments are cut, and computed piece by piece"),
+    INTEGER("memory.chunk_tokens", memory.chunk_tokens, "auto", FROM(1), COMPUTE, AUTO, "rows computed at once; auto: what memory.limit allows"),
+
+    INTEGER("tree.min_shared_tokens", tree.min_shared_tokens, "16", FROM(1), COMPUTE, 0, "a shorter common beginning is not worth a segment"),
+    BOOLEAN("tree.across_groups", tree.across_groups, "true", COMPUTE, 0, "share what prompts of several groups have in common, too"),
+
+    INTEGER("checkpoint.every", checkpoint.every, "20", FROM(0), INPUT, FREE, "steps between checkpoints; 0: only at the end"),
+    INTEGER("checkpoint.keep", checkpoint.keep, "3", FROM(1), INPUT, FREE, "newest checkpoints that stay; the best one stays beside them"),
+
+    INTEGER("eval.every", eval.every, "50", FROM(0), INPUT, FREE, "steps between evaluations; 0: none"),
+    TEXT("eval.prompts", eval.prompts, "", INPUT, FREE, "JSON lines to evaluate on; empty: no evaluation"),
+    INTEGER("eval.samples", eval.samples, "1", FROM(1), INPUT, FREE, "responses of a prompt, for pass@k"),
+    NUMBER("eval.temperature", eval.temperature, "1.0", FROM(0), INPUT, FREE, "divides the logits; 0: greedy"),
+    INTEGER("eval.stop_after", eval.stop_after, "0", FROM(0), INPUT, FREE, "stop after so many evaluations without a better one; 0: never"),
+    NUMBER("eval.stop_at_reward", eval.stop_at_reward, "0.0", ANY, INPUT, FREE, "stop when the mean reward of an evaluation reaches this; 0: never"),
+};
+
+#undef AT
+#define AT(type, field) AT_IN(stm_reward_options, type, field)
+
+const stm_option_row stm_reward_rows[] = {
+    TEXT("name", name, "", INPUT, REQUIRED, "which reward: exact, numeric, regex, format, contains, length, command"),
+    NUMBER("weight", weight, "1.0", ANY, INPUT, 0, "factor in the sum"),
+    TEXT("pattern", pattern, "", INPUT, 0, "regex, format: PCRE2 pattern that is searched in the response"),
+    TEXT("text", text, "", INPUT, 0, "contains: text to find; empty: the prompt's answer"),
+    TEXT("command", command, "", INPUT, 0, "command: run by /bin/sh, fed JSON lines, answers with a number a line"),
+    NUMBER("timeout_s", timeout_s, "60.0", FROM(0), INPUT, ABOVE, "command: seconds that it may take"),
+    INTEGER("min_tokens", min_tokens, "0", FROM(0), INPUT, 0, "length: shortest response with the whole reward"),
+    INTEGER("max_tokens", max_tokens, "0", FROM(0), INPUT, 0, "length: longest response with the whole reward; 0: no limit"),
+    TEXT("extract", extract, "", INPUT, 0, "exact, numeric: PCRE2 pattern whose last match (its first group) is the answer"),
+    BOOLEAN("ignore_case", ignore_case, "false", INPUT, 0, "compare without case"),
+};
+/* clang-format on */
+
+const size_t stm_n_option_rows = sizeof stm_option_rows / sizeof *stm_option_rows;
+const size_t stm_n_reward_rows = sizeof stm_reward_rows / sizeof *stm_reward_rows;
+_Static_assert(sizeof stm_option_rows / sizeof *stm_option_rows <= STM_OPTIONS_MAX,
+               "stm_options.given has a byte per row");
+_Static_assert(sizeof(stm_forward_mode) == sizeof(int), "an enum is stored as an int");
+
+static const struct {
+    const char *name, *help;
+} sections[] = {
+    {"run", "the run as a whole"},
+    {"model", "what is trained"},
+    {"data", "the prompts"},
+    {"rollout", "how responses are sampled"},
+    {"reward", "how responses are judged"},
+    {"objective", "what the update minimises"},
+    {"optim", "AdamW and its schedule"},
+    {"update", "how a batch is used"},
+    {"parallel", "how ranks share the work"},
+    {"memory", "how much of it is used, and for what"},
+    {"tree", "which tokens are computed once"},
+    {"checkpoint", "what is saved"},
+    {"eval", "measuring while training"},
+};
+
+const char *stm_section_name(size_t i)
+{
+    return i < sizeof sections / sizeof *sections ? sections[i].name : NULL;
+}
+
+const char *stm_section_help(const char *section)
+{
+    for (size_t i = 0; i < sizeof sections / sizeof *sections; i++)
+        if (strcmp(sections[i].name, section) == 0)
+            return sections[i].help;
+    return NULL;
+}
+
+size_t stm_option_section_length(const stm_option_row *row)
+{
+    return row->traits & STM_OPTION_FLAG ? 0 : strcspn(row->name, ".");
+}
+
+const char *stm_command_name(stm_command_bit command)
+{
+    switch (command) {
+    case STM_COMMAND_TRAIN:
+        return "train";
+    case STM_COMMAND_SCORE:
+        return "score";
+    case STM_COMMAND_GRAD:
+        return "grad";
+    case STM_COMMAND_GENERATE:
+        return "generate";
+    case STM_COMMAND_TOKENIZE:
+        return "tokenize";
+    case STM_COMMAND_EVAL:
+        return "eval";
+    case STM_COMMAND_INSPECT:
+        return "inspect";
+    case STM_COMMAND_EXPORT:
+        return "export";
+    case STM_COMMAND_OPTIONS:
+        return "options";
+    }
+    return "";
+}
+
+const stm_option_row *stm_option_find(const stm_option_row *rows, size_t n, const char *name)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(rows[i].name, name) == 0)
+            return &rows[i];
+    return NULL;
+}
+
+static const char *after_dot(const char *name)
+{
+    const char *dot = strchr(name, '.');
+    return dot ? dot + 1 : name;
+}
+
+stm_status stm_option_suggest(const stm_option_row *rows, size_t n, unsigned command, bool in_file, const char *name,
+                              char **suggestion)
+{
+    const char *whole[STM_OPTIONS_MAX], *keys[STM_OPTIONS_MAX];
+    const stm_option_row *taken[STM_OPTIONS_MAX];
+    size_t n_taken = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!(rows[i].commands & command) || (in_file && (rows[i].traits & STM_OPTION_LINE_ONLY)))
+            continue;
+        taken[n_taken] = &rows[i];
+        whole[n_taken] = rows[i].name;
+        keys[n_taken++] = after_dot(rows[i].name);
+    }
+    const char *near = stm_nearest_name(name, whole, n_taken), *near_key = NULL;
+    if (!near)
+        near_key = stm_nearest_name(after_dot(name), keys, n_taken);
+    for (size_t i = 0; i < n_taken; i++)
+        if (whole[i] == near || (near_key && keys[i] == near_key))
+            return stm_format(suggestion, "; did you mean %s%s?",
+                              !in_file && (taken[i]->traits & STM_OPTION_FLAG) ? "--" : "", whole[i]);
+    return stm_format(suggestion, "%s", "");
+}
+
+stm_status stm_options_init(stm_options *options)
+{
+    memset(options, 0, sizeof *options);
+    for (size_t i = 0; i < stm_n_option_rows; i++) {
+        const stm_status status = stm_option_set_preset(&stm_option_rows[i], options);
+        if (status != STM_OK) {
+            stm_options_clear(options);
+            return status;
+        }
+    }
+    return STM_OK;
+}
+
+void stm_options_clear(stm_options *options)
+{
+    for (size_t i = 0; i < stm_n_option_rows; i++)
+        stm_option_clear(&stm_option_rows[i], options);
+    for (size_t i = 0; i < options->arguments.n; i++)
+        free(options->arguments.items[i]);
+    free(options->arguments.items);
+    memset(options, 0, sizeof *options);
+}
+
+bool stm_options_given(const stm_options *options, const char *name)
+{
+    const stm_option_row *row = stm_option_find(stm_option_rows, stm_n_option_rows, name);
+    return row && options->given[row - stm_option_rows] != 0;
+}
+
+stm_status stm_stream_finish(FILE *stream, char **text)
+{
+    const bool failed = ferror(stream) != 0;
+    if (fclose(stream) == 0 && !failed)
+        return STM_OK;
+    free(*text);
+    *text = NULL;
+    return stm_fail(STM_ERR_MEMORY, "out of memory");
+}

@@ -1,0 +1,227 @@
+/* Options from input files and from the command line. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/table.h"
+
+static const char *dashes(const stm_option_row *row)
+{
+    return row->traits & STM_OPTION_FLAG ? "--" : "";
+}
+
+/* A name that the command does not take: not in the table, or another command's. */
+static stm_status unknown(const stm_option_source *source, const yaml_node_t *node, stm_command_bit command,
+                          const char *name, const char *shown)
+{
+    const stm_option_row *row = stm_option_find(stm_option_rows, stm_n_option_rows, name);
+    char *suggestion;
+    STM_TRY(stm_option_suggest(stm_option_rows, stm_n_option_rows, command, source->file != NULL, name, &suggestion));
+    if (row && !(row->commands & command))
+        stm_option_fail(source, node, shown, "not an option of `stemma %s`%s", stm_command_name(command), suggestion);
+    else if (row)
+        stm_option_fail(source, node, shown, "only for the command line, as --%s", name);
+    else
+        stm_option_fail(source, node, shown, "unknown %s%s", shown[0] == '-' ? "option" : "key", suggestion);
+    free(suggestion);
+    return STM_ERR_INPUT;
+}
+
+/* Input files */
+
+typedef struct {
+    stm_options *options,
+        *unused; /* unused: takes what the command line has already given, so that it is checked all the same */
+    stm_command_bit command;
+    stm_option_source source;
+    unsigned char seen[STM_OPTIONS_MAX];
+} file_reader;
+
+static stm_status read_value(file_reader *reader, const yaml_node_t *key_node, const char *name, yaml_node_t *node)
+{
+    const stm_option_row *row = stm_option_find(stm_option_rows, stm_n_option_rows, name);
+    if (!row || !(row->commands & reader->command) || (row->traits & STM_OPTION_LINE_ONLY))
+        return unknown(&reader->source, key_node, reader->command, name, name);
+    const size_t index = (size_t)(row - stm_option_rows);
+    if (reader->seen[index])
+        return stm_option_fail(&reader->source, key_node, name, "given twice");
+    reader->seen[index] = 1;
+    const bool overridden = reader->options->given[index] & STM_GIVEN_LINE;
+    STM_TRY(stm_option_set(row, overridden ? reader->unused : reader->options, &reader->source, node, name));
+    reader->options->given[index] |= STM_GIVEN_FILE;
+    return STM_OK;
+}
+
+/* The text of a map's key, or a failure. `inside`: the section, for the message. */
+static stm_status key_text(const file_reader *reader, const yaml_node_t *node, const char *inside, const char **text)
+{
+    if (node->type != YAML_SCALAR_NODE || strlen((const char *)node->data.scalar.value) != node->data.scalar.length)
+        return stm_option_fail(&reader->source, node, inside, "found a key that is no text, expected a name");
+    *text = (const char *)node->data.scalar.value;
+    return STM_OK;
+}
+
+static stm_status read_section(file_reader *reader, const yaml_node_t *key_node, const char *section, yaml_node_t *node)
+{
+    if (stm_yaml_is_null(node)) /* a section whose keys are all commented out */
+        return STM_OK;
+    if (node->type != YAML_MAPPING_NODE)
+        return stm_option_fail(&reader->source, key_node, section, "found %s, expected keys with values",
+                               node->type == YAML_SEQUENCE_NODE ? "a list" : "a value");
+    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top; pair++) {
+        const yaml_node_t *inner = yaml_document_get_node(reader->source.document, pair->key);
+        const char *key;
+        char name[256];
+        STM_TRY(key_text(reader, inner, section, &key));
+        snprintf(name, sizeof name, "%s.%s", section, key);
+        STM_TRY(read_value(reader, inner, name, yaml_document_get_node(reader->source.document, pair->value)));
+    }
+    return STM_OK;
+}
+
+static stm_status unknown_section(const file_reader *reader, const yaml_node_t *node, const char *section)
+{
+    const char *names[STM_OPTIONS_MAX];
+    size_t n = 0;
+    while (n < STM_OPTIONS_MAX && (names[n] = stm_section_name(n)))
+        n++;
+    const char *near = stm_nearest_name(section, names, n);
+    return stm_option_fail(&reader->source, node, section, "unknown section%s%s%s", near ? "; did you mean " : "",
+                           near ? near : "", near ? "?" : "");
+}
+
+static stm_status read_root(file_reader *reader, yaml_node_t *root)
+{
+    if (root->type != YAML_MAPPING_NODE)
+        return stm_option_fail(&reader->source, root, NULL,
+                               "found %s, expected sections like run: { folder: runs/first }",
+                               root->type == YAML_SEQUENCE_NODE ? "a list" : "a text");
+    for (yaml_node_pair_t *pair = root->data.mapping.pairs.start; pair < root->data.mapping.pairs.top; pair++) {
+        yaml_node_t *key_node = yaml_document_get_node(reader->source.document, pair->key);
+        yaml_node_t *value = yaml_document_get_node(reader->source.document, pair->value);
+        const char *key;
+        STM_TRY(key_text(reader, key_node, NULL, &key));
+        for (yaml_node_pair_t *former = root->data.mapping.pairs.start; former < pair; former++) {
+            const yaml_node_t *other = yaml_document_get_node(reader->source.document, former->key);
+            if (strcmp((const char *)other->data.scalar.value, key) == 0)
+                return stm_option_fail(&reader->source, key_node, key, "given twice, first in line %zu",
+                                       other->start_mark.line + 1);
+        }
+        const bool is_value = stm_option_find(stm_option_rows, stm_n_option_rows, key) != NULL;
+        if (!is_value && stm_section_help(key))
+            STM_TRY(read_section(reader, key_node, key, value));
+        else if (!is_value && value->type == YAML_MAPPING_NODE)
+            return unknown_section(reader, key_node, key);
+        else
+            STM_TRY(read_value(reader, key_node, key, value));
+    }
+    return STM_OK;
+}
+
+stm_status stm_options_read_text(stm_options *options, stm_command_bit command, const char *name, const char *text,
+                                 size_t n)
+{
+    yaml_document_t document;
+    stm_options unused;
+    STM_TRY(stm_yaml_parse(name, NULL, text, n, &document));
+    stm_status status = stm_options_init(&unused);
+    if (status == STM_OK) {
+        file_reader reader = {options, &unused, command, {&document, name}, {0}};
+        yaml_node_t *root = yaml_document_get_root_node(&document);
+        if (root && !stm_yaml_is_null(root))
+            status = read_root(&reader, root);
+        stm_options_clear(&unused);
+    }
+    yaml_document_delete(&document);
+    return status;
+}
+
+stm_status stm_options_read_file(stm_options *options, stm_command_bit command, const char *path)
+{
+    char *text;
+    size_t n;
+    STM_TRY(stm_read_file(path, &text, &n));
+    const stm_status status = stm_options_read_text(options, command, path, text, n);
+    free(text);
+    return status;
+}
+
+/* The command line */
+
+/* Stores `text` as the value of `row`. Texts are taken as they are, so that a path may hold any character; a text that
+ * begins with a quote, and all other kinds, are YAML. */
+static stm_status set_from_line(stm_options *options, const stm_option_row *row, const char *text)
+{
+    char shown[256];
+    snprintf(shown, sizeof shown, "%s%s", dashes(row), row->name);
+    yaml_document_t document;
+    const stm_option_source source = {&document, NULL};
+    const bool section_key = !(row->traits & STM_OPTION_FLAG), quoted = *text == '"' || *text == '\'';
+    if (row->kind == STM_KIND_TEXT && !(section_key && quoted))
+        STM_TRY(stm_yaml_quote(shown, text, &document));
+    else
+        STM_TRY(stm_yaml_parse(NULL, shown, text, strlen(text), &document));
+    yaml_node_t *root = yaml_document_get_root_node(&document);
+    yaml_node_t nothing = {.type = YAML_SCALAR_NODE,
+                           .data.scalar = {.value = (yaml_char_t[]){0}, .style = YAML_PLAIN_SCALAR_STYLE}};
+    const stm_status status = stm_option_set(row, options, &source, root ? root : &nothing, shown);
+    yaml_document_delete(&document);
+    if (status == STM_OK)
+        options->given[row - stm_option_rows] |= STM_GIVEN_LINE;
+    return status;
+}
+
+static stm_status add_argument(stm_options *options, const char *text)
+{
+    STM_TRY(stm_resize(&options->arguments.items, options->arguments.n + 1, sizeof(char *)));
+    if (!(options->arguments.items[options->arguments.n] = strdup(text)))
+        return stm_fail(STM_ERR_MEMORY, "out of memory");
+    options->arguments.n++;
+    return STM_OK;
+}
+
+/* True for `word=..` and `word.word=..`; paths with a slash before the `=` are plain arguments. */
+static bool is_override(const char *text)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+    const size_t n = strspn(text, letters);
+    return n > 0 && text[n] == '=' && strchr(letters, text[0]) < letters + 52;
+}
+
+stm_status stm_options_read_arguments(stm_options *options, stm_command_bit command, int n, char *const *argv)
+{
+    const stm_option_source line = {0};
+    bool plain = false;
+    for (int i = 0; i < n; i++) {
+        const char *text = argv[i];
+        if (!plain && strcmp(text, "--") == 0) {
+            plain = true;
+            continue;
+        }
+        const bool dashed = !plain && text[0] == '-' && text[1] != 0;
+        if (!dashed && (plain || !is_override(text))) {
+            STM_TRY(add_argument(options, text));
+            continue;
+        }
+        char name[256];
+        const char *word = strcmp(text, "-h") == 0 ? "--help" : text,
+                   *start = word + (strncmp(word, "--", 2) == 0 ? 2 : 0);
+        const size_t length = strcspn(start, "=");
+        snprintf(name, sizeof name, "%.*s", (int)STM_MIN(length, sizeof name - 1), start);
+        const stm_option_row *row = stm_option_find(stm_option_rows, stm_n_option_rows, name);
+        if (!row || !(row->commands & command) || start[0] == '-') {
+            char shown[260];
+            snprintf(shown, sizeof shown, "%s%s", dashed && start == word + 2 ? "--" : "", name);
+            return unknown(&line, NULL, command, name, shown);
+        }
+        const char *value = start[length] == '=' ? start + length + 1 : NULL;
+        if (!value && row->kind == STM_KIND_BOOLEAN)
+            value = "true";
+        if (!value && i + 1 < n && strncmp(argv[i + 1], "--", 2) != 0)
+            value = argv[++i];
+        if (!value)
+            return stm_fail(STM_ERR_INPUT, "command line: %s%s: the value is missing; expected --%s VALUE", dashes(row),
+                            name, name);
+        STM_TRY(set_from_line(options, row, value));
+    }
+    return STM_OK;
+}

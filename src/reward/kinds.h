@@ -1,0 +1,62 @@
+/* src/reward/kinds.h: what one kind of reward is; for src/reward alone. A kind is one file and one row of the table in
+ * reward.c. Local. */
+#ifndef STM_REWARD_KINDS_H
+#define STM_REWARD_KINDS_H
+
+#include "reward/pattern.h"
+#include "reward/reward.h"
+
+/* The options of an entry that a kind reads; others that were set are refused. weight and name belong to all. */
+typedef enum {
+    STM_READS_PATTERN = 1,
+    STM_READS_TEXT = 2,
+    STM_READS_COMMAND = 4,
+    STM_READS_TIMEOUT = 8,
+    STM_READS_LENGTHS = 16, /* min_tokens, max_tokens */
+    STM_READS_EXTRACT = 32,
+    STM_READS_IGNORE_CASE = 64
+} stm_reward_reads;
+
+/* The first thing that went wrong in a run. */
+typedef struct {
+    bool given;
+    char text[1024];
+} stm_complaint;
+
+/* Keeps the first message and returns NaN, the reward of a response that could not be judged. */
+double stm_complain(stm_complaint *complaint, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+typedef struct stm_reward_kind stm_reward_kind;
+
+/* One entry of the list `reward:`, ready to run. */
+typedef struct {
+    const stm_reward_kind *kind;
+    stm_reward_options options; /* strings belong to the caller's options; never NULL here */
+    stm_pattern *pattern;       /* of `pattern` or `extract`; NULL: none */
+    char where[32];             /* "reward[1]" */
+} stm_reward_item;
+
+struct stm_reward_kind {
+    const char *name;
+    unsigned reads; /* stm_reward_reads */
+    bool (*needs_answer)(const stm_reward_options *options);
+    stm_status (*check)(const stm_reward_item *item); /* of the options; may be NULL */
+    /* Exactly one of the two is there: one response, or all of them at once ([n] rewards into out). */
+    double (*one)(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint);
+    stm_status (*all)(const stm_reward_item *item, size_t n, const stm_reward_input *inputs, double *out,
+                      stm_complaint *complaint);
+};
+
+extern const stm_reward_kind stm_reward_exact, stm_reward_numeric, stm_reward_regex, stm_reward_format,
+    stm_reward_contains, stm_reward_length, stm_reward_command;
+
+/* For needs_answer. */
+bool stm_reward_always(const stm_reward_options *options);
+bool stm_reward_never(const stm_reward_options *options);
+
+/* What `extract` takes from a response: the last match's first group (the whole match without groups), or the whole
+ * text when there is no such option. False: nothing matched, or (with a complaint) the search failed. */
+bool stm_reward_extract(const stm_reward_item *item, const char *text, size_t *start, size_t *n,
+                        stm_complaint *complaint, bool *failed);
+
+#endif

@@ -1,0 +1,191 @@
+#include "reward/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+typedef struct {
+    pid_t id;       /* also of its process group */
+    int in, out;    /* our ends of its stdin and stdout; -1: closed */
+    bool ended;     /* waited for */
+    int exit_state; /* of waitpid */
+} process;
+
+static void close_once(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* The environment without what MPI launchers put there; the strings stay environ's own. The caller frees the list. */
+static stm_status clean_environment(char ***out)
+{
+    static const char *const prefixes[] = {"OMPI_", "OPAL_", "ORTE_",  "PRTE_", "PMIX_",  "PMI_",   "PMI2_",
+                                           "MPI_",  "MPIR_", "MPICH_", "HYDI_", "HYDRA_", "I_MPI_", "MPIEXEC_"};
+    size_t n = 0, kept = 0;
+    while (environ[n])
+        n++;
+    STM_TRY(stm_alloc(n + 1, sizeof **out, out));
+    for (size_t i = 0; i < n; i++) {
+        bool drop = false;
+        for (size_t p = 0; p < sizeof prefixes / sizeof *prefixes; p++)
+            drop = drop || strncmp(environ[i], prefixes[p], strlen(prefixes[p])) == 0;
+        if (!drop)
+            (*out)[kept++] = environ[i];
+    }
+    return STM_OK;
+}
+
+/* posix_spawn, since a fork of a process with registered communication memory may corrupt it. mask: the signals that
+ * the child blocks. */
+static stm_status start(const char *command, const sigset_t *mask, process *child)
+{
+    stm_status status = STM_OK;
+    int to[2] = {-1, -1}, from[2] = {-1, -1}, code;
+    char **environment = NULL;
+    char shell[] = "/bin/sh", option[] = "-c";
+    char *arguments[] = {shell, option, (char *)command, NULL};
+    sigset_t standard;
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigemptyset(&standard);
+    sigaddset(&standard, SIGPIPE);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawnattr_init(&attributes);
+    STM_GOTO_OUT(clean_environment(&environment));
+    if (pipe2(to, O_CLOEXEC) != 0 || pipe2(from, O_CLOEXEC) != 0) {
+        status = stm_fail(STM_ERR_IO, "no pipe: %s", strerror(errno));
+        goto out;
+    }
+    fcntl(to[1], F_SETFL, O_NONBLOCK);
+    fcntl(from[0], F_SETFL, O_NONBLOCK);
+    posix_spawn_file_actions_adddup2(&actions, to[0], STDIN_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, from[1], STDOUT_FILENO);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+    posix_spawnattr_setpgroup(&attributes, 0);
+    posix_spawnattr_setsigdefault(&attributes, &standard);
+    posix_spawnattr_setsigmask(&attributes, mask);
+    code = posix_spawn(&child->id, shell, &actions, &attributes, arguments, environment);
+    if (code != 0) {
+        status = stm_fail(STM_ERR_IO, "cannot be started: %s", strerror(code));
+        goto out;
+    }
+    child->in = to[1];
+    child->out = from[0];
+    to[1] = from[0] = -1;
+out:
+    for (int i = 0; i < 2; i++) {
+        close_once(&to[i]);
+        close_once(&from[i]);
+    }
+    posix_spawnattr_destroy(&attributes);
+    posix_spawn_file_actions_destroy(&actions);
+    free(environment);
+    return status;
+}
+
+static bool has_ended(process *child)
+{
+    if (!child->ended && waitpid(child->id, &child->exit_state, WNOHANG) != 0)
+        child->ended = true; /* or somebody else waited for it: then the state stays 0 */
+    return child->ended;
+}
+
+/* Serves both pipes until the child has closed its side or, when something that it left running holds that open, until
+ * it has ended. */
+static stm_status exchange(process *child, const char *input, size_t n_input, double timeout_s, size_t most_output,
+                           char **output, size_t *n_output)
+{
+    const double deadline = stm_now_s() + timeout_s;
+    size_t sent = 0, capacity = 0;
+    for (;;) {
+        if (sent == n_input)
+            close_once(&child->in);
+        STM_TRY(stm_reserve(output, &capacity, *n_output + 65536, 1));
+        struct pollfd ready[] = {{.fd = child->out, .events = POLLIN}, {.fd = child->in, .events = POLLOUT}};
+        const int n_ready = poll(ready, 2, 50); /* a negative descriptor is skipped */
+        if (stm_now_s() > deadline)
+            return stm_fail(STM_ERR_IO, "timed out after %g s", timeout_s);
+        if (n_ready <= 0) {
+            if (has_ended(child))
+                break;
+            continue;
+        }
+        if (ready[1].revents) {
+            const ssize_t n = write(child->in, input + sent, n_input - sent);
+            if (n >= 0)
+                sent += (size_t)n;
+            else if (errno != EAGAIN && errno != EINTR)
+                close_once(&child->in); /* it reads no more */
+        }
+        if (ready[0].revents) {
+            const ssize_t n = read(child->out, *output + *n_output, capacity - *n_output - 1);
+            if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+                break;
+            *n_output += n > 0 ? (size_t)n : 0;
+            if (*n_output > most_output)
+                return stm_fail(STM_ERR_IO, "printed more than %zu bytes", most_output);
+        }
+    }
+    (*output)[*n_output] = 0;
+    close_once(&child->in);
+    while (!has_ended(child)) {
+        if (stm_now_s() > deadline)
+            return stm_fail(STM_ERR_IO, "timed out after %g s", timeout_s);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    if (WIFSIGNALED(child->exit_state))
+        return stm_fail(STM_ERR_IO, "was ended by signal %d", WTERMSIG(child->exit_state));
+    if (WEXITSTATUS(child->exit_state) != 0)
+        return stm_fail(STM_ERR_IO, "ended with exit code %d", WEXITSTATUS(child->exit_state));
+    return STM_OK;
+}
+
+stm_status stm_process_run(const char *command, const char *input, size_t n_input, double timeout_s, size_t most_output,
+                           char **output, size_t *n_output)
+{
+    /* Writing to a child that is gone raises SIGPIPE in this thread: blocked here, and taken back unless one was
+     * waiting before. */
+    sigset_t broken_pipe, before, waiting;
+    sigemptyset(&broken_pipe);
+    sigaddset(&broken_pipe, SIGPIPE);
+    sigpending(&waiting);
+    pthread_sigmask(SIG_BLOCK, &broken_pipe, &before);
+
+    process child = {.in = -1, .out = -1};
+    char *text = NULL;
+    size_t n = 0;
+    stm_status status = start(command, &before, &child);
+    if (status == STM_OK) {
+        status = exchange(&child, input, n_input, timeout_s, most_output, &text, &n);
+        if (!child.ended) {
+            kill(child.id, SIGKILL);
+            while (waitpid(child.id, &child.exit_state, 0) < 0 && errno == EINTR)
+                ;
+        }
+    }
+    close_once(&child.in);
+    close_once(&child.out);
+
+    if (!sigismember(&waiting, SIGPIPE))
+        while (sigtimedwait(&broken_pipe, NULL, &(struct timespec){0}) < 0 && errno == EINTR)
+            ;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (status != STM_OK) {
+        free(text);
+        return status;
+    }
+    *output = text;
+    *n_output = n;
+    return STM_OK;
+}

@@ -1,0 +1,212 @@
+#include "reward/reward.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "reward/kinds.h"
+
+static const stm_reward_kind *const registry[] = {&stm_reward_exact,  &stm_reward_numeric,  &stm_reward_regex,
+                                                  &stm_reward_format, &stm_reward_contains, &stm_reward_length,
+                                                  &stm_reward_command};
+enum { N_KINDS = sizeof registry / sizeof *registry };
+
+struct stm_reward_set {
+    size_t n;
+    stm_reward_item *items; /* [n] */
+};
+
+size_t stm_reward_names(const char *const **names)
+{
+    static const char *list[N_KINDS];
+    for (size_t i = 0; i < N_KINDS; i++)
+        list[i] = registry[i]->name;
+    *names = list;
+    return N_KINDS;
+}
+
+double stm_complain(stm_complaint *complaint, const char *format, ...)
+{
+    if (complaint->given)
+        return NAN;
+    va_list list;
+    va_start(list, format);
+    vsnprintf(complaint->text, sizeof complaint->text, format, list);
+    va_end(list);
+    complaint->given = true;
+    return NAN;
+}
+
+bool stm_reward_always(const stm_reward_options *options)
+{
+    (void)options;
+    return true;
+}
+
+bool stm_reward_never(const stm_reward_options *options)
+{
+    (void)options;
+    return false;
+}
+
+bool stm_reward_extract(const stm_reward_item *item, const char *text, size_t *start, size_t *n,
+                        stm_complaint *complaint, bool *failed)
+{
+    bool found = true;
+    *failed = false;
+    *start = 0;
+    *n = strlen(text);
+    if (item->pattern && stm_pattern_last(item->pattern, text, *n, &found, start, n) != STM_OK) {
+        stm_complain(complaint, "%s.extract: %s", item->where, stm_failure());
+        *failed = true;
+        return false;
+    }
+    return found;
+}
+
+static stm_status unknown_name(const char *where, const char *name)
+{
+    const char *const *names;
+    const size_t n = stm_reward_names(&names);
+    const char *nearest = stm_nearest_name(name, names, n);
+    char list[256] = "";
+    for (size_t i = 0; i < n; i++) {
+        const size_t used = strlen(list);
+        snprintf(list + used, sizeof list - used, "%s%s", i == 0 ? "" : i + 1 == n ? " or " : ", ", names[i]);
+    }
+    if (nearest)
+        return stm_fail(STM_ERR_INPUT, "%s.name: found \"%s\", expected %s; did you mean \"%s\"?", where, name, list,
+                        nearest);
+    return stm_fail(STM_ERR_INPUT, "%s.name: found \"%s\", expected %s", where, name, list);
+}
+
+/* Fields that were set though this kind of reward does not read them. timeout_s has a default, so it cannot be told. */
+static stm_status refuse_unread_fields(const stm_reward_item *item)
+{
+    const stm_reward_options *o = &item->options;
+    const struct {
+        const char *name;
+        bool set;
+        unsigned bit;
+    } fields[] = {
+        {"pattern", o->pattern[0] != 0, STM_READS_PATTERN},     {"text", o->text[0] != 0, STM_READS_TEXT},
+        {"command", o->command[0] != 0, STM_READS_COMMAND},     {"extract", o->extract[0] != 0, STM_READS_EXTRACT},
+        {"ignore_case", o->ignore_case, STM_READS_IGNORE_CASE}, {"min_tokens", o->min_tokens > 0, STM_READS_LENGTHS},
+        {"max_tokens", o->max_tokens > 0, STM_READS_LENGTHS},
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (fields[i].set && !(item->kind->reads & fields[i].bit))
+            return stm_fail(STM_ERR_INPUT, "%s.%s: the reward \"%s\" does not read it", item->where, fields[i].name,
+                            item->kind->name);
+    return STM_OK;
+}
+
+static stm_status compile(const stm_reward_item *item, const char *field, const char *pattern, stm_pattern **out)
+{
+    const stm_status status = stm_pattern_create(pattern, out);
+    return status == STM_OK ? STM_OK : stm_fail_context(status, "%s.%s", item->where, field);
+}
+
+static stm_status item_init(stm_reward_item *item, size_t index, const stm_reward_options *options)
+{
+    snprintf(item->where, sizeof item->where, "reward[%zu]", index);
+    item->options = *options;
+    char **strings[] = {&item->options.name, &item->options.pattern, &item->options.text, &item->options.command,
+                        &item->options.extract};
+    static char empty[] = "";
+    for (size_t i = 0; i < sizeof strings / sizeof *strings; i++)
+        if (!*strings[i])
+            *strings[i] = empty;
+    for (size_t i = 0; i < N_KINDS; i++)
+        if (strcmp(registry[i]->name, item->options.name) == 0)
+            item->kind = registry[i];
+    if (!item->kind)
+        return unknown_name(item->where, item->options.name);
+    if (!isfinite(options->weight))
+        return stm_fail(STM_ERR_INPUT, "%s.weight: found %g, expected a finite number", item->where, options->weight);
+    STM_TRY(refuse_unread_fields(item));
+    if (item->kind->reads & STM_READS_PATTERN) {
+        if (item->options.pattern[0] == 0)
+            return stm_fail(STM_ERR_INPUT, "%s.pattern: missing; the reward \"%s\" needs one", item->where,
+                            item->kind->name);
+        STM_TRY(compile(item, "pattern", item->options.pattern, &item->pattern));
+    }
+    if ((item->kind->reads & STM_READS_EXTRACT) && item->options.extract[0] != 0)
+        STM_TRY(compile(item, "extract", item->options.extract, &item->pattern));
+    return item->kind->check ? item->kind->check(item) : STM_OK;
+}
+
+stm_status stm_reward_set_create(const stm_reward_options *items, size_t n, stm_reward_set **out)
+{
+    stm_status status = STM_OK;
+    stm_reward_set *set;
+    STM_TRY(stm_alloc(1, sizeof *set, &set));
+    STM_GOTO_OUT(stm_alloc(n, sizeof *set->items, &set->items));
+    set->n = n;
+    for (size_t i = 0; i < n; i++)
+        STM_GOTO_OUT(item_init(&set->items[i], i, &items[i]));
+    *out = set;
+    set = NULL;
+out:
+    stm_reward_set_destroy(set);
+    return status;
+}
+
+void stm_reward_set_destroy(stm_reward_set *set)
+{
+    if (!set)
+        return;
+    for (size_t i = 0; i < set->n; i++)
+        stm_pattern_destroy(set->items[i].pattern);
+    free(set->items);
+    free(set);
+}
+
+bool stm_reward_set_needs_answer(const stm_reward_set *set)
+{
+    for (size_t i = 0; i < set->n; i++)
+        if (set->items[i].kind->needs_answer(&set->items[i].options))
+            return true;
+    return false;
+}
+
+/* An answer that is needed and missing; the reader of prompts refuses such lines, so this is for callers that do not
+ * read any. */
+static double score_one(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint)
+{
+    if (!input->answer && item->kind->needs_answer(&item->options))
+        return stm_complain(complaint, "%s: the prompt has no \"answer\", which the reward \"%s\" reads", item->where,
+                            item->kind->name);
+    return item->kind->one(item, input, complaint);
+}
+
+stm_status stm_reward_set_run(stm_reward_set *set, size_t n, const stm_reward_input *inputs, double *total,
+                              double *parts)
+{
+    stm_status status = STM_OK;
+    stm_complaint complaint = {.given = false};
+    double *scores = NULL; /* [n] */
+    STM_TRY(stm_alloc(n, sizeof *scores, &scores));
+    for (size_t r = 0; r < n; r++)
+        total[r] = 0.0;
+    for (size_t i = 0; i < set->n; i++) {
+        const stm_reward_item *item = &set->items[i];
+        if (item->kind->all)
+            STM_GOTO_OUT(item->kind->all(item, n, inputs, scores, &complaint));
+        for (size_t r = 0; r < n; r++) {
+            if (item->kind->one)
+                scores[r] = score_one(item, &inputs[r], &complaint);
+            if (parts)
+                parts[r * set->n + i] = scores[r];
+            if (item->options.weight != 0.0) /* weight 0: watched only, whatever it gives */
+                total[r] += item->options.weight * scores[r];
+        }
+    }
+    if (complaint.given)
+        (void)stm_fail(STM_ERR_NUMERIC, "%s", complaint.text);
+out:
+    free(scores);
+    return status;
+}
