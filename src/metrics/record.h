@@ -1,0 +1,94 @@
+/* src/metrics/record.h: the numbers of one training step, and the one table of them that feeds the step line,
+ * metrics.jsonl and the plots.
+ *
+ * Adding a number: a row in STM_RECORD_FIELDS (it is then in the struct and in metrics.jsonl) and, if it shall be seen
+ * in the step line, a row in record_line.c. A field that was not set is NaN: null in metrics.jsonl, "-" in the step
+ * line. All values are of the whole step, already reduced over ranks. Local, all of it; rank 0 calls. */
+#ifndef STM_METRICS_RECORD_H
+#define STM_METRICS_RECORD_H
+
+#include "base/timers.h"
+
+typedef enum { STM_FIELD_COUNT, STM_FIELD_REAL } stm_field_kind; /* how it is written: 12, 0.41000000000000003 */
+
+/* X(name, kind, "unit", "meaning") */
+#define STM_RECORD_FIELDS(X)                                                                                           \
+    X(step, COUNT, "", "the step, from 1; 0: before the first")                                                        \
+    X(reward_mean, REAL, "", "mean reward of the step's rollouts")                                                     \
+    X(reward_std, REAL, "", "standard deviation of the rewards over all rollouts of the step")                         \
+    X(reward_min, REAL, "", "least reward")                                                                            \
+    X(reward_max, REAL, "", "greatest reward")                                                                         \
+    X(groups, COUNT, "", "groups of the step")                                                                         \
+    X(groups_equal, COUNT, "", "groups whose rewards are all equal")                                                   \
+    X(response_tokens_mean, REAL, "tokens", "mean length of a response")                                               \
+    X(response_tokens_max, COUNT, "tokens", "longest response")                                                        \
+    X(truncated_share, REAL, "", "share of responses that ran out of length")                                          \
+    X(kl_reference, REAL, "nats", "mean k3 estimate of KL to the reference, per token")                                \
+    X(kl_old, REAL, "nats", "mean k3 estimate of KL from the sampling policy, per token")                              \
+    X(clip_share, REAL, "", "share of tokens whose ratio was clipped")                                                 \
+    X(entropy, REAL, "nats", "mean entropy per token")                                                                 \
+    X(grad_norm, REAL, "", "2-norm of the gradient before clipping")                                                   \
+    X(lr, REAL, "", "learning rate")                                                                                   \
+    X(loss, REAL, "", "loss")                                                                                          \
+    X(kept_mass, REAL, "", "mean probability that top-p, top-k and min-p kept")                                        \
+    X(tokens_computed, COUNT, "tokens", "rows that the update computed, each shared token once")                       \
+    X(tokens_repeated, COUNT, "tokens", "rows that the repeated form would have computed")                             \
+    X(tokens_sampled, COUNT, "tokens", "tokens sampled")                                                               \
+    X(sharing_factor, REAL, "", "tokens_repeated / tokens_computed")                                                   \
+    X(tokens_per_s, REAL, "tokens/s", "tokens_computed / update_s")                                                    \
+    X(rollout_tokens_per_s, REAL, "tokens/s", "tokens_sampled / rollout_s")                                            \
+    X(step_s, REAL, "s", "wall time of the step")                                                                      \
+    X(rollout_s, REAL, "s", "of it, sampling")                                                                         \
+    X(reward_s, REAL, "s", "of it, rewards")                                                                           \
+    X(update_s, REAL, "s", "of it, forward, backward, reduction and optimizer")                                        \
+    X(memory_peak_bytes, COUNT, "bytes", "peak resident memory of the largest rank")                                   \
+    X(eval_reward, REAL, "", "mean reward on the evaluation prompts")                                                  \
+    X(eval_pass_at_1, REAL, "", "pass@1 on the evaluation prompts")                                                    \
+    X(eval_pass_at_k, REAL, "", "pass@k on the evaluation prompts")                                                    \
+    X(eval_k, COUNT, "", "the k of pass@k")
+
+typedef struct {
+#define STM_RECORD_MEMBER(name, kind, unit, meaning) double name;
+    STM_RECORD_FIELDS(STM_RECORD_MEMBER)
+#undef STM_RECORD_MEMBER
+} stm_record;
+
+typedef struct {
+    const char *name, *unit, *meaning;
+    stm_field_kind kind;
+    size_t offset; /* of the double in stm_record */
+} stm_record_field;
+
+const stm_record_field *stm_record_fields(size_t *n);
+const stm_record_field *stm_record_field_find(const char *name); /* NULL when there is none */
+double stm_record_get(const stm_record *record, const stm_record_field *field);
+
+void stm_record_init(stm_record *record); /* all NaN */
+
+/* Sets sharing_factor, tokens_per_s and rollout_tokens_per_s from the counts and seconds that are set. */
+void stm_record_rates(stm_record *record);
+
+double stm_memory_peak_bytes(void); /* of this process */
+
+typedef struct stm_metrics stm_metrics;
+
+/* Opens <folder>/metrics.jsonl for step records. resume_step: the step of the checkpoint that training goes on from, 0
+ * at a fresh start: records of later steps (0: all), torn and repeated ones are dropped (temporary file, rename), so
+ * that the file has each step once; a fresh start keeps a file that was there as metrics.old.jsonl. n_steps: of the
+ * whole run, for the line. The caller closes *out. Fails: STM_ERR_IO, STM_ERR_MEMORY. */
+stm_status stm_metrics_open(const char *folder, int64_t resume_step, int64_t n_steps, stm_metrics **out);
+void stm_metrics_close(stm_metrics *metrics); /* NULL is fine */
+
+/* Appends the record as one line and flushes it. Fails: STM_ERR_IO, STM_ERR_MEMORY. */
+stm_status stm_metrics_write(stm_metrics *metrics, const stm_record *record);
+
+/* The step line with its newline, at most 110 columns; before it, at first and every 25 lines, the heading; after it,
+ * when eval_reward is set, a line of the evaluation. Time left: the mean step_s of the last 20 calls times the steps
+ * left. Valid until the next call. */
+const char *stm_metrics_line(stm_metrics *metrics, const stm_record *record);
+
+/* Reads <folder>/metrics.jsonl: *records [*n] is freed by the caller; null and missing fields are NaN, a torn line is
+ * left out. Fails: STM_ERR_INPUT (no such file), STM_ERR_MEMORY. */
+stm_status stm_metrics_read(const char *folder, stm_record **records, size_t *n);
+
+#endif
