@@ -128,6 +128,14 @@ static bool number_of(const char *text, size_t n, double *value)
     return from == SIZE_MAX ? find_number(text, n, true, value) : find_number(text + from, n - from, false, value);
 }
 
+/* Whole numbers are compared exactly; decimal fractions and quotients need room for rounding. */
+static bool same(double a, double b)
+{
+    if (a == floor(a) && b == floor(b))
+        return a == b;
+    return fabs(a - b) <= 1e-9 * STM_MAX(1.0, fabs(b));
+}
+
 static double score(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint)
 {
     size_t start, n;
@@ -139,9 +147,7 @@ static double score(const stm_reward_item *item, const stm_reward_input *input, 
         return failed ? NAN : 0.0;
     if (!number_of(input->text + start, n, &mine))
         return 0.0;
-    return fabs(mine - right) <= 1e-1 * STM_MAX(1.0, fabs(right))
-               ? 1.0
-               : 0.0; /* room for decimal fractions and quotients alone */
+    return same(mine, right) ? 1.0 : 0.0;
 }
 
 const stm_reward_kind stm_reward_numeric = {

@@ -169,7 +169,7 @@ stm_status stm_process_run(const char *command, const char *input, size_t n_inpu
     if (status == STM_OK) {
         status = exchange(&child, input, n_input, timeout_s, most_output, &text, &n);
         if (!child.ended) {
-            kill(child.id, SIGKILL);
+            kill(-child.id, SIGKILL); /* the group: what the shell has started, too */
             while (waitpid(child.id, &child.exit_state, 0) < 0 && errno == EINTR)
                 ;
         }

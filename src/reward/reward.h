@@ -1,31 +1,36 @@
-/* src/reward/reward.h: rewards, and the one registry of them. A reward turns the text of a response into a number; a run's reward is the weighted sum.
- * Local: the caller decides which rank computes (rank 0 does today, since an external command is one process). */
+/* src/reward/reward.h: rewards, and the one registry of them. A reward turns the text of a response into a number; a
+ * run's reward is the weighted sum. Local: the caller decides which rank computes (rank 0 does today, since an external
+ * command is one process). */
 #ifndef STM_REWARD_REWARD_H
 #define STM_REWARD_REWARD_H
 
 #include "config/options.h"
 
-/* One response as a reward sees it. fields_json: the prompt's line of the data file (its "answer" and whatever else stands there). */
+/* One response as a reward sees it. fields_json: the prompt's line of the data file (its "answer" and whatever else
+ * stands there). */
 typedef struct {
     const char *prompt_text, *text; /* decoded without special tokens */
     size_t n_tokens;
-    bool truncated;                 /* ended for length */
-    const char *answer;             /* the line's "answer" as text, or NULL */
+    bool truncated;     /* ended for length */
+    const char *answer; /* the line's "answer" as text, or NULL */
     const char *fields_json;
 } stm_reward_input;
 
 typedef struct stm_reward_set stm_reward_set;
 
-/* Compiles the list of options (patterns, names; wrong ones: STM_ERR_INPUT "reward[1].pattern: .."). The caller destroys *out. */
+/* Compiles the list of options (patterns, names; wrong ones: STM_ERR_INPUT "reward[1].pattern: .."). The caller
+ * destroys *out. */
 stm_status stm_reward_set_create(const stm_reward_options *items, size_t n, stm_reward_set **out);
 void stm_reward_set_destroy(stm_reward_set *set);
 
 /* True if some reward of the set reads the prompt's answer: then a data line without one is an error. */
 bool stm_reward_set_needs_answer(const stm_reward_set *set);
 
-/* total [n]: weighted sums; parts [n][n_rewards] unweighted, may be NULL. A reward that fails (command died, timed out, printed no number): that response is NaN and
- * the first message is stored for stm_failure, the status stays STM_OK; the caller flags it. Fails: STM_ERR_MEMORY. */
-stm_status stm_reward_set_run(stm_reward_set *set, size_t n, const stm_reward_input *inputs, double *total, double *parts);
+/* total [n]: weighted sums; parts [n][n_rewards] unweighted, may be NULL. A reward that fails (command died, timed out,
+ * printed no number): that response is NaN and the first message is stored for stm_failure, the status stays STM_OK;
+ * the caller flags it. Fails: STM_ERR_MEMORY. */
+stm_status stm_reward_set_run(stm_reward_set *set, size_t n, const stm_reward_input *inputs, double *total,
+                              double *parts);
 
 size_t stm_reward_names(const char *const **names); /* of the registry */
 
