@@ -131,7 +131,8 @@ static stm_status read_sizes(const section *s, const family *f, stm_model_config
     STM_TRY(get_size(s, "num_key_value_heads", kv_missing && f->n_kv_heads ? f->n_kv_heads : out->n_heads, most_heads,
                      &out->n_kv_heads));
     if (out->n_heads % out->n_kv_heads != 0)
-        return refuse(s, "num_key_value_heads", "a divisor of num_attention_heads, %zu", out->n_heads);
+        return refuse(s, "num_key_value_heads", "a divisor of num_attention_heads, %zu%s", out->n_heads,
+                      kv_missing ? " (a missing key means 32 in qwen models, 8 in mistral)" : "");
 
     const bool dim_missing = !json_object_get(s->object, "head_dim");
     const size_t quotient = out->hidden_size / out->n_heads;

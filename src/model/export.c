@@ -51,11 +51,11 @@ static stm_status write_part(const char *folder, const char *name, const char *t
     char *path = NULL;
     STM_TRY(stm_format(&path, "%s/%s.part", folder, name));
     FILE *file = fopen(path, "wb");
-    bool written =
+    const bool written =
         file && fwrite(text, 1, strlen(text), file) == strlen(text) && fflush(file) == 0 && fsync(fileno(file)) == 0;
     const int why = errno;
-    if (file && fclose(file) != 0)
-        written = false;
+    if (file)
+        fclose(file); /* nothing is left that it could fail to write */
     const stm_status status = written ? STM_OK : stm_fail(STM_ERR_IO, "%s: cannot be written: %s", path, strerror(why));
     free(path);
     return status;
@@ -100,8 +100,6 @@ static stm_status write_weights(const stm_model *model, const char *folder, stm_
         tensors[i] = (stm_tensor){
             .name = from->name, .n_dims = from->n_dims, .shape = {from->shape[0], from->shape[1]}, .n = from->n};
     }
-    if (model->config.tied) /* whatever the start model's file called it: every loader knows this name */
-        tensors[0].name = "model.embed_tokens.weight";
     STM_GOTO_OUT(stm_safetensors_write_begin(path, tensors, model->n_tensors, dtype, &writer));
     for (size_t first = 0; first < model->n_parameters;
          first += PORTION) { /* tensors lie in the file as in the buffer */

@@ -2,6 +2,7 @@
 #include "model/layout.h"
 #include "model/weights.h"
 
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,40 @@ static stm_status read_text(const char *folder, const char *name, bool optional,
     if (!optional || access(path, F_OK) == 0)
         status = stm_read_file(path, text, &n);
     free(path);
+    return status;
+}
+
+/* Newer folders hold the chat template in a file of its own, which stands for the member "chat_template" of
+ * tokenizer_config.json: it is put there. The rest of that text stays as it is, for numbers in it need not fit C's. */
+static stm_status add_chat_template(const char *folder, char **config)
+{
+    stm_status status = STM_OK;
+    char *template = NULL, *quoted = NULL, *joined = NULL;
+    json_t *object = NULL, *string = NULL;
+    STM_GOTO_OUT(read_text(folder, "chat_template.jinja", true, &template));
+    if (!template)
+        goto out;
+    object = json_loads(*config ? *config : "{}", JSON_DECODE_INT_AS_REAL, NULL);
+    if (!json_is_object(object) || json_object_get(object, "chat_template"))
+        goto out; /* not JSON: whoever reads it says so */
+    if (!(string = json_string(template))) {
+        status = stm_fail(STM_ERR_INPUT, "%s/chat_template.jinja: not UTF-8", folder);
+        goto out;
+    }
+    if (!(quoted = json_dumps(string, JSON_ENCODE_ANY))) {
+        status = stm_fail(STM_ERR_MEMORY, "out of memory");
+        goto out;
+    }
+    const char *members = *config ? strchr(*config, '{') + 1 : "}";
+    STM_GOTO_OUT(
+        stm_format(&joined, "{\n  \"chat_template\": %s%s%s", quoted, json_object_size(object) ? "," : "\n", members));
+    free(*config);
+    *config = joined;
+out:
+    free(template);
+    free(quoted);
+    json_decref(object);
+    json_decref(string);
     return status;
 }
 
@@ -44,6 +79,7 @@ stm_status stm_model_describe(const char *folder, const stm_backend *backend, st
     STM_GOTO_OUT(read_text(folder, "tokenizer.json", true, &texts[1]));
     STM_GOTO_OUT(read_text(folder, "tokenizer_config.json", true, &texts[2]));
     STM_GOTO_OUT(read_text(folder, "generation_config.json", true, &texts[3]));
+    STM_GOTO_OUT(add_chat_template(folder, &texts[2]));
     STM_GOTO_OUT(stm_model_config_parse(path, texts[0], texts[3], &config));
     STM_GOTO_OUT(stm_model_lay_out(&config, &model));
     STM_GOTO_OUT(stm_weights_open(folder, &weights));

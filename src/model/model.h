@@ -46,9 +46,10 @@ typedef struct stm_model {
     stm_stream *stream;  /* not owned */
     void *weights;       /* [n_parameters] reals */
     void *cosine, *sine; /* [max_positions, head_dim/2] reals */
-    char *config_json, *tokenizer_json, *tokenizer_config_json,
-        *generation_config_json; /* texts; the last three NULL where the folder has none */
-    uint64_t hash;               /* of all parameters as loaded; 0 for random ones */
+    /* Texts; the last three NULL where the folder has none. A chat_template.jinja is a member of tokenizer_config_json.
+     */
+    char *config_json, *tokenizer_json, *tokenizer_config_json, *generation_config_json;
+    uint64_t hash; /* of all parameters as loaded; 0 for random ones */
 } stm_model;
 
 /* Lays out tensors and tables for a configuration; weights are allocated, not set. The caller destroys *out. Local.
@@ -78,8 +79,9 @@ stm_status stm_model_load(stm_model *model, const char *folder);
 stm_status stm_model_randomize(stm_model *model, uint64_t seed);
 
 /* Writes a Hugging Face folder (config.json, model.safetensors, the other texts that the model holds) that transformers
- * loads. dtype "float32" or "bfloat16" (rounded to nearest even); config.json's torch_dtype/dtype says so. Local.
- * Fails: STM_ERR_IO. */
+ * loads; tensors have the names of model->tensors, which are those of the start model's files. dtype "float32" or
+ * "bfloat16" (rounded to nearest even); config.json's torch_dtype/dtype says so. A failure leaves no half-written
+ * file. Local. Fails: STM_ERR_INPUT (another dtype, a model without config_json), STM_ERR_IO, STM_ERR_MEMORY. */
 stm_status stm_model_export(const stm_model *model, const char *folder, const char *dtype);
 
 /* FLOPs of the GEMMs of one row through layers and, apart, head (multiply and add are 2): F of DESIGN.md section 2. */
