@@ -1,0 +1,101 @@
+/* src/checkpoint/checkpoint.h: the state of a run in one HDF5 file, step-NNNNNNNN.h5.
+ *
+ *   byte 0       512 bytes of text: sizes, and the hash of the table (h5dump and h5py skip them)
+ *   /trainer     attributes: step, seed, cursor, options, trainer, best, model_hash, version
+ *   /model       config.json, tokenizer.json, tokenizer_config.json, generation_config.json, as text
+ *   /parameters/<name>, /optimizer/exp_avg/<name>, /optimizer/exp_avg_sq/<name>
+ *                one contiguous dataset each, of the tensor's whole shape, float32 or float64 as the run computes
+ *   /hashes      uint64 [n, 4]: offset, bytes, kind (stm_checkpoint_kind), XXH3 of each block of at most 16 MiB of the
+ *                three above; row 0 is the hash of every byte that lies in no other row
+ *
+ * So every byte of the file is under some hash, and a file is checked before HDF5 looks at it.
+ *
+ * Every rank holds all parameters and the optimizer state of the elements that it owns (stm_shards); it writes just
+ * these elements of all three, with plain writes at places that rank 0 has laid out, under the name
+ * .step-NNNNNNNN.h5.partial. When all is written, synced, and read back by another rank (of another node where there is
+ * one), the file gets its name. A process killed at any instant leaves the former checkpoints as they were.
+ *
+ * Collective functions return the same status and message on every rank, and a failed one leaves nothing to clean up
+ * but what it was given: after a full disk the run goes on. */
+#ifndef STM_CHECKPOINT_CHECKPOINT_H
+#define STM_CHECKPOINT_CHECKPOINT_H
+
+#include "model/model.h"
+#include "mpi/grid.h"
+
+/* What a checkpoint holds beside tensors. save borrows the texts; read_state and load allocate them, clear frees them.
+ */
+typedef struct {
+    int64_t step; /* steps done */
+    uint64_t seed, cursor;
+    char *options_yaml;  /* all options, as stm_options_print writes them */
+    char *trainer_json;  /* what else the trainer wants back; never looked into; NULL is saved as "" */
+    double best;         /* best evaluation so far; NaN: none */
+    uint64_t model_hash; /* of the start model (stm_model.hash) */
+    char *version;       /* of the program that saved; save ignores it */
+} stm_checkpoint_state;
+void stm_checkpoint_state_clear(stm_checkpoint_state *state);
+
+/* Makes the folder and removes what broken-off saves left in it. Collective over comm. Fails: STM_ERR_IO. */
+stm_status stm_checkpoint_prepare(MPI_Comm comm, const char *folder);
+
+/* Saves state->step, in place of an earlier file of that step. shards: the cut of the parameter buffer, of as many
+ * ranks as comm has; exp_avg, exp_avg_sq: the optimizer state that this rank owns, device memory of the model's
+ * backend, [stm_shards_count], its ranges one after the other; model: all weights, on every rank. Collective over comm.
+ * Fails: STM_ERR_IO (folder missing, disk full, what was read back differs; the partial file is gone then),
+ * STM_ERR_MEMORY, STM_ERR_DEVICE. */
+stm_status stm_checkpoint_save(MPI_Comm comm, const char *folder, const stm_checkpoint_state *state,
+                               const stm_model *model, const stm_shards *shards, const void *exp_avg,
+                               const void *exp_avg_sq);
+
+/* Hard-links the file of `step` to best.h5, which outlives it (copies it where there are no links). Collective. Fails:
+ * STM_ERR_IO. */
+stm_status stm_checkpoint_mark_best(MPI_Comm comm, const char *folder, int64_t step);
+
+/* Removes all step files but the `keep` newest (at least 1). Collective. Fails: STM_ERR_IO. */
+stm_status stm_checkpoint_retain(MPI_Comm comm, const char *folder, int64_t keep);
+
+/* The newest checkpoint of the folder that verifies (best.h5 comes last): *path, or NULL when there is none, or no
+ * folder. *refused: a line "path: why\n" for each newer one that did not, or NULL. The caller frees both. The ranks
+ * share the reading. Collective over comm. Fails: STM_ERR_IO for a folder that cannot be read. */
+stm_status stm_checkpoint_find(MPI_Comm comm, const char *folder, char **path, char **refused);
+
+/* Reads the whole file against its hashes, the ranks sharing the work. Collective over comm. Fails: STM_ERR_INPUT
+ * with path, what is wrong and where. */
+stm_status stm_checkpoint_verify(MPI_Comm comm, const char *path);
+
+/* The state alone, before there is a model. The file must have been verified. Collective over comm. Fails:
+ * STM_ERR_INPUT. */
+stm_status stm_checkpoint_read_state(MPI_Comm comm, const char *path, stm_checkpoint_state *state);
+
+/* State, parameters and optimizer state of a verified file, on any number of ranks and in either precision: arguments
+ * as for save; `shards` need not be those of the save. model: laid out with the names and shapes of the file, else
+ * refused by name; its weights and hash are set. Parameters are read once and broadcast. Collective over comm. Fails:
+ * STM_ERR_INPUT, STM_ERR_IO, STM_ERR_MEMORY, STM_ERR_DEVICE. */
+stm_status stm_checkpoint_load(MPI_Comm comm, const char *path, stm_model *model, const stm_shards *shards,
+                               void *exp_avg, void *exp_avg_sq, stm_checkpoint_state *state);
+
+/* Local readers, for one process. */
+
+typedef enum {
+    STM_CHECKPOINT_REST, /* texts, attributes, descriptions */
+    STM_CHECKPOINT_PARAMETERS,
+    STM_CHECKPOINT_EXP_AVG,
+    STM_CHECKPOINT_EXP_AVG_SQ,
+    STM_CHECKPOINT_N_KINDS
+} stm_checkpoint_kind;
+
+/* True if the file says that it is a checkpoint of ours; it may still be damaged. */
+bool stm_checkpoint_is(const char *path);
+
+/* As stm_checkpoint_verify and _read_state, by this process alone. kinds: bits 1 << stm_checkpoint_kind of what is
+ * checked. */
+enum { STM_CHECKPOINT_ALL_KINDS = (1 << STM_CHECKPOINT_N_KINDS) - 1 };
+stm_status stm_checkpoint_verify_here(const char *path, unsigned kinds);
+stm_status stm_checkpoint_state_here(const char *path, stm_checkpoint_state *state);
+
+/* The model in a checkpoint, after verifying what is read. The caller destroys *out. Fails: STM_ERR_INPUT, STM_ERR_IO,
+ * STM_ERR_MEMORY, STM_ERR_DEVICE. */
+stm_status stm_checkpoint_model(const char *path, const stm_backend *backend, stm_stream *stream, stm_model **out);
+
+#endif
