@@ -9,7 +9,7 @@
 
 #include "base/status.h"
 
-/* X(NAME, "name in the table and in metrics.jsonl", "what it holds") */
+/* X(NAME, "name in the table", "what it holds") */
 #define STM_PHASES(X)                                                                                                  \
     X(ROLLOUT, "rollout", "sampling")                                                                                  \
     X(REWARD, "reward", "rewards, external commands too")                                                              \

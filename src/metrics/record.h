@@ -2,7 +2,7 @@
  * metrics.jsonl and the plots.
  *
  * Adding a number: a row in STM_RECORD_FIELDS (it is then in the struct and in metrics.jsonl) and, if it shall be seen
- * in the step line, a row in record_line.c. A field that was not set is NaN: null in metrics.jsonl, "-" in the step
+ * in the step line, a row in step_line.c. A field that was not set is NaN: null in metrics.jsonl, "-" in the step
  * line. All values are of the whole step, already reduced over ranks. Local, all of it; rank 0 calls. */
 #ifndef STM_METRICS_RECORD_H
 #define STM_METRICS_RECORD_H
@@ -62,6 +62,7 @@ typedef struct {
 const stm_record_field *stm_record_fields(size_t *n);
 const stm_record_field *stm_record_field_find(const char *name); /* NULL when there is none */
 double stm_record_get(const stm_record *record, const stm_record_field *field);
+double *stm_record_at(stm_record *record, const stm_record_field *field);
 
 void stm_record_init(stm_record *record); /* all NaN */
 
@@ -69,26 +70,5 @@ void stm_record_init(stm_record *record); /* all NaN */
 void stm_record_rates(stm_record *record);
 
 double stm_memory_peak_bytes(void); /* of this process */
-
-typedef struct stm_metrics stm_metrics;
-
-/* Opens <folder>/metrics.jsonl for step records. resume_step: the step of the checkpoint that training goes on from, 0
- * at a fresh start: records of later steps (0: all), torn and repeated ones are dropped (temporary file, rename), so
- * that the file has each step once; a fresh start keeps a file that was there as metrics.old.jsonl. n_steps: of the
- * whole run, for the line. The caller closes *out. Fails: STM_ERR_IO, STM_ERR_MEMORY. */
-stm_status stm_metrics_open(const char *folder, int64_t resume_step, int64_t n_steps, stm_metrics **out);
-void stm_metrics_close(stm_metrics *metrics); /* NULL is fine */
-
-/* Appends the record as one line and flushes it. Fails: STM_ERR_IO, STM_ERR_MEMORY. */
-stm_status stm_metrics_write(stm_metrics *metrics, const stm_record *record);
-
-/* The step line with its newline, at most 110 columns; before it, at first and every 25 lines, the heading; after it,
- * when eval_reward is set, a line of the evaluation. Time left: the mean step_s of the last 20 calls times the steps
- * left. Valid until the next call. */
-const char *stm_metrics_line(stm_metrics *metrics, const stm_record *record);
-
-/* Reads <folder>/metrics.jsonl: *records [*n] is freed by the caller; null and missing fields are NaN, a torn line is
- * left out. Fails: STM_ERR_INPUT (no such file), STM_ERR_MEMORY. */
-stm_status stm_metrics_read(const char *folder, stm_record **records, size_t *n);
 
 #endif

@@ -1,0 +1,249 @@
+#include "metrics/run_folder.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { LOOK_EVERY_S = 1 };
+
+struct stm_run_folder {
+    char *path;
+    int lock;
+    int requests;
+    double looked_s;
+    bool looked;
+};
+
+static const struct {
+    const char *name;
+    int bit;
+} request_files[] = {{"STOP", STM_REQUEST_STOP}, {"SAVE", STM_REQUEST_SAVE}};
+enum { N_REQUEST_FILES = sizeof request_files / sizeof *request_files };
+
+static stm_status io_failure(const char *path, const char *what)
+{
+    return stm_fail(STM_ERR_IO, "%s: %s: %s", path, what, strerror(errno));
+}
+
+static stm_status path_in(const stm_run_folder *run, const char *name, char **path)
+{
+    return stm_format(path, "%s/%s", run->path, name);
+}
+
+static stm_status make_folder_in(const stm_run_folder *run, const char *name)
+{
+    char *path;
+    STM_TRY(path_in(run, name, &path));
+    const stm_status status = stm_make_folders(path);
+    free(path);
+    return status;
+}
+
+static stm_status remove_file_in(const stm_run_folder *run, const char *name)
+{
+    char *path;
+    STM_TRY(path_in(run, name, &path));
+    stm_status status = STM_OK;
+    if (unlink(path) != 0 && errno != ENOENT)
+        status = io_failure(path, "cannot be removed");
+    free(path);
+    return status;
+}
+
+/* Writes n bytes and, where the last is none, a newline. */
+static stm_status write_new_file(const char *path, const char *text, size_t n)
+{
+    FILE *file = fopen(path, "we");
+    if (!file)
+        return io_failure(path, "cannot be written");
+    fwrite(text, 1, n, file);
+    if (n > 0 && text[n - 1] != '\n')
+        fputc('\n', file);
+    const bool failed = fflush(file) != 0 || ferror(file) || fsync(fileno(file)) != 0;
+    const int error = errno;
+    fclose(file);
+    errno = error;
+    return failed ? io_failure(path, "cannot be written") : STM_OK;
+}
+
+/* So that at any instant the file is the old or the new one, whole. */
+static stm_status replace_file_in(const stm_run_folder *run, const char *name, const char *text, size_t n)
+{
+    char *path, *part = NULL;
+    STM_TRY(path_in(run, name, &path));
+    stm_status status;
+    STM_GOTO_OUT(stm_format(&part, "%s.part", path));
+    STM_GOTO_OUT(write_new_file(part, text, n));
+    if (rename(part, path) != 0)
+        status = io_failure(path, "cannot be written");
+out:
+    if (status != STM_OK && part)
+        unlink(part);
+    free(part);
+    free(path);
+    return status;
+}
+
+static stm_status held_by_another(const stm_run_folder *run, int fd)
+{
+    char holder[256];
+    const ssize_t n = pread(fd, holder, sizeof holder - 1, 0);
+    holder[n > 0 ? n : 0] = 0;
+    holder[strcspn(holder, "\n")] = 0;
+    return stm_fail(STM_ERR_INPUT, "run.folder: %s is in use by another running job (%s); expected a folder of its own",
+                    run->path, *holder ? holder : "unknown");
+}
+
+/* "host n1, process 1234", for the message that another job gets. */
+static stm_status name_the_holder(int fd, const char *path)
+{
+    char host[128] = "";
+    gethostname(host, sizeof host - 1);
+    if (ftruncate(fd, 0) != 0 || dprintf(fd, "host %s, process %ld\n", host, (long)getpid()) < 0)
+        return io_failure(path, "cannot be written");
+    return STM_OK;
+}
+
+/* *warning: errno where the file system cannot lock, else 0. */
+static stm_status take_lock(stm_run_folder *run, int *warning)
+{
+    char *path;
+    STM_TRY(path_in(run, "lock", &path));
+    stm_status status = STM_OK;
+    *warning = 0;
+    run->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (run->lock < 0)
+        status = io_failure(path, "cannot be opened");
+    else if (flock(run->lock, LOCK_EX | LOCK_NB) == 0)
+        status = name_the_holder(run->lock, path);
+    else if (errno == EWOULDBLOCK)
+        status = held_by_another(run, run->lock);
+    else
+        *warning = errno;
+    free(path);
+    return status;
+}
+
+static stm_status open_log(stm_run_folder *run)
+{
+    char *path;
+    STM_TRY(path_in(run, "log.txt", &path));
+    const stm_status status = stm_log_to(path);
+    free(path);
+    if (status != STM_OK)
+        return status;
+    char date[64] = "", host[128] = "";
+    const time_t now = time(NULL);
+    struct tm parts;
+    if (gmtime_r(&now, &parts))
+        strftime(date, sizeof date, "%Y-%m-%d %H:%M:%S UTC", &parts);
+    gethostname(host, sizeof host - 1);
+    stm_log("stemma %s  %s  host %s  folder %s", STEMMA_VERSION, date, host, run->path);
+    return STM_OK;
+}
+
+stm_status stm_run_folder_open(const char *folder, stm_run_folder **out)
+{
+    stm_run_folder *run;
+    STM_TRY(stm_alloc(1, sizeof *run, &run));
+    run->lock = -1;
+    stm_status status;
+    int warning;
+    STM_GOTO_OUT(stm_format(&run->path, "%s", folder));
+    STM_GOTO_OUT(stm_make_folders(folder));
+    STM_GOTO_OUT(take_lock(run, &warning));
+    STM_GOTO_OUT(make_folder_in(run, "rollouts"));
+    STM_GOTO_OUT(make_folder_in(run, "checkpoints"));
+    STM_GOTO_OUT(open_log(run));
+    if (warning)
+        stm_log("warning: %s cannot be locked (%s): take care that no other job runs in it", folder, strerror(warning));
+    *out = run;
+    run = NULL;
+out:
+    if (run)
+        stm_run_folder_close(run);
+    return status;
+}
+
+void stm_run_folder_close(stm_run_folder *run)
+{
+    if (!run)
+        return;
+    stm_log_to(NULL);
+    if (run->lock >= 0)
+        close(run->lock);
+    free(run->path);
+    free(run);
+}
+
+stm_status stm_run_folder_begin(stm_run_folder *run, const char *input_text)
+{
+    if (!run)
+        return STM_OK;
+    STM_TRY(replace_file_in(run, "input.yaml", input_text, strlen(input_text)));
+    return remove_file_in(run, "DONE");
+}
+
+static void look(stm_run_folder *run)
+{
+    char path[4096];
+    for (int i = 0; i < N_REQUEST_FILES; i++) {
+        const int n = snprintf(path, sizeof path, "%s/%s", run->path, request_files[i].name);
+        if (n > 0 && n < (int)sizeof path && access(path, F_OK) == 0)
+            run->requests |= request_files[i].bit;
+    }
+}
+
+int stm_run_folder_requests(stm_run_folder *run, double now_s)
+{
+    if (!run)
+        return 0;
+    if (!run->looked || now_s - run->looked_s >= LOOK_EVERY_S) {
+        look(run);
+        run->looked = true;
+        run->looked_s = now_s;
+    }
+    return run->requests;
+}
+
+stm_status stm_run_folder_acknowledge(stm_run_folder *run, int requests)
+{
+    if (!run)
+        return STM_OK;
+    run->requests &= ~requests;
+    for (int i = 0; i < N_REQUEST_FILES; i++)
+        if (requests & request_files[i].bit)
+            STM_TRY(remove_file_in(run, request_files[i].name));
+    return STM_OK;
+}
+
+stm_status stm_run_folder_done(stm_run_folder *run, int64_t step)
+{
+    if (!run)
+        return STM_OK;
+    char text[64];
+    const int n = snprintf(text, sizeof text, "step %lld\n", (long long)step);
+    return replace_file_in(run, "DONE", text, (size_t)n);
+}
+
+stm_status stm_run_folder_rollouts(stm_run_folder *run, const char *kind, int64_t step, const char *lines, size_t n)
+{
+    if (!run)
+        return STM_OK;
+    char *name;
+    STM_TRY(stm_format(&name, "rollouts/%s-%08lld.jsonl", kind, (long long)step));
+    const stm_status status = replace_file_in(run, name, lines, n);
+    free(name);
+    return status;
+}
+
+const char *stm_run_folder_path(const stm_run_folder *run)
+{
+    return run ? run->path : NULL;
+}
