@@ -153,7 +153,7 @@ static stm_status read_rope(const section *s, stm_model_config *out)
      * as it does there. */
     section rope = {s->path, "rope_scaling.", get(s, "rope_scaling")};
     const char *key = "rope_scaling";
-    if (!rope.object || json_object_size(rope.object) == 0) {
+    if (!rope.object || (json_is_object(rope.object) && json_object_size(rope.object) == 0)) {
         key = "rope_parameters";
         rope = (section){s->path, "rope_parameters.", get(s, key)};
     }
