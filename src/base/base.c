@@ -46,7 +46,8 @@ const char *stm_nearest_name(const char *word, const char *const *names, size_t 
     size_t least = STM_MAX((size_t)2, strlen(word) / 3) + 1;
     for (size_t i = 0; i < n; i++) {
         const size_t d = distance(word, names[i]);
-        if (d < least) {
+        const bool alike = d < STM_MAX(strlen(word), strlen(names[i])); /* a letter in common at the least */
+        if (alike && d < least) {
             least = d;
             nearest = names[i];
         }

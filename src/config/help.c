@@ -89,13 +89,13 @@ static size_t widest_name(unsigned commands)
 static stm_status write_help(unsigned commands, FILE *to)
 {
     const size_t name_width = widest_name(commands);
-    const char *section = "";
+    const char *section = NULL; /* of the row before */
     for (size_t i = 0; i < stm_n_option_rows; i++) {
         const stm_option_row *row = &stm_option_rows[i];
         if (!(row->commands & commands))
             continue;
         const size_t length = stm_option_section_length(row);
-        if (i == 0 || strlen(section) != length || strncmp(section, row->name, length) != 0) {
+        if (!section || strlen(section) != length || strncmp(section, row->name, length) != 0) {
             for (size_t k = 0; (section = stm_section_name(k)); k++)
                 if (strlen(section) == length && strncmp(section, row->name, length) == 0)
                     break;

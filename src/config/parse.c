@@ -69,7 +69,7 @@ static stm_status read_section(file_reader *reader, const yaml_node_t *key_node,
                                node->type == YAML_SEQUENCE_NODE ? "a list" : "a value");
     for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top; pair++) {
         const yaml_node_t *inner = yaml_document_get_node(reader->source.document, pair->key);
-        const char *key;
+        const char *key = "";
         char name[256];
         STM_TRY(key_text(reader, inner, section, &key));
         snprintf(name, sizeof name, "%s.%s", section, key);
@@ -98,7 +98,7 @@ static stm_status read_root(file_reader *reader, yaml_node_t *root)
     for (yaml_node_pair_t *pair = root->data.mapping.pairs.start; pair < root->data.mapping.pairs.top; pair++) {
         yaml_node_t *key_node = yaml_document_get_node(reader->source.document, pair->key);
         yaml_node_t *value = yaml_document_get_node(reader->source.document, pair->value);
-        const char *key;
+        const char *key = "";
         STM_TRY(key_text(reader, key_node, NULL, &key));
         for (yaml_node_pair_t *former = root->data.mapping.pairs.start; former < pair; former++) {
             const yaml_node_t *other = yaml_document_get_node(reader->source.document, former->key);

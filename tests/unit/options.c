@@ -1,0 +1,874 @@
+#include "config/options.h"
+#include "config/table.h"
+#include "objective/objective.h"
+#include "reward/reward.h"
+#include "support/support.h"
+
+/* What every input file needs. */
+#define NEEDED "run: {folder: f}\nmodel: {path: m}\ndata: {prompts: p}\nreward: [{name: exact}]\n"
+
+static const char sample[] =
+    "run:        { folder: runs/lookup, seed: 1, steps: 200 }\n"
+    "model:      { path: inputs/lookup/model }\n"
+    "data:       { prompts: inputs/lookup/train.jsonl, template: auto, shuffle: true }   # a line: {\"prompt\" | "
+    "\"messages\", \"answer\", ...}\n"
+    "rollout:    { prompts_per_step: 16, group_size: 8, temperature: 1.0, top_p: 1.0, top_k: 0, max_new_tokens: 64, "
+    "stop: [\"\\n\\n\"] }\n"
+    "reward:     [ { name: exact, weight: 1.0 }, { name: format, pattern: \"^<think>.*</think>\", weight: 0.1 } ]\n"
+    "objective:  { name: grpo, clip_low: 0.2, clip_high: 0.28, kl_coef: 0.0, aggregate: token-mean }\n"
+    "optim:      { lr: 1.0e-5, betas: [0.9, 0.95], weight_decay: 0.0, clip: 1.0, schedule: cosine, warmup_steps: 5 }\n"
+    "update:     { epochs: 1, minibatch_groups: 0 }            # 0: the whole batch in one update\n"
+    "parallel:   { pipeline: auto, suffix: auto, replica: auto }\n"
+    "memory:     { limit: auto, recompute: auto, max_segment_tokens: 4096 }\n"
+    "checkpoint: { every: 20, keep: 3 }\n"
+    "eval:       { every: 50, prompts: inputs/lookup/test.jsonl, samples: 1 }\n";
+
+static stm_status read_text(stm_options *o, const char *text)
+{
+    return stm_options_read_text(o, STM_COMMAND_TRAIN, "in.yaml", text, strlen(text));
+}
+
+/* Options of `text`; the caller clears them. */
+static void given(stm_options *o, const char *text)
+{
+    assert_ok(stm_options_init(o));
+    assert_ok(read_text(o, text));
+}
+
+static void one_argument(stm_options *o, stm_command_bit command, const char *argument)
+{
+    char *argv[] = {(char *)argument};
+    assert_ok(stm_options_read_arguments(o, command, 1, argv));
+}
+
+/* The input file is refused with exactly this message. */
+static void file_refused(const char *text, const char *message)
+{
+    stm_options o;
+    assert_ok(stm_options_init(&o));
+    assert_int_equal(read_text(&o, text), STM_ERR_INPUT);
+    assert_string_equal(stm_failure(), message);
+    stm_options_clear(&o);
+}
+
+static void line_refused_by(stm_command_bit command, const char *argument, const char *message)
+{
+    stm_options o;
+    char *argv[] = {(char *)argument};
+    assert_ok(stm_options_init(&o));
+    assert_int_equal(stm_options_read_arguments(&o, command, 1, argv), STM_ERR_INPUT);
+    assert_string_equal(stm_failure(), message);
+    stm_options_clear(&o);
+}
+
+static void line_refused(const char *argument, const char *message)
+{
+    line_refused_by(STM_COMMAND_TRAIN, argument, message);
+}
+
+static void check_refused(stm_command_bit command, const char *text, const char *message)
+{
+    stm_options o;
+    assert_ok(stm_options_init(&o));
+    assert_ok(stm_options_read_text(&o, STM_COMMAND_TRAIN, "in.yaml", text, strlen(text)));
+    assert_int_equal(stm_options_check(&o, command), STM_ERR_INPUT);
+    assert_string_equal(stm_failure(), message);
+    stm_options_clear(&o);
+}
+
+static bool accepts(const char *argument)
+{
+    stm_options o;
+    char *argv[] = {(char *)argument};
+    assert_ok(stm_options_init(&o));
+    const bool good = stm_options_read_arguments(&o, STM_COMMAND_TRAIN, 1, argv) == STM_OK;
+    stm_options_clear(&o);
+    return good;
+}
+
+/* The sample input file of the design */
+
+static void a_whole_input_file_is_read_as_it_stands(void **state)
+{
+    (void)state;
+    stm_options o;
+    given(&o, sample);
+    assert_ok(stm_options_check(&o, STM_COMMAND_TRAIN));
+    assert_ok(stm_options_check(&o, STM_COMMAND_EVAL));
+    assert_string_equal(o.run.folder, "runs/lookup");
+    assert_int_equal(o.run.seed, 1);
+    assert_int_equal(o.run.steps, 200);
+    assert_string_equal(o.model.path, "inputs/lookup/model");
+    assert_string_equal(o.data.prompts, "inputs/lookup/train.jsonl");
+    assert_string_equal(o.data.template_name, "auto");
+    assert_true(o.data.shuffle);
+    assert_int_equal(o.rollout.prompts_per_step, 16);
+    assert_int_equal(o.rollout.group_size, 8);
+    assert_true(o.rollout.temperature == 1.0 && o.rollout.top_p == 1.0);
+    assert_int_equal(o.rollout.top_k, 0);
+    assert_int_equal(o.rollout.max_new_tokens, 64);
+    assert_int_equal(o.rollout.stop.n, 1);
+    assert_string_equal(o.rollout.stop.items[0], "\n\n");
+    assert_int_equal(o.reward.n, 2);
+    assert_string_equal(o.reward.items[0].name, "exact");
+    assert_string_equal(o.reward.items[1].name, "format");
+    assert_string_equal(o.reward.items[1].pattern, "^<think>.*</think>");
+    assert_true(o.reward.items[0].weight == 1.0 && o.reward.items[1].weight == 0.1);
+    assert_string_equal(o.objective.name, "grpo");
+    assert_true(o.objective.clip_low == 0.2 && o.objective.clip_high == 0.28 && o.objective.kl_coef == 0.0);
+    assert_int_equal(o.objective.aggregate, STM_AGGREGATE_TOKEN_MEAN);
+    assert_true(o.optim.lr == 1e-5 && o.optim.betas[0] == 0.9 && o.optim.betas[1] == 0.95);
+    assert_true(o.optim.weight_decay == 0.0 && o.optim.clip == 1.0);
+    assert_int_equal(o.optim.schedule, STM_SCHEDULE_COSINE);
+    assert_int_equal(o.optim.warmup_steps, 5);
+    assert_int_equal(o.update.epochs, 1);
+    assert_int_equal(o.update.minibatch_groups, 0);
+    assert_int_equal(o.parallel.pipeline, STM_AUTO);
+    assert_int_equal(o.parallel.suffix, STM_AUTO);
+    assert_int_equal(o.parallel.replica, STM_AUTO);
+    assert_int_equal(o.memory.limit_bytes, STM_AUTO);
+    assert_int_equal(o.memory.recompute, STM_RECOMPUTE_AUTO);
+    assert_int_equal(o.memory.max_segment_tokens, 4096);
+    assert_int_equal(o.checkpoint.every, 20);
+    assert_int_equal(o.checkpoint.keep, 3);
+    assert_int_equal(o.eval.every, 50);
+    assert_string_equal(o.eval.prompts, "inputs/lookup/test.jsonl");
+    assert_int_equal(o.eval.samples, 1);
+    stm_options_clear(&o);
+}
+
+static void the_sample_holds_the_defaults_but_for_paths_and_steps(void **state)
+{
+    (void)state;
+    stm_options o, defaults;
+    char *difference;
+    given(&o, sample);
+    given(&defaults, NEEDED "rollout: {stop: [\"\\n\\n\"]}\n");
+    one_argument(&defaults, STM_COMMAND_TRAIN,
+                 "reward=[{name: exact}, {name: format, pattern: ^<think>.*</think>, weight: 0.1}]");
+    assert_ok(stm_options_difference(&o, &defaults, &difference));
+    assert_string_equal(difference, "");
+    free(difference);
+    stm_options_clear(&o);
+    stm_options_clear(&defaults);
+}
+
+static void every_key_that_documents_name_exists(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"run.folder",
+                                        "run.seed",
+                                        "run.steps",
+                                        "model.path",
+                                        "data.prompts",
+                                        "data.template",
+                                        "data.shuffle",
+                                        "data.max_prompt_tokens",
+                                        "data.overlong",
+                                        "rollout.prompts_per_step",
+                                        "rollout.group_size",
+                                        "rollout.temperature",
+                                        "rollout.top_p",
+                                        "rollout.top_k",
+                                        "rollout.min_p",
+                                        "rollout.max_new_tokens",
+                                        "rollout.stop",
+                                        "reward",
+                                        "objective.name",
+                                        "objective.clip_low",
+                                        "objective.clip_high",
+                                        "objective.kl_coef",
+                                        "objective.kl_estimator",
+                                        "objective.advantage_eps",
+                                        "objective.advantage_scale",
+                                        "objective.aggregate",
+                                        "objective.max_tokens",
+                                        "objective.mask_truncated",
+                                        "objective.skip_equal_groups",
+                                        "optim.lr",
+                                        "optim.betas",
+                                        "optim.eps",
+                                        "optim.weight_decay",
+                                        "optim.clip",
+                                        "optim.schedule",
+                                        "optim.warmup_steps",
+                                        "update.epochs",
+                                        "update.minibatch_groups",
+                                        "parallel.pipeline",
+                                        "parallel.suffix",
+                                        "parallel.replica",
+                                        "parallel.prefixes_in_flight",
+                                        "memory.limit",
+                                        "memory.recompute",
+                                        "memory.max_segment_tokens",
+                                        "memory.chunk_tokens",
+                                        "tree.min_shared_tokens",
+                                        "tree.across_groups",
+                                        "checkpoint.every",
+                                        "checkpoint.keep",
+                                        "eval.every",
+                                        "eval.prompts",
+                                        "eval.samples",
+                                        "precision",
+                                        "backend",
+                                        "forward",
+                                        "check",
+                                        "maxh",
+                                        "resume",
+                                        "out",
+                                        "dtype",
+                                        "to",
+                                        "special",
+                                        "temperature"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!stm_option_find(stm_option_rows, stm_n_option_rows, names[i]))
+            fail_msg("there is no option %s", names[i]);
+}
+
+/* Kinds of values */
+
+static void booleans(void **state)
+{
+    (void)state;
+    static const char *const yes[] = {"true", "True", "yes", "on"}, *const no[] = {"false", "FALSE", "no", "off"};
+    for (size_t i = 0; i < 4; i++) {
+        char text[64];
+        stm_options o;
+        snprintf(text, sizeof text, "data: {shuffle: %s}\nrollout: {ignore_eos: %s}\n", no[i], yes[i]);
+        given(&o, text);
+        assert_true(!o.data.shuffle && o.rollout.ignore_eos);
+        stm_options_clear(&o);
+    }
+    file_refused("data:\n  shuffle: 1\n", "in.yaml:2: data.shuffle: found 1, expected true or false");
+    file_refused("data:\n  shuffle: \"true\"\n", "in.yaml:2: data.shuffle: found \"true\", expected true or false");
+    file_refused("data:\n  shuffle:\n", "in.yaml:2: data.shuffle: found nothing, expected true or false");
+    line_refused("data.shuffle=maybe", "command line: data.shuffle: found maybe, expected true or false");
+}
+
+static void integers(void **state)
+{
+    (void)state;
+    stm_options o;
+    given(&o, "run: {seed: 9007199254740993, steps: +7}\nparallel: {suffix: 3, replica: auto}\n");
+    assert_true(o.run.seed == INT64_C(9007199254740993)); /* no double holds it */
+    assert_int_equal(o.run.steps, 7);
+    assert_int_equal(o.parallel.suffix, 3);
+    assert_int_equal(o.parallel.replica, STM_AUTO);
+    stm_options_clear(&o);
+    file_refused("run:\n\n  steps: many\n", "in.yaml:3: run.steps: found many, expected a whole number of at least 0");
+    file_refused("run: {steps: 1.5}\n", "in.yaml:1: run.steps: found 1.5, expected a whole number of at least 0");
+    file_refused("run: {steps: 1e3}\n", "in.yaml:1: run.steps: found 1e3, expected a whole number of at least 0");
+    file_refused("run: {steps: '7'}\n", "in.yaml:1: run.steps: found \"7\", expected a whole number of at least 0");
+    file_refused("run: {steps: [7]}\n", "in.yaml:1: run.steps: found a list, expected a whole number of at least 0");
+    file_refused("run: {steps: {a: 7}}\n", "in.yaml:1: run.steps: found a map, expected a whole number of at least 0");
+    file_refused("run: {steps: auto}\n", "in.yaml:1: run.steps: found auto, expected a whole number of at least 0");
+    file_refused("run: {seed: 9223372036854775808}\n",
+                 "in.yaml:1: run.seed: found 9223372036854775808, expected a whole number of at least 0");
+    file_refused("parallel: {suffix: -1}\n", /* not the number that stands for auto */
+                 "in.yaml:1: parallel.suffix: found -1, expected auto or a whole number of at least 1");
+    file_refused("parallel: {pipeline: 2}\n", "in.yaml:1: parallel.pipeline: found 2, expected auto or 1");
+    line_refused("run.steps=", "command line: run.steps: found nothing, expected a whole number of at least 0");
+}
+
+static void numbers(void **state)
+{
+    (void)state;
+    stm_options o;
+    given(&o, "optim: {lr: 1e-3, eps: 1.0e-7, clip: 2, betas: [.5, 0.75]}\n");
+    assert_true(o.optim.lr == 1e-3 && o.optim.eps == 1e-7 && o.optim.clip == 2.0);
+    assert_true(o.optim.betas[0] == 0.5 && o.optim.betas[1] == 0.75);
+    stm_options_clear(&o);
+    static const char *const wrong[] = {"nan", ".nan", "inf", ".inf", "1e999", "0x10", "1,5", "2%", "fast"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char text[64], message[128];
+        snprintf(text, sizeof text, "optim:\n  lr: %s\n", wrong[i]);
+        snprintf(message, sizeof message, "in.yaml:2: optim.lr: found %s, expected a number of at least 0", wrong[i]);
+        file_refused(text, message);
+    }
+    file_refused("optim: {betas: 0.9}\n", "in.yaml:1: optim.betas: found 0.9, expected two numbers from 0 to below 1");
+    file_refused("optim: {betas: [0.9]}\n",
+                 "in.yaml:1: optim.betas: found a list, expected two numbers from 0 to below 1");
+    file_refused("optim: {betas: [0.9, 0.95, 0.99]}\n",
+                 "in.yaml:1: optim.betas: found a list, expected two numbers from 0 to below 1");
+    file_refused("optim:\n  betas:\n    - 0.9\n    - 1.0\n",
+                 "in.yaml:4: optim.betas: found 1.0, expected two numbers from 0 to below 1");
+}
+
+static void sizes(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int64_t bytes;
+    } cases[] = {{"4096", 4096},
+                 {"1B", 1},
+                 {"8GiB", INT64_C(8) << 30},
+                 {"8 GiB", INT64_C(8) << 30},
+                 {"500 MB", 500000000},
+                 {"500MB", 500000000},
+                 {"1.5GiB", INT64_C(3) << 29},
+                 {"64KiB", 65536},
+                 {"64kB", 64000},
+                 {"3MiB", 3 << 20},
+                 {"2GB", 2000000000},
+                 {"1TiB", INT64_C(1) << 40},
+                 {"1TB", INT64_C(1000000000000)},
+                 {"auto", STM_AUTO}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[64];
+        stm_options o;
+        snprintf(text, sizeof text, "memory: {limit: %s}\n", cases[i].text);
+        given(&o, text);
+        assert_true(o.memory.limit_bytes == cases[i].bytes);
+        stm_options_clear(&o);
+        snprintf(text, sizeof text, "memory.limit=%s", cases[i].text);
+        assert_true(accepts(text));
+    }
+    static const char *const wrong[] = {"0", "-1", "8 GIBB", "GiB", "1.2.3GiB", "all", "1e30", "99999999TiB", "0.1B"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        char text[64], message[128];
+        snprintf(text, sizeof text, "memory: {limit: %s}\n", wrong[i]);
+        snprintf(message, sizeof message, "in.yaml:1: memory.limit: found %s, expected auto or a size like 12GiB",
+                 wrong[i]);
+        file_refused(text, message);
+    }
+}
+
+static void texts(void **state)
+{
+    (void)state;
+    stm_options o;
+    given(&o, "run: {folder: \"a b: #c\"}\nmodel: {path: 12}\ndata:\n  prompts: 'it''s'\n");
+    assert_string_equal(o.run.folder, "a b: #c");
+    assert_string_equal(o.model.path, "12");
+    assert_string_equal(o.data.prompts, "it's");
+    one_argument(&o, STM_COMMAND_TRAIN, "run.folder=a: [b #c"); /* taken as it is */
+    assert_string_equal(o.run.folder, "a: [b #c");
+    one_argument(&o, STM_COMMAND_TRAIN, "run.folder=\"a\\tb\"");
+    assert_string_equal(o.run.folder, "a\tb");
+    one_argument(&o, STM_COMMAND_TRAIN, "eval.prompts=");
+    assert_string_equal(o.eval.prompts, "");
+    stm_options_clear(&o);
+    file_refused("run: {folder: [a]}\n", "in.yaml:1: run.folder: found a list, expected a text");
+    file_refused("run: {folder: ~}\n", "in.yaml:1: run.folder: found nothing, expected a text");
+    file_refused("run: {folder: \"a\\0b\"}\n", "in.yaml:1: run.folder: found \"a\", expected a text");
+    line_refused("run.folder=\xff", "command line: run.folder: found bytes that are not UTF-8, expected text");
+}
+
+static void words(void **state)
+{
+    (void)state;
+    stm_options o;
+    given(&o, "objective: {aggregate: fixed-length, kl_estimator: k1, advantage_scale: none}\nprecision: float64\n"
+              "forward: repeated\nbackend: cpu\nrollout: {save: all}\ndata: {overlong: truncate-left}\n");
+    assert_int_equal(o.objective.aggregate, STM_AGGREGATE_FIXED_LENGTH);
+    assert_int_equal(o.objective.kl_estimator, STM_KL_K1);
+    assert_int_equal(o.objective.advantage_scale, STM_SCALE_NONE);
+    assert_int_equal(o.precision, STM_FLOAT64);
+    assert_int_equal(o.forward, STM_FORWARD_REPEATED);
+    assert_int_equal(o.data.overlong, STM_OVERLONG_TRUNCATE_LEFT);
+    assert_string_equal(o.backend, "cpu");
+    assert_string_equal(o.rollout.save, "all");
+    stm_options_clear(&o);
+    file_refused("objective: {aggregate: token_mean}\n",
+                 "in.yaml:1: objective.aggregate: found token_mean, expected sequence-mean, token-mean or "
+                 "fixed-length; did you mean token-mean?");
+    file_refused("precision: float16\n",
+                 "in.yaml:1: precision: found float16, expected float32 or float64; did you mean float32?");
+    line_refused("--forward=treee", "command line: --forward: found treee, expected tree, prompt or repeated; did "
+                                    "you mean tree?");
+    line_refused("--backend=gpu", "command line: --backend: found \"gpu\", expected auto, cpu or cuda; did you mean cpu?");
+}
+
+static void lists_of_texts(void **state)
+{
+    (void)state;
+    stm_options o;
+    given(&o, "rollout:\n  stop:\n    - \"\\n\"\n    - END\n");
+    assert_int_equal(o.rollout.stop.n, 2);
+    assert_string_equal(o.rollout.stop.items[0], "\n");
+    assert_string_equal(o.rollout.stop.items[1], "END");
+    one_argument(&o, STM_COMMAND_TRAIN, "rollout.stop=[\"a, b\", c]");
+    assert_int_equal(o.rollout.stop.n, 2);
+    assert_string_equal(o.rollout.stop.items[0], "a, b");
+    one_argument(&o, STM_COMMAND_TRAIN, "rollout.stop=END");
+    assert_int_equal(o.rollout.stop.n, 1);
+    one_argument(&o, STM_COMMAND_TRAIN, "rollout.stop=");
+    assert_int_equal(o.rollout.stop.n, 0);
+    stm_options_clear(&o);
+    file_refused("rollout:\n  stop: [a,\n    [b]]\n",
+                 "in.yaml:3: rollout.stop: found a list, expected a list of texts");
+    file_refused("rollout: {stop: {a: b}}\n", "in.yaml:1: rollout.stop: found a map, expected a list of texts");
+    file_refused("rollout: {stop: [\"\"]}\n", "in.yaml:1: rollout.stop: found an empty text, expected a list of texts");
+    line_refused("rollout.stop=[a", "command line: rollout.stop: found what is not YAML: did not find expected ',' or "
+                                    "']'");
+}
+
+static void the_list_of_rewards(void **state)
+{
+    (void)state;
+    stm_options o;
+    given(&o, "reward:\n"
+              "  - name: numeric\n"
+              "    extract: 'A: (.*)'\n"
+              "  - {name: length, min_tokens: 2, max_tokens: 9, weight: -0.5}\n"
+              "  - name: command\n"
+              "    command: python judge.py\n"
+              "    timeout_s: 2.5\n");
+    assert_int_equal(o.reward.n, 3);
+    assert_string_equal(o.reward.items[0].extract, "A: (.*)");
+    assert_true(o.reward.items[0].weight == 1.0 && o.reward.items[0].timeout_s == 60.0);
+    assert_string_equal(o.reward.items[0].pattern, ""); /* never NULL */
+    assert_int_equal(o.reward.items[1].min_tokens, 2);
+    assert_int_equal(o.reward.items[1].max_tokens, 9);
+    assert_true(o.reward.items[1].weight == -0.5);
+    assert_string_equal(o.reward.items[2].command, "python judge.py");
+    assert_true(o.reward.items[2].timeout_s == 2.5);
+    one_argument(&o, STM_COMMAND_TRAIN, "reward={name: contains, text: yes, ignore_case: yes}"); /* replaces the list */
+    assert_int_equal(o.reward.n, 1);
+    assert_string_equal(o.reward.items[0].text, "yes");
+    assert_true(o.reward.items[0].ignore_case);
+    stm_options_clear(&o);
+    file_refused("reward:\n  - name: exact\n  - name: regex\n    patern: a\n",
+                 "in.yaml:4: reward[1].patern: unknown key; did you mean pattern?");
+    file_refused("reward: [{weight: 2}]\n", "in.yaml:1: reward[0]: name is missing; expected a map like {name: exact}");
+    file_refused("reward:\n  - name: exact\n    weight: high\n",
+                 "in.yaml:3: reward[0].weight: found high, expected a number");
+    file_refused("reward: [{name: exact, name: exact}]\n", "in.yaml:1: reward[0].name: given twice");
+    file_refused("reward: [{name: command, timeout_s: 0}]\n",
+                 "in.yaml:1: reward[0].timeout_s: found 0, expected a number above 0");
+    file_refused("reward: [exact]\n",
+                 "in.yaml:1: reward[0]: found exact, expected a list of rewards like [{name: exact}]");
+    file_refused("reward: exact\n", "in.yaml:1: reward: found exact, expected a list of rewards like [{name: exact}]");
+}
+
+/* Every row with a limit: the limit itself as the row says, and one step beyond never. */
+static void every_range_ends_where_the_table_says(void **state)
+{
+    (void)state;
+    size_t n_limits = 0;
+    for (size_t i = 0; i < stm_n_option_rows; i++) {
+        const stm_option_row *row = &stm_option_rows[i];
+        if (!(row->commands & STM_COMMAND_TRAIN) || row->kind == STM_KIND_BYTES)
+            continue;
+        const char *form = row->kind == STM_KIND_PAIR ? "%s=[%.17g, 0.5]" : "%s=%.17g";
+        const char *dashes = row->traits & STM_OPTION_FLAG ? "--" : "";
+        for (int end = 0; end < 2; end++) {
+            char name[128], text[256];
+            const double limit = end ? row->max : row->min;
+            const bool out = row->traits & (end ? STM_OPTION_BELOW_MAX : STM_OPTION_ABOVE_MIN);
+            const double step = row->kind == STM_KIND_INTEGER ? 1.0 : 0.001;
+            if (!isfinite(limit))
+                continue;
+            snprintf(name, sizeof name, "%s%s", dashes, row->name);
+            snprintf(text, sizeof text, form, name, limit);
+            if (accepts(text) == out)
+                fail_msg("%s: accepted is %d", text, !out);
+            snprintf(text, sizeof text, form, name, end ? limit + step : limit - step);
+            if (accepts(text))
+                fail_msg("%s is accepted", text);
+            n_limits++;
+        }
+    }
+    assert_true(n_limits > 30);
+}
+
+/* Names */
+
+static void unknown_keys_are_refused_with_the_nearest_name(void **state)
+{
+    (void)state;
+    file_refused("run: {folder: a}\nrollout:\n  temprature: 1\n",
+                 "in.yaml:3: rollout.temprature: unknown key; did you mean rollout.temperature?");
+    file_refused("update: {warmup_steps: 5}\n", /* a key of another section */
+                 "in.yaml:1: update.warmup_steps: unknown key; did you mean optim.warmup_steps?");
+    file_refused("optim: {zzzzzzzzzz: 1}\n", "in.yaml:1: optim.zzzzzzzzzz: unknown key");
+    file_refused("\nobjectiv: {name: grpo}\n", "in.yaml:2: objectiv: unknown section; did you mean objective?");
+    file_refused("zzzzzzzz: {name: grpo}\n", "in.yaml:1: zzzzzzzz: unknown section");
+    file_refused("precison: float64\n", "in.yaml:1: precison: unknown key; did you mean precision?");
+    file_refused("run: {folder: a, 3: b}\n", "in.yaml:1: run.3: unknown key");
+    file_refused("run: {[a]: b}\n", "in.yaml:1: run: found a key that is no text, expected a name");
+    file_refused("out: a.h5\n", "in.yaml:1: out: not an option of `stemma train`");
+    file_refused("maxh: 3\n", "in.yaml:1: maxh: only for the command line, as --maxh");
+    line_refused("optim.l=1", "command line: optim.l: unknown key; did you mean optim.lr?");
+    line_refused("--chek", "command line: --chek: unknown option; did you mean --check?");
+    line_refused("--out=a", "command line: --out: not an option of `stemma train`");
+    line_refused("-x", "command line: -x: unknown option");
+    line_refused("--run.stepz=1", "command line: --run.stepz: unknown option; did you mean run.steps?");
+    line_refused_by(STM_COMMAND_SCORE, "objective.clip_low=0.1",
+                    "command line: objective.clip_low: not an option of `stemma score`");
+}
+
+static void sections_must_be_maps(void **state)
+{
+    (void)state;
+    stm_options o;
+    given(&o, "run:\nmodel: {}\n# nothing else\n"); /* a section whose keys are all commented out */
+    stm_options_clear(&o);
+    given(&o, "");
+    stm_options_clear(&o);
+    given(&o, "# nothing\n");
+    stm_options_clear(&o);
+    file_refused("run: 5\n", "in.yaml:1: run: found a value, expected keys with values");
+    file_refused("run: [folder]\n", "in.yaml:1: run: found a list, expected keys with values");
+    file_refused("- run\n", "in.yaml:1: found a list, expected sections like run: { folder: runs/first }");
+    file_refused("hello\n", "in.yaml:1: found a text, expected sections like run: { folder: runs/first }");
+}
+
+static void keys_given_twice_are_refused(void **state)
+{
+    (void)state;
+    file_refused("run:\n  steps: 1\n  seed: 2\n  steps: 3\n", "in.yaml:4: run.steps: given twice");
+    file_refused("run: {steps: 1}\nmodel: {path: a}\nrun: {seed: 2}\n", "in.yaml:3: run: given twice, first in line 1");
+    file_refused("precision: float32\nprecision: float64\n", "in.yaml:2: precision: given twice, first in line 1");
+}
+
+static void malformed_yaml_is_refused_with_its_line(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *start;
+    } cases[] = {
+        {"run:\n  folder: a\n   steps: 3\n", "in.yaml:3: found what is not YAML: "},
+        {"run: {folder: a\nmodel: {path: b}\n", "in.yaml:2: found what is not YAML: "},
+        {"run:\n\tfolder: a\n", "in.yaml:2: found what is not YAML: "},
+        {"run: {folder: \"a}\n", "in.yaml:2: found what is not YAML: "},
+        {"run:\n  folder: *nobody\n", "in.yaml:2: found what is not YAML: "},
+        {"run: {folder: a}\n---\nrun: {seed: 1}\n", "in.yaml:3: found a second YAML document, expected one"},
+        {"run: {folder: \xff}\n", "in.yaml: byte 14: found what is not YAML: "},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        stm_options o;
+        assert_ok(stm_options_init(&o));
+        assert_int_equal(read_text(&o, cases[i].text), STM_ERR_INPUT);
+        if (strncmp(stm_failure(), cases[i].start, strlen(cases[i].start)) != 0)
+            fail_msg("case %zu: %s", i, stm_failure());
+        stm_options_clear(&o);
+    }
+}
+
+static void a_missing_file_is_named(void **state)
+{
+    (void)state;
+    stm_options o;
+    assert_ok(stm_options_init(&o));
+    assert_fails(stm_options_read_file(&o, STM_COMMAND_TRAIN, "/no/such/input.yaml"), STM_ERR_INPUT,
+                 "/no/such/input.yaml: ");
+    stm_options_clear(&o);
+}
+
+/* The command line */
+
+static void the_command_line_wins_over_the_file_in_either_order(void **state)
+{
+    (void)state;
+    for (int file_first = 0; file_first < 2; file_first++) {
+        stm_options o;
+        char *argv[] = {(char *)"in.yaml", (char *)"run.steps=9", (char *)"rollout.stop=[x]", (char *)"run.steps=10"};
+        const char *text = "run: {steps: 3, seed: 4}\nrollout: {stop: [a, b]}\n";
+        assert_ok(stm_options_init(&o));
+        if (file_first)
+            assert_ok(read_text(&o, text));
+        assert_ok(stm_options_read_arguments(&o, STM_COMMAND_TRAIN, 4, argv));
+        if (!file_first)
+            assert_ok(read_text(&o, text));
+        assert_int_equal(o.run.steps, 10); /* the last one */
+        assert_int_equal(o.run.seed, 4);
+        assert_int_equal(o.rollout.stop.n, 1);
+        assert_string_equal(o.rollout.stop.items[0], "x");
+        assert_true(stm_options_given(&o, "run.steps") && stm_options_given(&o, "run.seed"));
+        assert_false(stm_options_given(&o, "rollout.top_p") || stm_options_given(&o, "no.such"));
+        stm_options_clear(&o);
+    }
+}
+
+static void a_value_that_is_overridden_is_checked_all_the_same(void **state)
+{
+    (void)state;
+    stm_options o;
+    assert_ok(stm_options_init(&o));
+    one_argument(&o, STM_COMMAND_TRAIN, "run.steps=9");
+    assert_int_equal(read_text(&o, "run: {steps: many}\n"), STM_ERR_INPUT);
+    assert_string_equal(stm_failure(), "in.yaml:1: run.steps: found many, expected a whole number of at least 0");
+    stm_options_clear(&o);
+}
+
+static void options_are_spelled_in_three_ways_and_the_rest_are_arguments(void **state)
+{
+    (void)state;
+    stm_options o;
+    char *argv[] = {(char *)"--out",   (char *)"a.h5", (char *)"MODEL", (char *)"--forward=prompt", (char *)"--check",
+                    (char *)"dir/a=b", (char *)"--",   (char *)"--out", (char *)"precision=float64"};
+    assert_ok(stm_options_init(&o));
+    assert_ok(stm_options_read_arguments(&o, STM_COMMAND_SCORE, 9, argv));
+    assert_string_equal(o.out, "a.h5");
+    assert_int_equal(o.forward, STM_FORWARD_PROMPT);
+    assert_true(o.check);
+    assert_int_equal(o.arguments.n, 4);
+    assert_string_equal(o.arguments.items[0], "MODEL");
+    assert_string_equal(o.arguments.items[1], "dir/a=b");
+    assert_string_equal(o.arguments.items[2], "--out");
+    assert_string_equal(o.arguments.items[3], "precision=float64");
+    assert_int_equal(o.precision, STM_FLOAT32);
+    stm_options_clear(&o);
+
+    given(&o, "");
+    one_argument(&o, STM_COMMAND_TRAIN, "--check=false");
+    one_argument(&o, STM_COMMAND_TRAIN, "--run.steps=5"); /* with dashes, too */
+    one_argument(&o, STM_COMMAND_TRAIN, "precision=float64");
+    one_argument(&o, STM_COMMAND_TRAIN, "-");
+    assert_true(!o.check && o.run.steps == 5 && o.precision == STM_FLOAT64 && o.arguments.n == 1);
+    stm_options_clear(&o);
+    line_refused_by(STM_COMMAND_SCORE, "--out", "command line: --out: the value is missing; expected --out VALUE");
+    line_refused_by(STM_COMMAND_SCORE, "--temperature=-1",
+                    "command line: --temperature: found -1, expected a number of at least 0");
+}
+
+/* Checks over several values */
+
+static void what_is_missing_is_named(void **state)
+{
+    (void)state;
+    check_refused(
+        STM_COMMAND_TRAIN, "model: {path: m}\ndata: {prompts: p}\nreward: [{name: exact}]\n",
+        "input: run.folder is missing; expected a value: folder of the run: log, metrics, rollouts, checkpoints");
+    check_refused(
+        STM_COMMAND_TRAIN, "run: {folder: f}\ndata: {prompts: p}\nreward: [{name: exact}]\n",
+        "input: model.path is missing; expected a value: Hugging Face folder, or a checkpoint, to start from");
+    check_refused(STM_COMMAND_TRAIN, "run: {folder: f}\nmodel: {path: m}\ndata: {prompts: p}\n",
+                  "reward: found an empty list, expected at least one reward like [{name: exact}]");
+    check_refused(STM_COMMAND_SCORE, "", "command line: --out is missing; expected a file to write");
+    stm_options o;
+    given(&o, "run: {folder: f}\nmodel: {path: m}\ndata: {prompts: p}\nobjective: {name: sft}\n");
+    assert_ok(stm_options_check(&o, STM_COMMAND_TRAIN)); /* sft needs no reward */
+    stm_options_clear(&o);
+}
+
+static void values_that_contradict_each_other_are_refused(void **state)
+{
+    (void)state;
+    check_refused(STM_COMMAND_TRAIN, NEEDED "rollout: {min_new_tokens: 9, max_new_tokens: 8}\n",
+                  "rollout.min_new_tokens: found 9, expected at most rollout.max_new_tokens, 8");
+    check_refused(STM_COMMAND_TRAIN,
+                  "run: {folder: f}\nmodel: {path: m}\ndata: {prompts: p}\n"
+                  "reward: [{name: exact}, {name: length, min_tokens: 3, max_tokens: 2}]\n",
+                  "reward[1].min_tokens: found 3, expected at most max_tokens, 2");
+    check_refused(STM_COMMAND_TRAIN, NEEDED "eval: {stop_after: 2}\n",
+                  "eval.prompts is missing; expected a file, since eval.stop_after or eval.stop_at_reward needs it");
+    stm_options o;
+    assert_ok(stm_options_init(&o));
+    char *argv[] = {(char *)"--out=a", (char *)"objective.aggregate=fixed-length"};
+    assert_ok(stm_options_read_arguments(&o, STM_COMMAND_GRAD, 2, argv));
+    assert_int_equal(stm_options_check(&o, STM_COMMAND_GRAD), STM_ERR_INPUT);
+    assert_string_equal(stm_failure(),
+                        "objective.max_tokens: found 0, expected at least 1 with objective.aggregate=fixed-length");
+    one_argument(&o, STM_COMMAND_GRAD, "objective.max_tokens=16");
+    assert_ok(stm_options_check(&o, STM_COMMAND_GRAD));
+    stm_options_clear(&o);
+}
+
+/* Printing */
+
+/* No value of it is a default. */
+static const char another[] =
+    "forward: prompt\nprecision: float64\nbackend: cpu\n"
+    "run: {folder: \"a\\tb \\\"q\\\" \\\\ \\u00e9\\u2028 #\", seed: 9007199254740993, steps: 7}\n"
+    "model: {path: \"yes\"}\n"
+    "data: {prompts: \"12\", template: \"~\", shuffle: false, max_prompt_tokens: 9, overlong: skip}\n"
+    "rollout: {prompts_per_step: 3, group_size: 5, temperature: 0.1, top_p: 0.3, top_k: 4, min_p: 0.7,\n"
+    "  max_new_tokens: 65, min_new_tokens: 2, slots: 6, ignore_eos: true, save: none,\n"
+    "  stop: [\"\\n\\n\", \"a, b\", \"- c\", \"null\", \"\\x01\\x85\", \"\\U0001F600: \\uFEFF\", \"'\"]}\n"
+    "reward:\n"
+    "  - {name: exact, weight: 0.1, extract: \"(\\\\d+) \", ignore_case: true}\n"
+    "  - {name: command, command: \"sh -c 'cat; echo \\\"1\\\"'\", timeout_s: 0.3}\n"
+    "  - {name: contains, text: \"no\"}\n"
+    "  - {name: length, min_tokens: 1, max_tokens: 2}\n"
+    "  - {name: regex, pattern: \"^a{2}$\"}\n"
+    "objective: {name: sft, clip_low: 0.123456789012345678, clip_high: 1e-300, kl_coef: 1e22, kl_estimator: k2,\n"
+    "  advantage_eps: 0, advantage_scale: none, aggregate: fixed-length, max_tokens: 8, mask_truncated: true,\n"
+    "  skip_equal_groups: true}\n"
+    "optim: {lr: 3e-4, betas: [0, 0.999], eps: 1e-6, weight_decay: 0.01, clip: 0, schedule: linear, warmup_steps: 0,\n"
+    "  min_lr_ratio: 0.25}\n"
+    "update: {epochs: 2, minibatch_groups: 4}\n"
+    "parallel: {pipeline: 1, suffix: 2, replica: 3, prefixes_in_flight: 4}\n"
+    "memory: {limit: 1536MiB, recompute: always, max_segment_tokens: 100, chunk_tokens: 64}\n"
+    "tree: {min_shared_tokens: 1, across_groups: false}\n"
+    "checkpoint: {every: 0, keep: 1}\n"
+    "eval: {every: 1, prompts: e, samples: 2, temperature: 0, stop_after: 3, stop_at_reward: -0.5}\n";
+
+static void what_is_printed_reads_back_the_same(void **state)
+{
+    (void)state;
+    static const char *const texts_[] = {"", sample, another};
+    for (size_t i = 0; i < 3; i++) {
+        stm_options o, back;
+        char *first, *second, *difference;
+        given(&o, texts_[i]);
+        assert_ok(stm_options_print(&o, STM_COMMAND_TRAIN, &first));
+        given(&back, first);
+        assert_ok(stm_options_print(&back, STM_COMMAND_TRAIN, &second));
+        assert_string_equal(first, second);
+        assert_ok(stm_options_difference(&o, &back, &difference));
+        assert_string_equal(difference, "");
+        assert_string_equal(o.run.folder, back.run.folder); /* paths may differ for stm_options_difference */
+        assert_string_equal(o.model.path, back.model.path);
+        assert_true(o.eval.stop_at_reward == back.eval.stop_at_reward);
+        free(difference);
+        free(second);
+        free(first);
+        stm_options_clear(&back);
+        stm_options_clear(&o);
+    }
+}
+
+static void every_key_is_printed_and_the_other_file_changes_each(void **state)
+{
+    (void)state;
+    stm_options defaults, o;
+    char *yaml;
+    given(&defaults, "");
+    given(&o, another);
+    assert_ok(stm_options_print(&o, STM_COMMAND_TRAIN, &yaml));
+    for (size_t i = 0; i < stm_n_option_rows; i++) {
+        const stm_option_row *row = &stm_option_rows[i];
+        if (!(row->commands & STM_COMMAND_TRAIN) || (row->traits & STM_OPTION_LINE_ONLY))
+            continue;
+        char line[128];
+        const char *dot = strchr(row->name, '.');
+        snprintf(line, sizeof line, "%s%s: ", dot ? "  " : "", dot ? dot + 1 : row->name);
+        if (!strstr(yaml, line))
+            fail_msg("%s is not printed", row->name);
+        assert_true(stm_options_given(&o, row->name));
+        char *before, *after;
+        size_t n;
+        FILE *to = open_memstream(&before, &n);
+        stm_option_write(row, &defaults, to);
+        fclose(to);
+        to = open_memstream(&after, &n);
+        stm_option_write(row, &o, to);
+        fclose(to);
+        if (strcmp(before, after) == 0)
+            fail_msg("%s is %s in both", row->name, after);
+        free(before);
+        free(after);
+    }
+    free(yaml);
+    stm_options_clear(&defaults);
+    stm_options_clear(&o);
+}
+
+static void differences_name_key_and_both_values_but_not_what_may_change(void **state)
+{
+    (void)state;
+    stm_options saved, now;
+    char *names;
+    given(&saved, NEEDED);
+    given(&now, "run: {folder: g, steps: 999}\nmodel: {path: n}\ndata: {prompts: q}\n"
+                "reward: [{name: exact}]\ncheckpoint: {every: 1, keep: 9}\neval: {every: 1, samples: 4, prompts: e}\n");
+    assert_ok(stm_options_difference(&saved, &now, &names));
+    assert_string_equal(names, "");
+    free(names);
+    assert_ok(read_text(&now, "optim: {lr: 2e-5, betas: [0.9, 0.99]}\nrollout: {group_size: 4, stop: [a]}\n"));
+    one_argument(&now, STM_COMMAND_TRAIN, "rollout.group_size=6"); /* the command line may change anything */
+    assert_ok(stm_options_difference(&saved, &now, &names));
+    assert_string_equal(names, "rollout.stop (saved [], now [a]), optim.lr (saved 1.0e-05, now 2.0e-05), "
+                               "optim.betas (saved [0.9, 0.95], now [0.9, 0.99])");
+    free(names);
+    stm_options_clear(&saved);
+    stm_options_clear(&now);
+}
+
+/* Help */
+
+static void help_names_every_option_within_100_columns(void **state)
+{
+    (void)state;
+    for (unsigned bit = 0; bit <= STM_COMMAND_OPTIONS; bit = bit ? bit << 1 : 1) {
+        char *text;
+        assert_ok(stm_options_help((stm_command_bit)bit, &text));
+        assert_non_null(strstr(text, "\nflags: "));
+        for (size_t i = 0; i < stm_n_option_rows; i++) {
+            char name[128];
+            const stm_option_row *row = &stm_option_rows[i];
+            snprintf(name, sizeof name, "\n  %s%s ", row->traits & STM_OPTION_FLAG ? "--" : "", row->name);
+            const bool takes = bit == 0 || (row->commands & bit);
+            if ((strstr(text, name) != NULL) != takes)
+                fail_msg("%s is %s the help of \"%s\"", row->name, takes ? "not in" : "in",
+                         stm_command_name((stm_command_bit)bit));
+        }
+        for (const char *line = text; *line;) {
+            const size_t n = strcspn(line, "\n");
+            if (n > 100)
+                fail_msg("%zu columns: %.*s", n, (int)n, line);
+            assert_true(n == 0 || line[n - 1] != ' ');
+            line += n + (line[n] == '\n');
+        }
+        free(text);
+    }
+}
+
+static void help_names_every_objective_and_every_reward(void **state)
+{
+    (void)state;
+    const char *const *names;
+    const char *objective = stm_option_find(stm_option_rows, stm_n_option_rows, "objective.name")->help;
+    const char *reward = stm_option_find(stm_reward_rows, stm_n_reward_rows, "name")->help;
+    size_t n = stm_objective_names(&names);
+    for (size_t i = 0; i < n; i++)
+        assert_non_null(strstr(objective, names[i]));
+    n = stm_reward_names(&names);
+    for (size_t i = 0; i < n; i++)
+        assert_non_null(strstr(reward, names[i]));
+}
+
+static void the_table_in_markdown_has_a_row_of_five_cells_for_each_option(void **state)
+{
+    (void)state;
+    char *text;
+    size_t n = 0;
+    assert_ok(stm_options_markdown(&text));
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"), n++) {
+        size_t bars = 0;
+        for (const char *c = line; *c; c++)
+            bars += *c == '|';
+        if (bars != 6)
+            fail_msg("%zu bars: %s", bars, line);
+    }
+    assert_int_equal(n, 2 + stm_n_option_rows + stm_n_reward_rows);
+    free(text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_whole_input_file_is_read_as_it_stands),
+        cmocka_unit_test(the_sample_holds_the_defaults_but_for_paths_and_steps),
+        cmocka_unit_test(every_key_that_documents_name_exists),
+        cmocka_unit_test(booleans),
+        cmocka_unit_test(integers),
+        cmocka_unit_test(numbers),
+        cmocka_unit_test(sizes),
+        cmocka_unit_test(texts),
+        cmocka_unit_test(words),
+        cmocka_unit_test(lists_of_texts),
+        cmocka_unit_test(the_list_of_rewards),
+        cmocka_unit_test(every_range_ends_where_the_table_says),
+        cmocka_unit_test(unknown_keys_are_refused_with_the_nearest_name),
+        cmocka_unit_test(sections_must_be_maps),
+        cmocka_unit_test(keys_given_twice_are_refused),
+        cmocka_unit_test(malformed_yaml_is_refused_with_its_line),
+        cmocka_unit_test(a_missing_file_is_named),
+        cmocka_unit_test(the_command_line_wins_over_the_file_in_either_order),
+        cmocka_unit_test(a_value_that_is_overridden_is_checked_all_the_same),
+        cmocka_unit_test(options_are_spelled_in_three_ways_and_the_rest_are_arguments),
+        cmocka_unit_test(what_is_missing_is_named),
+        cmocka_unit_test(values_that_contradict_each_other_are_refused),
+        cmocka_unit_test(what_is_printed_reads_back_the_same),
+        cmocka_unit_test(every_key_is_printed_and_the_other_file_changes_each),
+        cmocka_unit_test(differences_name_key_and_both_values_but_not_what_may_change),
+        cmocka_unit_test(help_names_every_option_within_100_columns),
+        cmocka_unit_test(help_names_every_objective_and_every_reward),
+        cmocka_unit_test(the_table_in_markdown_has_a_row_of_five_cells_for_each_option),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
