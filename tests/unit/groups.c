@@ -1,0 +1,208 @@
+/* Batches as bytes: what goes in comes out, and damage of any kind is an error. */
+#include "support/support.h"
+
+#include "base/random.h"
+#include "data/groups.h"
+
+static void *must(size_t n, size_t bytes)
+{
+    void *memory;
+    assert_ok(stm_alloc(n, bytes, &memory));
+    return memory;
+}
+
+static double *numbers(size_t n, double first)
+{
+    double *out = must(n, sizeof *out);
+    for (size_t k = 0; k < n; k++)
+        out[k] = first / (double)(3 * k + 7);
+    return out;
+}
+
+/* Ragged: groups of 3, 1 and 2 responses; an empty response; each column present in some and absent in others. */
+static void fill(stm_batch *batch)
+{
+    static const size_t n_responses[] = {3, 1, 2}, n_prompt[] = {1, 5, 17}, lengths[] = {4, 0, 9, 1, 2, 7};
+    size_t r = 0;
+    *batch = (stm_batch){3, must(3, sizeof(stm_group))};
+    for (size_t g = 0; g < 3; g++) {
+        stm_group *group = &batch->groups[g];
+        *group = (stm_group){.n_prompt = n_prompt[g], .n_responses = n_responses[g], .temperature = 0.3 + (double)g};
+        group->prompt = must(n_prompt[g], sizeof *group->prompt);
+        group->responses = must(n_responses[g], sizeof *group->responses);
+        for (size_t k = 0; k < n_prompt[g]; k++)
+            group->prompt[k] = (int32_t)(1000 * g + k);
+        for (size_t i = 0; i < n_responses[g]; i++, r++) {
+            stm_response *response = &group->responses[i];
+            const size_t n = lengths[r];
+            response->n = n;
+            response->ids = must(n, sizeof *response->ids);
+            response->mask = must(n, 1);
+            for (size_t k = 0; k < n; k++) {
+                response->ids[k] = (int32_t)(100 * r + k);
+                response->mask[k] = (uint8_t)((k + r) % 3 != 0);
+            }
+            response->old_logprobs = r % 2 ? numbers(n, -1.0) : NULL;
+            response->ref_logprobs = r % 3 ? numbers(n, -2.0) : NULL;
+            response->kept_mass = r == 5 ? numbers(n, 3.0) : NULL;
+            response->has_reward = r != 2;
+            response->reward = r != 2 ? 0.1 * (double)r : 0;
+            response->finish = r % 2 ? STM_FINISH_LENGTH : STM_FINISH_STOP;
+        }
+    }
+}
+
+static void assert_same_column(const double *a, const double *b, size_t n)
+{
+    assert_true((a == NULL) == (b == NULL));
+    if (a)
+        assert_memory_equal(a, b, n * sizeof *a);
+}
+
+static void assert_same_response(const stm_response *a, const stm_response *b)
+{
+    assert_int_equal(a->n, b->n);
+    assert_memory_equal(a->ids, b->ids, a->n * sizeof *a->ids);
+    assert_memory_equal(a->mask, b->mask, a->n);
+    assert_same_column(a->old_logprobs, b->old_logprobs, a->n);
+    assert_same_column(a->ref_logprobs, b->ref_logprobs, a->n);
+    assert_same_column(a->kept_mass, b->kept_mass, a->n);
+    assert_true(a->has_reward == b->has_reward && a->reward == b->reward && a->finish == b->finish);
+}
+
+static void assert_same(const stm_batch *a, const stm_batch *b)
+{
+    assert_int_equal(a->n_groups, b->n_groups);
+    for (size_t g = 0; g < a->n_groups; g++) {
+        const stm_group *x = &a->groups[g], *y = &b->groups[g];
+        assert_int_equal(x->n_prompt, y->n_prompt);
+        assert_memory_equal(x->prompt, y->prompt, x->n_prompt * sizeof *x->prompt);
+        assert_true(x->temperature == y->temperature);
+        assert_int_equal(x->n_responses, y->n_responses);
+        for (size_t i = 0; i < x->n_responses; i++)
+            assert_same_response(&x->responses[i], &y->responses[i]);
+    }
+}
+
+typedef struct {
+    stm_batch batch;
+    char *bytes;
+    size_t n;
+} fixture;
+
+static int setup(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    *state = f;
+    fill(&f->batch);
+    assert_ok(stm_batch_pack(&f->batch, &f->bytes, &f->n));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    fixture *f = *state;
+    stm_batch_clear(&f->batch);
+    free(f->bytes);
+    free(f);
+    return 0;
+}
+
+static void unpacking_gives_back_what_was_packed(void **state)
+{
+    const fixture *f = *state;
+    stm_batch copy;
+    assert_ok(stm_batch_unpack(f->bytes, f->n, &copy));
+    assert_same(&f->batch, &copy);
+    stm_batch_clear(&copy);
+    assert_int_equal(copy.n_groups, 0);
+    assert_null(copy.groups);
+    stm_batch_clear(&copy); /* an empty one is fine */
+}
+
+static void a_batch_without_groups_survives(void **state)
+{
+    (void)state;
+    stm_batch none = {0}, copy;
+    char *bytes;
+    size_t n;
+    assert_ok(stm_batch_pack(&none, &bytes, &n));
+    assert_ok(stm_batch_unpack(bytes, n, &copy));
+    assert_int_equal(copy.n_groups, 0);
+    stm_batch_clear(&copy);
+    free(bytes);
+}
+
+static void every_truncation_is_refused(void **state)
+{
+    const fixture *f = *state;
+    for (size_t n = 0; n < f->n; n++) {
+        char *part = must(n, 1); /* of exactly this size, so that a sanitizer sees a read beyond it */
+        stm_batch copy = {.n_groups = 77};
+        memcpy(part, f->bytes, n);
+        assert_fails(stm_batch_unpack(part, n, &copy), STM_ERR_IO, "packed batch: damaged at byte");
+        assert_int_equal(copy.n_groups, 77); /* untouched */
+        free(part);
+    }
+}
+
+static void every_changed_byte_is_refused(void **state)
+{
+    const fixture *f = *state;
+    for (size_t k = 0; k < f->n; k++)
+        for (int bit = 0; bit < 8; bit += 3) {
+            stm_batch copy;
+            f->bytes[k] = (char)(f->bytes[k] ^ (1 << bit));
+            assert_fails(stm_batch_unpack(f->bytes, f->n, &copy), STM_ERR_IO, "packed batch: damaged");
+            f->bytes[k] = (char)(f->bytes[k] ^ (1 << bit));
+        }
+}
+
+static void bytes_left_over_are_refused(void **state)
+{
+    const fixture *f = *state;
+    char *longer = must(f->n + 1, 1);
+    stm_batch copy;
+    memcpy(longer, f->bytes, f->n);
+    assert_fails(stm_batch_unpack(longer, f->n + 1, &copy), STM_ERR_IO, "not a packed batch, or not the whole");
+    free(longer);
+}
+
+/* Damage that also mends the hash must not lead beyond the bytes: the walk checks each count by itself. */
+static void counts_are_checked_even_where_the_hash_agrees(void **state)
+{
+    const fixture *f = *state;
+    const size_t header = 32, hash_at = 16;
+    size_t n_refused = 0;
+    for (uint32_t trial = 0; trial < 4000; trial++) {
+        const uint32_t key[2] = {7, 7}, counter[4] = {trial, 0, 0, 0};
+        uint32_t random[4];
+        char *bytes = must(f->n, 1);
+        stm_batch copy;
+        stm_philox(counter, key, random);
+        memcpy(bytes, f->bytes, f->n);
+        for (size_t k = 0; k < 1 + random[0] % 4; k++)
+            bytes[header + (random[1] + 37 * k) % (f->n - header)] = (char)(random[2] >> (8 * k));
+        const uint64_t hash = stm_hash(bytes + header, f->n - header);
+        memcpy(bytes + hash_at, &hash, sizeof hash);
+        if (stm_batch_unpack(bytes, f->n, &copy) == STM_OK)
+            stm_batch_clear(&copy);
+        else
+            n_refused++;
+        free(bytes);
+    }
+    assert_true(n_refused > 100); /* some of them hit a count */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(unpacking_gives_back_what_was_packed),
+        cmocka_unit_test(a_batch_without_groups_survives),
+        cmocka_unit_test(every_truncation_is_refused),
+        cmocka_unit_test(every_changed_byte_is_refused),
+        cmocka_unit_test(bytes_left_over_are_refused),
+        cmocka_unit_test(counts_are_checked_even_where_the_hash_agrees),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
