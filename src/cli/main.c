@@ -9,6 +9,8 @@
 
 #include "cli/commands.h"
 #include "mpi/grid.h"
+#include "objective/objective.h"
+#include "reward/reward.h"
 
 static const stm_command commands[] = {
     {.name = "options",
@@ -104,6 +106,17 @@ static stm_status check_arguments(const stm_command *command, const stm_options 
                     found == 1 ? "" : "s", command->name, command->arguments, command->usage);
 }
 
+/* What the table of options cannot tell, for the registries know it: names of objectives, and rewards with their
+ * patterns. */
+static stm_status check_registered(const stm_options *options)
+{
+    STM_TRY(stm_objective_check_name(options->objective.name));
+    stm_reward_set *rewards;
+    STM_TRY(stm_reward_set_create(options->reward.items, options->reward.n, &rewards));
+    stm_reward_set_destroy(rewards);
+    return STM_OK;
+}
+
 /* Command line first, since it names the input file; what it gave wins over the file. Collective where the command uses
  * ranks; the same status everywhere, for every rank reads the same text. */
 static stm_status read_options(const stm_command *command, int n, char *const *argv, stm_options *options)
@@ -119,15 +132,17 @@ static stm_status read_options(const stm_command *command, int n, char *const *a
         free(text);
         STM_TRY(status);
     }
-    return stm_options_check(options, command->bit);
+    STM_TRY(stm_options_check(options, command->bit));
+    return check_registered(options);
 }
 
-static stm_status run_command(const stm_command *command, int n, char *const *argv)
+/* runs: false on a rank that only checks what it was given, so that all exit alike. */
+static stm_status run_command(const stm_command *command, int n, char *const *argv, bool runs)
 {
     stm_options options;
     STM_TRY(stm_options_init(&options));
     stm_status status = read_options(command, n, argv, &options);
-    if (status == STM_OK)
+    if (status == STM_OK && runs)
         status = command->run(&options);
     stm_options_clear(&options);
     return status;
@@ -169,7 +184,7 @@ static int run_on_ranks(const stm_command *command, int n, char **argv)
     int provided, rank;
     STM_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided));
     STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
-    const stm_status status = run_command(command, n, argv);
+    const stm_status status = run_command(command, n, argv, true);
     end_together(status);
     report(status, rank);
     MPI_Finalize();
@@ -197,8 +212,8 @@ int main(int argc, char **argv)
         status = rank == 0 ? print_help(command) : STM_OK;
     } else if (command->uses_ranks) {
         return run_on_ranks(command, argc - 2, argv + 2);
-    } else if (rank == 0) { /* one process does it; the others would only write the same file */
-        status = run_command(command, argc - 2, argv + 2);
+    } else { /* one process does it; the others would only write the same file */
+        status = run_command(command, argc - 2, argv + 2, rank == 0);
     }
     report(status, rank);
     return stm_exit_code(status);

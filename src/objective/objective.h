@@ -42,6 +42,9 @@ typedef struct {
 const stm_objective *stm_objective_find(const char *name);
 size_t stm_objective_names(const char *const **names);
 
+/* Fails: STM_ERR_INPUT "objective.name: found .., expected .. or ..; did you mean ..?" for a name that is not registered. */
+stm_status stm_objective_check_name(const char *name);
+
 /* The factor of every token of one response with n_masked tokens that have loss (0 when n_masked is 0): 1/(n_responses n_masked), 1/n_tokens or
  * 1/(n_responses max_tokens). */
 double stm_objective_weight(const stm_objective_options *options, const stm_totals *totals, size_t n_masked);

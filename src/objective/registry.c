@@ -1,6 +1,7 @@
 #include "objective/registry.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <string.h>
 
 static const stm_objective *const registry[] = {&stm_objective_grpo, &stm_objective_sft};
@@ -21,6 +22,24 @@ size_t stm_objective_names(const char *const **names)
         list[i] = registry[i]->name;
     *names = list;
     return N_OBJECTIVES;
+}
+
+stm_status stm_objective_check_name(const char *name)
+{
+    if (stm_objective_find(name))
+        return STM_OK;
+    const char *const *names;
+    const size_t n = stm_objective_names(&names);
+    const char *near = stm_nearest_name(name, names, n);
+    char list[256] = "";
+    for (size_t i = 0, used = 0; i < n && used < sizeof list; i++)
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%s",
+                                 i == 0       ? ""
+                                 : i + 1 == n ? " or "
+                                              : ", ",
+                                 names[i]);
+    return stm_fail(STM_ERR_INPUT, "objective.name: found %s, expected %s%s%s%s", name, list,
+                    near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
 double stm_objective_weight(const stm_objective_options *options, const stm_totals *totals, size_t n_masked)

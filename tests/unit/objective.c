@@ -439,6 +439,9 @@ static void every_registered_name_is_found_and_no_other(void **state)
     for (size_t i = 0; i < n; i++)
         assert_string_equal(stm_objective_find(names[i])->name, names[i]);
     assert_null(stm_objective_find("gpro"));
+    assert_ok(stm_objective_check_name("grpo"));
+    assert_fails(stm_objective_check_name("gpro"), STM_ERR_INPUT,
+                 "objective.name: found gpro, expected grpo or sft; did you mean grpo?");
 }
 
 int main(void)
