@@ -1,0 +1,315 @@
+#include "checkpoint/load.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/disk.h"
+#include "checkpoint/hashes.h"
+#include "checkpoint/pieces.h"
+#include "checkpoint/read.h"
+#include "model/dtype.h"
+#include "model/layout.h"
+
+void stm_checkpoint_state_clear(stm_checkpoint_state *state)
+{
+    free(state->options_yaml);
+    free(state->trainer_json);
+    free(state->version);
+    *state = (stm_checkpoint_state){0};
+}
+
+/* State */
+
+static stm_status read_state(hid_t file, const char *path, stm_checkpoint_state *state)
+{
+    static const char where[] = "/trainer";
+    *state = (stm_checkpoint_state){0};
+    STM_TRY(stm_hdf5_attribute(file, path, where, "step", H5T_NATIVE_INT64, &state->step));
+    STM_TRY(stm_hdf5_attribute(file, path, where, "seed", H5T_NATIVE_UINT64, &state->seed));
+    STM_TRY(stm_hdf5_attribute(file, path, where, "cursor", H5T_NATIVE_UINT64, &state->cursor));
+    STM_TRY(stm_hdf5_attribute(file, path, where, "best", H5T_NATIVE_DOUBLE, &state->best));
+    STM_TRY(stm_hdf5_attribute(file, path, where, "model_hash", H5T_NATIVE_UINT64, &state->model_hash));
+    STM_TRY(stm_hdf5_attribute_text(file, path, where, "options", &state->options_yaml));
+    STM_TRY(stm_hdf5_attribute_text(file, path, where, "trainer", &state->trainer_json));
+    return stm_hdf5_attribute_text(file, path, where, "version", &state->version);
+}
+
+stm_status stm_checkpoint_state_here(const char *path, stm_checkpoint_state *state)
+{
+    hid_t file;
+    *state = (stm_checkpoint_state){0};
+    STM_TRY(stm_hdf5_open(path, &file));
+    const stm_status status = read_state(file, path, state);
+    if (status != STM_OK)
+        stm_checkpoint_state_clear(state);
+    H5Fclose(file);
+    return status;
+}
+
+stm_status stm_share_text(MPI_Comm comm, char **text)
+{
+    int rank;
+    STM_MPI(MPI_Comm_rank(comm, &rank));
+    size_t n = *text && rank == 0 ? strlen(*text) + 1 : 0;
+    stm_broadcast(comm, 0, &n, sizeof n);
+    if (n == 0)
+        return STM_OK;
+    STM_TRY(stm_agree_on(comm, rank == 0 ? STM_OK : stm_alloc(n, 1, text)));
+    stm_broadcast(comm, 0, *text, n);
+    return STM_OK;
+}
+
+/* Collective. */
+static stm_status share_state(MPI_Comm comm, stm_checkpoint_state *state)
+{
+    char **texts[] = {&state->options_yaml, &state->trainer_json, &state->version};
+    char *mine[] = {state->options_yaml, state->trainer_json, state->version};
+    stm_broadcast(comm, 0, state, sizeof *state);
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        *texts[i] = mine[i]; /* an address means nothing elsewhere */
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        STM_TRY(stm_share_text(comm, texts[i]));
+    return STM_OK;
+}
+
+stm_status stm_checkpoint_read_state(MPI_Comm comm, const char *path, stm_checkpoint_state *state)
+{
+    int rank;
+    STM_MPI(MPI_Comm_rank(comm, &rank));
+    *state = (stm_checkpoint_state){0};
+    STM_TRY(stm_agree_on(comm, rank == 0 ? stm_checkpoint_state_here(path, state) : STM_OK));
+    const stm_status status = share_state(comm, state);
+    if (status != STM_OK)
+        stm_checkpoint_state_clear(state);
+    return status;
+}
+
+/* Tensors */
+
+/* Memory to read through: a block of the file as it is, as reals, and as floats for the hash. */
+typedef struct {
+    int descriptor;
+    void *raw, *reals, *floats; /* [PORTION] of at most 8 bytes each */
+} reading;
+enum { PORTION = STM_BLOCK_BYTES / sizeof(double) };
+
+static stm_status begin_reading(const char *path, reading *r)
+{
+    *r = (reading){.descriptor = -1};
+    STM_TRY(stm_alloc(PORTION, sizeof(double), &r->raw));
+    STM_TRY(stm_alloc(PORTION, sizeof(double), &r->reals));
+    STM_TRY(stm_alloc(PORTION, sizeof(double), &r->floats));
+    return stm_disk_open(path, false, &r->descriptor);
+}
+
+static void end_reading(reading *r)
+{
+    stm_disk_close(r->descriptor);
+    free(r->raw);
+    free(r->reals);
+    free(r->floats);
+}
+
+/* n numbers at `offset` of the file -> device memory; they stay in r->reals. n: at most PORTION. */
+static stm_status read_portion(const reading *r, const char *path, const stm_model *model, uint64_t offset,
+                               size_t file_real_bytes, size_t n, void *device)
+{
+    const stm_backend *backend = model->backend;
+    STM_TRY(stm_read_reals(r->descriptor, path, offset, file_real_bytes, n, r->raw, backend->real_bytes, r->reals));
+    STM_TRY(backend->write(model->stream, device, r->reals, n * backend->real_bytes));
+    return backend->synchronize(model->stream);
+}
+
+static stm_status read_parameter(const reading *r, const char *path, const stm_model *model, size_t tensor,
+                                 const stm_places *places, XXH3_state_t *hash)
+{
+    const stm_backend *backend = model->backend;
+    const stm_parameter *parameter = &model->tensors[tensor];
+    for (size_t first = 0; first < parameter->n; first += PORTION) {
+        const size_t n = STM_MIN((size_t)PORTION, parameter->n - first);
+        STM_TRY(read_portion(r, path, model,
+                             places->offsets[STM_CHECKPOINT_PARAMETERS][tensor] + first * places->real_bytes,
+                             places->real_bytes, n, stm_at(backend, model->weights, parameter->offset + first)));
+        const size_t bad = stm_first_not_finite(r->reals, backend->real_bytes, n);
+        if (bad < n)
+            return stm_fail(STM_ERR_INPUT, "%s: /parameters/%s: element %zu is not a finite number", path,
+                            parameter->name, first + bad);
+        stm_dtype_to_float(backend->real_bytes == 8 ? STM_F64 : STM_F32, r->reals, n, r->floats);
+        XXH3_64bits_update(hash, r->floats, n * sizeof(float));
+    }
+    return STM_OK;
+}
+
+/* All weights and their hash, which is that of a folder with the same numbers. Local. */
+static stm_status read_parameters(const char *path, const stm_places *places, stm_model *model)
+{
+    stm_status status = STM_OK;
+    reading r;
+    XXH3_state_t *hash = XXH3_createState();
+    STM_GOTO_OUT(begin_reading(path, &r));
+    if (!hash) {
+        status = stm_fail(STM_ERR_MEMORY, "out of memory");
+        goto out;
+    }
+    XXH3_64bits_reset(hash);
+    for (size_t i = 0; i < model->n_tensors; i++)
+        STM_GOTO_OUT(read_parameter(&r, path, model, i, places, hash));
+    model->hash = XXH3_64bits_digest(hash);
+out:
+    XXH3_freeState(hash);
+    end_reading(&r);
+    return status;
+}
+
+stm_status stm_share_weights(MPI_Comm comm, stm_model *model)
+{
+    const stm_backend *backend = model->backend;
+    int rank;
+    void *reals = NULL;
+    STM_MPI(MPI_Comm_rank(comm, &rank));
+    stm_status status = stm_agree_on(comm, stm_alloc(PORTION, backend->real_bytes, &reals));
+    if (status != STM_OK) {
+        free(reals);
+        return status;
+    }
+    for (size_t first = 0; first < model->n_parameters; first += PORTION) {
+        const size_t n = STM_MIN((size_t)PORTION, model->n_parameters - first), bytes = n * backend->real_bytes;
+        void *device = stm_at(backend, model->weights, first);
+        if (status == STM_OK && rank == 0) /* a rank that fails still takes part in each message */
+            status = backend->read(model->stream, reals, device, bytes);
+        stm_broadcast(comm, 0, reals, bytes);
+        if (status == STM_OK && rank != 0)
+            status = backend->write(model->stream, device, reals, bytes);
+        if (status == STM_OK)
+            status = backend->synchronize(model->stream);
+    }
+    status = stm_agree_on(comm, status);
+    stm_broadcast(comm, 0, &model->hash, sizeof model->hash);
+    free(reals);
+    return status;
+}
+
+/* The optimizer state that this rank owns. Local. */
+static stm_status read_optimizer(const char *path, const stm_places *places, const stm_model *model,
+                                 const stm_shards *shards, int rank, void *const *targets)
+{
+    stm_status status = STM_OK;
+    stm_piece *pieces = NULL;
+    size_t n;
+    reading r;
+    STM_GOTO_OUT(begin_reading(path, &r));
+    STM_GOTO_OUT(stm_pieces_list(model, shards, rank, sizeof(double), &pieces, &n)); /* none is above PORTION */
+    for (stm_checkpoint_kind kind = STM_CHECKPOINT_EXP_AVG; kind < STM_CHECKPOINT_N_KINDS; kind++)
+        for (size_t i = 0; i < n; i++) {
+            const stm_piece *piece = &pieces[i];
+            const uint64_t offset = places->offsets[kind][piece->tensor] + piece->first * places->real_bytes;
+            void *device = stm_at(model->backend, targets[kind], piece->packed);
+            STM_GOTO_OUT(read_portion(&r, path, model, offset, places->real_bytes, piece->n, device));
+        }
+out:
+    free(pieces);
+    end_reading(&r);
+    return status;
+}
+
+/* Rank 0: all but the optimizer state. */
+static stm_status load_first(const char *path, stm_model *model, stm_places *places, stm_checkpoint_state *state)
+{
+    hid_t file;
+    STM_TRY(stm_hdf5_open(path, &file));
+    stm_status status = read_state(file, path, state);
+    if (status == STM_OK)
+        status = stm_places_read(file, path, model, places);
+    H5Fclose(file);
+    STM_TRY(status);
+    return read_parameters(path, places, model);
+}
+
+stm_status stm_checkpoint_load(MPI_Comm comm, const char *path, stm_model *model, const stm_shards *shards,
+                               void *exp_avg, void *exp_avg_sq, stm_checkpoint_state *state)
+{
+    int rank, n_ranks;
+    stm_status status = STM_OK;
+    stm_places places = {0};
+    void *const targets[STM_CHECKPOINT_N_KINDS] = {NULL, NULL, exp_avg, exp_avg_sq};
+    STM_MPI(MPI_Comm_rank(comm, &rank));
+    STM_MPI(MPI_Comm_size(comm, &n_ranks));
+    assert(shards->n_ranks == n_ranks && shards->n == model->n_parameters);
+    *state = (stm_checkpoint_state){0};
+    STM_GOTO_OUT(stm_agree_on(comm, stm_places_create(model->n_tensors, &places)));
+    STM_GOTO_OUT(stm_agree_on(comm, rank == 0 ? load_first(path, model, &places, state) : STM_OK));
+    STM_GOTO_OUT(share_state(comm, state));
+    STM_GOTO_OUT(stm_share_weights(comm, model));
+    stm_broadcast(comm, 0, &places.real_bytes, sizeof places.real_bytes);
+    stm_broadcast(comm, 0, places.all, STM_CHECKPOINT_N_KINDS * model->n_tensors * sizeof *places.all);
+    STM_GOTO_OUT(stm_agree_on(comm, read_optimizer(path, &places, model, shards, rank, targets)));
+out:
+    free(places.all);
+    if (status != STM_OK)
+        stm_checkpoint_state_clear(state);
+    return status;
+}
+
+/* A model */
+
+/* Texts, configuration and places of the tensors; *out has memory for its weights. */
+static stm_status describe(hid_t file, const char *path, const stm_backend *backend, stm_stream *stream,
+                           stm_places *places, stm_model **out)
+{
+    static const char *const names[] = {"/model/config.json", "/model/tokenizer.json", "/model/tokenizer_config.json",
+                                        "/model/generation_config.json"};
+    enum { N_TEXTS = sizeof names / sizeof *names };
+    char *texts[N_TEXTS] = {0}, *where = NULL;
+    stm_model_config config;
+    stm_model *model = NULL;
+    stm_status status = STM_OK;
+    for (size_t i = 0; i < N_TEXTS; i++)
+        if (i == 0 || stm_hdf5_has(file, names[i]))
+            STM_GOTO_OUT(stm_hdf5_text(file, path, names[i], &texts[i]));
+    STM_GOTO_OUT(stm_format(&where, "%s: /model/config.json", path));
+    STM_GOTO_OUT(stm_model_config_parse(where, texts[0], texts[3], &config));
+    STM_GOTO_OUT(stm_model_lay_out(&config, &model));
+    if (config.tied && !stm_hdf5_has(file, "/parameters/model.embed_tokens.weight"))
+        snprintf(model->tensors[0].name, sizeof model->tensors[0].name, "lm_head.weight");
+    STM_GOTO_OUT(stm_places_create(model->n_tensors, places));
+    STM_GOTO_OUT(stm_places_read(file, path, model, places));
+    STM_GOTO_OUT(stm_model_allocate(model, backend, stream));
+    model->config_json = texts[0];
+    model->tokenizer_json = texts[1];
+    model->tokenizer_config_json = texts[2];
+    model->generation_config_json = texts[3];
+    memset(texts, 0, sizeof texts);
+    *out = model;
+    model = NULL;
+out:
+    for (size_t i = 0; i < N_TEXTS; i++)
+        free(texts[i]);
+    free(where);
+    stm_model_destroy(model);
+    return status;
+}
+
+stm_status stm_checkpoint_model(const char *path, const stm_backend *backend, stm_stream *stream, stm_model **out)
+{
+    stm_status status = STM_OK;
+    stm_places places = {0};
+    stm_model *model = NULL;
+    hid_t file = -1;
+    STM_TRY(stm_checkpoint_verify_here(path, 1 << STM_CHECKPOINT_REST | 1 << STM_CHECKPOINT_PARAMETERS));
+    STM_GOTO_OUT(stm_hdf5_open(path, &file));
+    STM_GOTO_OUT(describe(file, path, backend, stream, &places, &model));
+    STM_GOTO_OUT(read_parameters(path, &places, model));
+    *out = model;
+    model = NULL;
+out:
+    if (file >= 0)
+        H5Fclose(file);
+    free(places.all);
+    stm_model_destroy(model);
+    return status;
+}

@@ -1,0 +1,30 @@
+/* src/checkpoint/pieces.h: which bytes of a checkpoint a rank writes and reads.
+ *
+ * The cut of stm_shards runs over the parameter buffer, in which tensors lie one after the other; in the file each
+ * tensor is apart. A piece is a stretch of elements that one rank owns, inside one tensor, of at most STM_BLOCK_BYTES:
+ *
+ *   shards    [ rank 0 | rank 1 ][ rank 0 | rank 1 ]
+ *   tensors   [   a  |     b       |   c           ]
+ *   rank 0    [  a0  | b0 ]       [b1|c0]              a piece each
+ *
+ * Local, all of it. */
+#ifndef STM_CHECKPOINT_PIECES_H
+#define STM_CHECKPOINT_PIECES_H
+
+#include "checkpoint/checkpoint.h"
+
+typedef struct {
+    size_t tensor; /* in model->tensors */
+    size_t first;  /* element of the tensor */
+    size_t n;
+    size_t packed; /* element of the rank's own optimizer state, its ranges one after the other */
+} stm_piece;
+
+/* The number of pieces of a rank; pieces NULL: only counts. */
+size_t stm_pieces(const stm_model *model, const stm_shards *shards, int rank, size_t real_bytes, stm_piece *pieces);
+
+/* The same, allocated; the caller frees. Fails: STM_ERR_MEMORY. */
+stm_status stm_pieces_list(const stm_model *model, const stm_shards *shards, int rank, size_t real_bytes,
+                           stm_piece **pieces, size_t *n);
+
+#endif

@@ -1,0 +1,284 @@
+/* The order of a save: room and skeleton (rank 0), data (all), hashes (rank 0), reading back (all, each another
+ * rank's), name (rank 0); an agreement after each. Only rank 0 uses HDF5, and only in memory. */
+#include <assert.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/disk.h"
+#include "checkpoint/folder.h"
+#include "checkpoint/hashes.h"
+#include "checkpoint/pieces.h"
+#include "checkpoint/read.h"
+#include "checkpoint/skeleton.h"
+
+enum { N_TENSOR_KINDS = STM_CHECKPOINT_N_KINDS - 1 };
+
+typedef struct {
+    MPI_Comm comm;
+    int rank, n_ranks;
+    const stm_checkpoint_state *state;
+    const stm_model *model;
+    const stm_shards *shards;
+    const void *sources[STM_CHECKPOINT_N_KINDS]; /* parameters, exp_avg, exp_avg_sq: device memory */
+    char *path, *partial;
+    bool began; /* rank 0: the partial file exists */
+    size_t real_bytes, n_pieces;
+    stm_piece *pieces;    /* [n_pieces] of this rank */
+    stm_hash_row *mine;   /* [N_TENSOR_KINDS * n_pieces] */
+    size_t *starts;       /* [n_ranks + 1]: bytes of each rank's rows in `rows` */
+    stm_hash_row *rows;   /* of all ranks, in rank order */
+    stm_hash_table table; /* on all ranks but for its rows, which rank 0 has */
+    stm_places places;
+    stm_skeleton *skeleton; /* rank 0 */
+    void *block;            /* [STM_BLOCK_BYTES] */
+} saving;
+
+static stm_status start(saving *s, const char *folder)
+{
+    s->real_bytes = s->model->backend->real_bytes;
+    s->places.real_bytes = s->real_bytes;
+    STM_TRY(stm_step_path(folder, s->state->step, &s->path));
+    STM_TRY(stm_step_path_partial(folder, s->state->step, &s->partial));
+    STM_TRY(stm_alloc(STM_BLOCK_BYTES, 1, &s->block));
+    STM_TRY(stm_alloc((size_t)s->n_ranks + 1, sizeof *s->starts, &s->starts));
+    STM_TRY(stm_places_create(s->model->n_tensors, &s->places));
+    s->places.real_bytes = s->real_bytes;
+    STM_TRY(stm_pieces_list(s->model, s->shards, s->rank, s->real_bytes, &s->pieces, &s->n_pieces));
+    STM_TRY(stm_alloc(N_TENSOR_KINDS * s->n_pieces, sizeof *s->mine, &s->mine));
+    if (!s->model->config_json)
+        return stm_fail(STM_ERR_INPUT, "%s: the model holds no config.json, so nothing could open it again", s->path);
+    return STM_OK;
+}
+
+static stm_status lay_out_trainer(stm_skeleton *skeleton, const stm_checkpoint_state *state)
+{
+    static const char where[] = "/trainer";
+    STM_TRY(stm_skeleton_group(skeleton, where));
+    STM_TRY(stm_skeleton_attribute(skeleton, where, "step", H5T_NATIVE_INT64, &state->step));
+    STM_TRY(stm_skeleton_attribute(skeleton, where, "seed", H5T_NATIVE_UINT64, &state->seed));
+    STM_TRY(stm_skeleton_attribute(skeleton, where, "cursor", H5T_NATIVE_UINT64, &state->cursor));
+    STM_TRY(stm_skeleton_attribute(skeleton, where, "best", H5T_NATIVE_DOUBLE, &state->best));
+    STM_TRY(stm_skeleton_attribute(skeleton, where, "model_hash", H5T_NATIVE_UINT64, &state->model_hash));
+    STM_TRY(stm_skeleton_attribute_text(skeleton, where, "options", state->options_yaml ? state->options_yaml : ""));
+    STM_TRY(stm_skeleton_attribute_text(skeleton, where, "trainer", state->trainer_json ? state->trainer_json : ""));
+    return stm_skeleton_attribute_text(skeleton, where, "version", STEMMA_VERSION);
+}
+
+static stm_status lay_out_model(stm_skeleton *skeleton, const stm_model *model)
+{
+    const struct {
+        const char *name, *text;
+    } texts[] = {{"/model/config.json", model->config_json},
+                 {"/model/tokenizer.json", model->tokenizer_json},
+                 {"/model/tokenizer_config.json", model->tokenizer_config_json},
+                 {"/model/generation_config.json", model->generation_config_json}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (texts[i].text)
+            STM_TRY(stm_skeleton_text(skeleton, texts[i].name, texts[i].text));
+    return STM_OK;
+}
+
+static stm_status lay_out(saving *s)
+{
+    const hid_t type = s->real_bytes == sizeof(double) ? H5T_IEEE_F64LE : H5T_IEEE_F32LE;
+    char name[STM_TENSOR_PATH];
+    STM_TRY(lay_out_trainer(s->skeleton, s->state));
+    STM_TRY(lay_out_model(s->skeleton, s->model));
+    for (stm_checkpoint_kind kind = STM_CHECKPOINT_PARAMETERS; kind < STM_CHECKPOINT_N_KINDS; kind++)
+        for (size_t i = 0; i < s->model->n_tensors; i++) {
+            const stm_parameter *parameter = &s->model->tensors[i];
+            STM_TRY(stm_skeleton_dataset(s->skeleton, stm_tensor_path(kind, parameter->name, name), type,
+                                         parameter->n_dims, parameter->shape, &s->places.offsets[kind][i]));
+        }
+    const size_t shape[] = {s->table.n_rows, sizeof(stm_hash_row) / sizeof(uint64_t)};
+    STM_TRY(stm_skeleton_dataset(s->skeleton, "/hashes", H5T_STD_U64LE, 2, shape, &s->table.table_offset));
+    return stm_skeleton_finish(s->skeleton, &s->table.file_bytes);
+}
+
+/* Rank 0: room on the disk, the skeleton, room for it too. */
+static stm_status make_room(saving *s)
+{
+    stm_status status = STM_OK;
+    int descriptor = -1;
+    s->table.n_rows = 1;
+    for (int r = 0; r < s->n_ranks; r++)
+        s->table.n_rows += N_TENSOR_KINDS * stm_pieces(s->model, s->shards, r, s->real_bytes, NULL);
+    STM_GOTO_OUT(stm_disk_create(s->partial, &descriptor));
+    s->began = true;
+    STM_GOTO_OUT(stm_disk_reserve(descriptor, s->partial,
+                                  N_TENSOR_KINDS * s->model->n_parameters * s->real_bytes +
+                                      s->table.n_rows * sizeof(stm_hash_row)));
+    STM_GOTO_OUT(stm_skeleton_create(s->partial, STM_FIRST_BYTES, &s->skeleton));
+    STM_GOTO_OUT(lay_out(s));
+    STM_GOTO_OUT(stm_disk_reserve(descriptor, s->partial, s->table.file_bytes));
+    STM_GOTO_OUT(stm_skeleton_copy(s->skeleton, descriptor));
+    STM_GOTO_OUT(stm_disk_sync(descriptor, s->partial));
+out:
+    stm_disk_close(descriptor);
+    return status;
+}
+
+/* A piece: device -> block -> hash and file. */
+static stm_status write_piece(saving *s, int descriptor, stm_checkpoint_kind kind, const stm_piece *piece,
+                              stm_hash_row *row)
+{
+    const stm_backend *backend = s->model->backend;
+    const size_t in_buffer = s->model->tensors[piece->tensor].offset + piece->first;
+    const void *source =
+        stm_at(backend, s->sources[kind], kind == STM_CHECKPOINT_PARAMETERS ? in_buffer : piece->packed);
+    *row = (stm_hash_row){.offset = s->places.offsets[kind][piece->tensor] + piece->first * s->real_bytes,
+                          .bytes = piece->n * s->real_bytes,
+                          .kind = kind};
+    STM_TRY(backend->read(s->model->stream, s->block, source, row->bytes));
+    row->hash = stm_hash(s->block, row->bytes);
+    return stm_disk_write(descriptor, s->partial, row->offset, s->block, row->bytes);
+}
+
+static stm_status write_pieces(saving *s)
+{
+    stm_status status = STM_OK;
+    int descriptor = -1;
+    if (s->n_pieces == 0)
+        return STM_OK;
+    STM_GOTO_OUT(stm_disk_open(s->partial, true, &descriptor));
+    stm_hash_row *row = s->mine;
+    for (stm_checkpoint_kind kind = STM_CHECKPOINT_PARAMETERS; kind < STM_CHECKPOINT_N_KINDS; kind++)
+        for (size_t i = 0; i < s->n_pieces; i++)
+            STM_GOTO_OUT(write_piece(s, descriptor, kind, &s->pieces[i], row++));
+    STM_GOTO_OUT(stm_disk_sync(descriptor, s->partial));
+out:
+    stm_disk_close(descriptor);
+    return status;
+}
+
+/* Rank 0: the table of hashes. */
+static stm_status seal(saving *s)
+{
+    stm_status status = STM_OK;
+    int descriptor = -1;
+    STM_GOTO_OUT(stm_alloc(s->table.n_rows, sizeof *s->table.rows, &s->table.rows));
+    assert((s->table.n_rows - 1) * sizeof *s->rows == s->starts[s->n_ranks]);
+    if (s->table.n_rows > 1)
+        memcpy(s->table.rows + 1, s->rows, s->starts[s->n_ranks]);
+    STM_GOTO_OUT(stm_disk_open(s->partial, true, &descriptor));
+    STM_GOTO_OUT(stm_hashes_seal(&s->table, stm_skeleton_descriptor(s->skeleton), descriptor, s->partial, s->block));
+    STM_GOTO_OUT(stm_disk_sync(descriptor, s->partial));
+out:
+    stm_disk_close(descriptor);
+    return status;
+}
+
+/* verifier: [n_ranks]: who reads back what rank r wrote: a rank of the next node, or else its neighbour. Collective. */
+static void choose_verifiers(MPI_Comm comm, int rank, int n_ranks, int *verifier)
+{
+    int node = 0;
+    MPI_Comm neighbours;
+    STM_MPI(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &neighbours));
+    node = rank; /* a node is called by its lowest rank */
+    STM_MPI(MPI_Bcast(&node, 1, MPI_INT, 0, neighbours));
+    STM_MPI(MPI_Comm_free(&neighbours));
+    STM_MPI(MPI_Allgather(&node, 1, MPI_INT, verifier, 1, MPI_INT, comm));
+    int *nodes = verifier, *chosen = nodes + n_ranks;
+    for (int r = 0; r < n_ranks; r++) {
+        int next = -1, lowest = -1, place = 0, size = 0; /* the next node, the first one, r's place on its own */
+        for (int q = 0; q < n_ranks; q++) {
+            place += nodes[q] == nodes[r] && q < r;
+            if (nodes[q] > nodes[r] && (next < 0 || nodes[q] < next))
+                next = nodes[q];
+            if (nodes[q] != nodes[r] && (lowest < 0 || nodes[q] < lowest))
+                lowest = nodes[q];
+        }
+        const int where = next >= 0 ? next : lowest;
+        chosen[r] = (r + 1) % n_ranks;
+        for (int q = 0; q < n_ranks; q++)
+            size += nodes[q] == where;
+        for (int q = 0, k = 0; q < n_ranks && where >= 0; q++)
+            if (nodes[q] == where && k++ == place % size)
+                chosen[r] = q;
+    }
+    memcpy(verifier, chosen, (size_t)n_ranks * sizeof *verifier);
+}
+
+/* Drops the system's copies first, so that the disk is read; a hint, whose failure changes nothing. */
+static stm_status check_rows(saving *s, int descriptor, const stm_hash_table *rows)
+{
+    for (size_t i = 0; i < rows->n_rows; i++) {
+        const stm_hash_row *row = &rows->rows[i];
+        (void)posix_fadvise(descriptor, (off_t)row->offset, (off_t)row->bytes, POSIX_FADV_DONTNEED);
+        STM_TRY(stm_hashes_check(rows, i, descriptor, s->partial, s->block));
+    }
+    return STM_OK;
+}
+
+/* verifier: [n_ranks]. The one of rank 0 also reads the table and what no rank wrote. */
+static stm_status read_back(saving *s, const int *verifier)
+{
+    stm_status status = STM_OK;
+    int descriptor = -1;
+    stm_hash_table whole = {0};
+    STM_GOTO_OUT(stm_disk_open(s->partial, false, &descriptor));
+    for (int r = 0; r < s->n_ranks; r++) {
+        if (verifier[r] != s->rank)
+            continue;
+        const stm_hash_table rows = {.rows = s->rows + s->starts[r] / sizeof *s->rows,
+                                     .n_rows = (s->starts[r + 1] - s->starts[r]) / sizeof *s->rows};
+        STM_GOTO_OUT(check_rows(s, descriptor, &rows));
+    }
+    if (verifier[0] == s->rank) {
+        STM_GOTO_OUT(stm_hashes_open(descriptor, s->partial, &whole));
+        STM_GOTO_OUT(stm_hashes_check(&whole, 0, descriptor, s->partial, s->block));
+    }
+out:
+    free(whole.rows);
+    stm_disk_close(descriptor);
+    if (status == STM_ERR_INPUT) /* it is the disk's fault, not that of an input */
+        status = stm_fail_context(STM_ERR_IO, "reading back what was written");
+    return status;
+}
+
+/* Everything between the first agreement and the clean-up. */
+static stm_status save(saving *s, int *verifier)
+{
+    STM_TRY(stm_agree_on(s->comm, s->rank == 0 ? make_room(s) : STM_OK));
+    stm_broadcast(s->comm, 0, s->places.all, STM_CHECKPOINT_N_KINDS * s->model->n_tensors * sizeof *s->places.all);
+    STM_TRY(stm_agree_on(s->comm, write_pieces(s)));
+    char *rows = NULL;
+    STM_TRY(stm_gather_bytes(s->comm, s->mine, N_TENSOR_KINDS * s->n_pieces * sizeof *s->mine, &rows, s->starts));
+    s->rows = (stm_hash_row *)rows;
+    STM_TRY(stm_agree_on(s->comm, s->rank == 0 ? seal(s) : STM_OK));
+    choose_verifiers(s->comm, s->rank, s->n_ranks, verifier);
+    STM_TRY(stm_agree_on(s->comm, read_back(s, verifier)));
+    return stm_agree_on(s->comm, s->rank == 0 ? stm_disk_rename(s->partial, s->path) : STM_OK);
+}
+
+stm_status stm_checkpoint_save(MPI_Comm comm, const char *folder, const stm_checkpoint_state *state,
+                               const stm_model *model, const stm_shards *shards, const void *exp_avg,
+                               const void *exp_avg_sq)
+{
+    saving s = {.comm = comm,
+                .state = state,
+                .model = model,
+                .shards = shards,
+                .sources = {NULL, model->weights, exp_avg, exp_avg_sq}};
+    int *verifier = NULL;
+    STM_MPI(MPI_Comm_rank(comm, &s.rank));
+    STM_MPI(MPI_Comm_size(comm, &s.n_ranks));
+    assert(shards->n_ranks == s.n_ranks && shards->n == model->n_parameters);
+    stm_status status = start(&s, folder);
+    if (status == STM_OK)
+        status = stm_alloc(2 * (size_t)s.n_ranks, sizeof *verifier, &verifier);
+    status = stm_agree_on(comm, status);
+    if (status == STM_OK)
+        status = save(&s, verifier);
+    if (s.began && status != STM_OK)
+        unlink(s.partial);
+    stm_skeleton_destroy(s.skeleton);
+    void *memory[] = {verifier, s.path, s.partial,    s.pieces,     s.mine,
+                      s.starts, s.rows, s.table.rows, s.places.all, s.block};
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        free(memory[i]);
+    return status;
+}

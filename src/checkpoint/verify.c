@@ -1,0 +1,145 @@
+/* Which checkpoints can be trusted. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/disk.h"
+#include "checkpoint/folder.h"
+#include "checkpoint/hashes.h"
+
+/* Checks the rows first, first + stride, .. whose kinds are wanted. */
+static stm_status check_rows(const stm_hash_table *table, int descriptor, const char *path, unsigned kinds,
+                             size_t first, size_t stride)
+{
+    void *buffer = NULL;
+    stm_status status = STM_OK;
+    STM_TRY(stm_alloc(STM_BLOCK_BYTES, 1, &buffer));
+    for (size_t i = first; i < table->n_rows && status == STM_OK; i += stride)
+        if (kinds >> table->rows[i].kind & 1)
+            status = stm_hashes_check(table, i, descriptor, path, buffer);
+    free(buffer);
+    return status;
+}
+
+stm_status stm_checkpoint_verify_here(const char *path, unsigned kinds)
+{
+    stm_status status = STM_OK;
+    int descriptor = -1;
+    stm_hash_table table = {0};
+    STM_GOTO_OUT(stm_disk_open(path, false, &descriptor));
+    STM_GOTO_OUT(stm_hashes_open(descriptor, path, &table));
+    STM_GOTO_OUT(check_rows(&table, descriptor, path, kinds, 0, 1));
+out:
+    free(table.rows);
+    stm_disk_close(descriptor);
+    return status;
+}
+
+/* Rank 0 has the table; the others receive it. Collective. */
+static stm_status share_table(MPI_Comm comm, int rank, stm_hash_table *table)
+{
+    stm_hash_row *const rows = table->rows;
+    stm_broadcast(comm, 0, table, sizeof *table);
+    table->rows = rows; /* an address means nothing elsewhere */
+    STM_TRY(stm_agree_on(comm, rank == 0 ? STM_OK : stm_alloc(table->n_rows, sizeof *table->rows, &table->rows)));
+    stm_broadcast(comm, 0, table->rows, table->n_rows * sizeof *table->rows);
+    return STM_OK;
+}
+
+stm_status stm_checkpoint_verify(MPI_Comm comm, const char *path)
+{
+    stm_status status;
+    int rank, n_ranks, descriptor = -1;
+    stm_hash_table table = {0};
+    STM_MPI(MPI_Comm_rank(comm, &rank));
+    STM_MPI(MPI_Comm_size(comm, &n_ranks));
+    status = stm_disk_open(path, false, &descriptor);
+    if (status == STM_OK && rank == 0)
+        status = stm_hashes_open(descriptor, path, &table);
+    STM_GOTO_OUT(stm_agree_on(comm, status));
+    STM_GOTO_OUT(share_table(comm, rank, &table));
+    status = check_rows(&table, descriptor, path, STM_CHECKPOINT_ALL_KINDS, (size_t)rank, (size_t)n_ranks);
+    STM_GOTO_OUT(stm_agree_on(comm, status));
+out:
+    free(table.rows);
+    stm_disk_close(descriptor);
+    return status;
+}
+
+/* Rank 0's steps, newest first, on every rank. Collective. */
+static stm_status share_steps(MPI_Comm comm, const char *folder, int64_t **steps, size_t *n)
+{
+    int rank;
+    STM_MPI(MPI_Comm_rank(comm, &rank));
+    *steps = NULL;
+    *n = 0;
+    STM_TRY(stm_agree_on(comm, rank == 0 ? stm_steps_list(folder, steps, n) : STM_OK));
+    stm_broadcast(comm, 0, n, sizeof *n);
+    STM_TRY(stm_agree_on(comm, rank == 0 ? STM_OK : stm_alloc(*n, sizeof **steps, steps)));
+    stm_broadcast(comm, 0, *steps, *n * sizeof **steps);
+    return STM_OK;
+}
+
+/* Adds the failure of this thread to the lines. */
+static stm_status note_refusal(char **refused)
+{
+    char *longer = NULL;
+    STM_TRY(stm_format(&longer, "%s%s\n", *refused ? *refused : "", stm_failure()));
+    free(*refused);
+    *refused = longer;
+    return STM_OK;
+}
+
+/* *good: whether the candidate verifies; if not, the lines say why. Collective. */
+static stm_status try_candidate(MPI_Comm comm, const char *path, char **refused, bool *good)
+{
+    const stm_status status = stm_checkpoint_verify(comm, path);
+    *good = status == STM_OK;
+    if (status == STM_OK)
+        return STM_OK;
+    if (status != STM_ERR_INPUT && status != STM_ERR_IO)
+        return status;
+    return stm_agree_on(comm, note_refusal(refused));
+}
+
+stm_status stm_checkpoint_find(MPI_Comm comm, const char *folder, char **path, char **refused)
+{
+    stm_status status = STM_OK;
+    int64_t *steps = NULL;
+    size_t n;
+    int rank, has_best = 0;
+    bool good = false;
+    char *candidate = NULL;
+    *path = *refused = NULL;
+    STM_GOTO_OUT(share_steps(comm, folder, &steps, &n));
+    for (size_t i = 0; i <= n && !good; i++) {
+        free(candidate);
+        candidate = NULL;
+        STM_GOTO_OUT(stm_agree_on(comm, i < n ? stm_step_path(folder, steps[i], &candidate)
+                                              : stm_format(&candidate, "%s/best.h5", folder)));
+        if (i == n) {
+            STM_MPI(MPI_Comm_rank(comm, &rank));
+            has_best = rank == 0 && access(candidate, F_OK) == 0;
+            stm_broadcast(comm, 0, &has_best, sizeof has_best);
+            if (!has_best)
+                break;
+        }
+        STM_GOTO_OUT(try_candidate(comm, candidate, refused, &good));
+    }
+    if (good) {
+        *path = candidate;
+        candidate = NULL;
+    }
+out:
+    free(candidate);
+    free(steps);
+    if (status != STM_OK) {
+        free(*refused);
+        *refused = NULL;
+    }
+    return status;
+}
