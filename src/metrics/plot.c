@@ -102,7 +102,7 @@ static void small_picture(FILE *script, const stm_record *records, size_t n, con
 static void overview_picture(FILE *script, const stm_record *records, size_t n)
 {
     start_picture(script, "overview.png", 1200, 800);
-    fputs("unset ylabel\nset multiplot layout 2,2\n", script);
+    fputs("unset ylabel\nset yrange [0:1e-6<*]\nset multiplot layout 2,2\n", script);
     small_picture(script, records, n, "response length, tokens", "response_tokens_mean", "mean", "response_tokens_max",
                   "longest");
     small_picture(script, records, n, "KL, nats per token", "kl_reference", "to the reference", "kl_old",
@@ -173,15 +173,21 @@ static bool wait_for(pid_t pid)
     }
 }
 
-static void log_output(FILE *output)
+/* What it says of pictures that it drew (fonts, empty ranges) is said once, not after each drawing. */
+static void log_output(FILE *output, bool drawn)
 {
+    static bool said;
     char text[1024];
+    if (drawn && said)
+        return;
     rewind(output);
     const size_t n = fread(text, 1, sizeof text - 1, output);
     text[n] = 0;
     const char *begin = text + strspn(text, " \t\r\n");
-    if (*begin)
+    if (*begin) {
         stm_log("gnuplot: %s", begin);
+        said = true;
+    }
 }
 
 static bool run_gnuplot(const char *folder, FILE *script)
@@ -196,7 +202,7 @@ static bool run_gnuplot(const char *folder, FILE *script)
     bool drawn = false;
     if (error == 0) {
         drawn = wait_for(pid);
-        log_output(output);
+        log_output(output, drawn);
     } else if (!said) {
         said = true;
         if (error == ENOENT)

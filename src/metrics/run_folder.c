@@ -14,7 +14,8 @@ enum { LOOK_EVERY_S = 1 };
 
 struct stm_run_folder {
     char *path;
-    int lock;
+    int lock;     /* descriptor, -1: none */
+    bool has_log; /* the log is this one's to close */
     int requests;
     double looked_s;
     bool looked;
@@ -138,6 +139,7 @@ static stm_status open_log(stm_run_folder *run)
     free(path);
     if (status != STM_OK)
         return status;
+    run->has_log = true;
     char date[64] = "", host[128] = "";
     const time_t now = time(NULL);
     struct tm parts;
@@ -175,7 +177,8 @@ void stm_run_folder_close(stm_run_folder *run)
 {
     if (!run)
         return;
-    stm_log_to(NULL);
+    if (run->has_log)
+        stm_log_to(NULL);
     if (run->lock >= 0)
         close(run->lock);
     free(run->path);

@@ -54,8 +54,10 @@ void stm_short_time(char out[32], double seconds)
         snprintf(out, 32, "%ld:%02ld", s / 60, s % 60);
     else if (s < 86400)
         snprintf(out, 32, "%ldh%02ldm", s / 3600, s / 60 % 60);
-    else
+    else if (s < 100 * 86400L)
         snprintf(out, 32, "%ldd%02ldh", s / 86400, s / 3600 % 24);
+    else
+        snprintf(out, 32, "%ldd", s / 86400);
 }
 
 typedef enum { FORM_NUMBER, FORM_SHARE, FORM_SECONDS, FORM_SPREAD } form_kind;

@@ -16,7 +16,7 @@ void stm_eval_line(char out[STM_STEP_LINE_BYTES], const stm_record *record);
  * turns to a power of ten: 0.412, 18.3, 9.1k, 4e-5. NaN: "-". */
 void stm_short_number(char out[32], double value, int width, int decimals);
 
-/* 10:02, 1h10m, 12h05m, 3d04h. NaN: "-". */
+/* 10:02, 1h10m, 12h05m, 3d04h, 115d. NaN: "-". */
 void stm_short_time(char out[32], double seconds);
 
 #endif
