@@ -53,9 +53,8 @@ static void empty_folder(fixture *f)
 }
 
 /* config.json, and items for all tensors; no weights yet. */
-static void prepare(fixture *f, stm_test_config which)
+static void prepare_config(fixture *f, const stm_model_config *config)
 {
-    const stm_model_config *config = &stm_test_configs[which];
     empty_folder(f);
     forget_model(f);
     f->start = stm_test_model(f->backend, f->stream, config, 3);
@@ -76,6 +75,11 @@ static void prepare(fixture *f, stm_test_config which)
         snprintf(x->name, sizeof x->name, "%s", t->name);
     }
     stm_test_write_text(stm_test_path(f->folder, "config.json"), f->start->config_json);
+}
+
+static void prepare(fixture *f, stm_test_config which)
+{
+    prepare_config(f, &stm_test_configs[which]);
 }
 
 static int create_fixture(void **state)
@@ -250,6 +254,36 @@ static void every_format_and_precision_gives_the_same_model(void **state)
             }
         }
     }
+}
+
+/* Of more elements than are read, hashed or written at once. */
+static stm_model_config large_config(void)
+{
+    stm_model_config config = stm_test_configs[STM_TEST_MISTRAL];
+    config.vocab_size = 30011;
+    return config;
+}
+
+static void large_tensors_are_read_and_written_in_portions(void **state)
+{
+    fixture *f = *state;
+    const stm_model_config config = large_config();
+    prepare_config(f, &config);
+    use_dtype(f, "F16");
+    write_one(f);
+    stm_model *model = opened(f), *again;
+    assert_same_weights(f, model);
+    char *to = strdup(stm_test_path(f->folder, "to"));
+    assert_ok(stm_model_export(model, to, "bfloat16"));
+    assert_ok(stm_model_open(to, f->backend, f->stream, &again));
+    assert_same_weights(f, again);
+    assert_true(again->hash == model->hash);
+    find(f, "model.embed_tokens.weight")->values[400000] += 0.25;
+    write_one(f);
+    assert_true(hash_of(f) != model->hash);
+    stm_model_destroy(again);
+    stm_model_destroy(model);
+    free(to);
 }
 
 /* Names, shapes and offsets are what the layers read; the file of each family has these tensors and no others. */
@@ -681,9 +715,22 @@ static void random_weights_depend_on_the_seed_alone(void **state)
                         0.16); /* 1 / sqrt(2 * 2 layers) */
         }
     }
+    const size_t n = stm_test_parameter(model, "model.layers.0.mlp.gate_proj.weight")->n;
+    const double *gate = a + model->layers[0].gate_up;
+    assert_true(memcmp(gate, gate + n, n * sizeof *gate) != 0);                     /* another tensor */
+    assert_true(memcmp(gate, a + model->layers[1].gate_up, n * sizeof *gate) != 0); /* another layer */
     free(a);
     free(b);
     free(c);
+    stm_model_destroy(model);
+
+    const stm_model_config large = large_config();
+    assert_ok(stm_model_create(&large, f->backend, f->stream, &model));
+    assert_ok(stm_model_randomize(model, 5));
+    a = stm_test_weights(model);
+    for (size_t first = 1024; first < 1 << 18; first *= 2)
+        assert_true(memcmp(a, a + first, 1024 * sizeof *a) != 0); /* nothing comes again */
+    free(a);
     stm_model_destroy(model);
 }
 
@@ -728,6 +775,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(every_format_and_precision_gives_the_same_model),
+        TEST(large_tensors_are_read_and_written_in_portions),
         cmocka_unit_test(the_buffer_holds_what_gemms_read_side_by_side),
         TEST(shards_threads_and_order_do_not_change_the_model),
         TEST(a_tied_matrix_has_the_name_that_the_file_gives_it),
