@@ -22,5 +22,6 @@ typedef struct {
 } stm_command;
 
 stm_status stm_cli_options(const stm_options *options);
+stm_status stm_cli_tokenize(const stm_options *options);
 
 #endif

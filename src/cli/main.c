@@ -19,6 +19,12 @@ static const stm_command commands[] = {
      .arguments = "",
      .usage = "[--markdown]",
      .summary = "print every option with its default and range"},
+    {.name = "tokenize",
+     .run = stm_cli_tokenize,
+     .bit = STM_COMMAND_TOKENIZE,
+     .arguments = "MODEL TEXTS.jsonl",
+     .usage = "--out F.jsonl [--special]",
+     .summary = "write token ids and decoded text of each line's \"text\""},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

@@ -6,7 +6,8 @@
 stm_status stm_string_add(stm_string *string, const char *bytes, size_t n)
 {
     STM_TRY(stm_reserve(&string->bytes, &string->capacity, string->n + n + 1, 1));
-    memcpy(string->bytes + string->n, bytes, n);
+    if (n)
+        memcpy(string->bytes + string->n, bytes, n);
     string->n += n;
     return STM_OK;
 }
