@@ -14,14 +14,13 @@ static stm_status unknown(const stm_option_source *source, const yaml_node_t *no
                           const char *name, const char *shown)
 {
     const stm_option_row *row = stm_option_find(stm_option_rows, stm_n_option_rows, name);
+    if (row && !(row->commands & command))
+        return stm_option_fail(source, node, shown, "not an option of `stemma %s`", stm_command_name(command));
+    if (row)
+        return stm_option_fail(source, node, shown, "only for the command line, as --%s", name);
     char *suggestion;
     STM_TRY(stm_option_suggest(stm_option_rows, stm_n_option_rows, command, source->file != NULL, name, &suggestion));
-    if (row && !(row->commands & command))
-        stm_option_fail(source, node, shown, "not an option of `stemma %s`%s", stm_command_name(command), suggestion);
-    else if (row)
-        stm_option_fail(source, node, shown, "only for the command line, as --%s", name);
-    else
-        stm_option_fail(source, node, shown, "unknown %s%s", shown[0] == '-' ? "option" : "key", suggestion);
+    stm_option_fail(source, node, shown, "unknown %s%s", shown[0] == '-' ? "option" : "key", suggestion);
     free(suggestion);
     return STM_ERR_INPUT;
 }
@@ -156,7 +155,7 @@ static stm_status set_from_line(stm_options *options, const stm_option_row *row,
     yaml_document_t document;
     const stm_option_source source = {&document, NULL};
     const bool section_key = !(row->traits & STM_OPTION_FLAG), quoted = *text == '"' || *text == '\'';
-    if (row->kind == STM_KIND_TEXT && !(section_key && quoted))
+    if (row->kind == STM_KIND_TEXT && !row->choices && !(section_key && quoted))
         STM_TRY(stm_yaml_quote(shown, text, &document));
     else
         STM_TRY(stm_yaml_parse(NULL, shown, text, strlen(text), &document));

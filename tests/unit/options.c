@@ -377,7 +377,7 @@ static void words(void **state)
                  "in.yaml:1: precision: found float16, expected float32 or float64; did you mean float32?");
     line_refused("--forward=treee", "command line: --forward: found treee, expected tree, prompt or repeated; did "
                                     "you mean tree?");
-    line_refused("--backend=gpu", "command line: --backend: found \"gpu\", expected auto, cpu or cuda; did you mean cpu?");
+    line_refused("--backend=gpu", "command line: --backend: found gpu, expected auto, cpu or cuda; did you mean cpu?");
 }
 
 static void lists_of_texts(void **state)
@@ -489,6 +489,7 @@ static void unknown_keys_are_refused_with_the_nearest_name(void **state)
     file_refused("run: {folder: a, 3: b}\n", "in.yaml:1: run.3: unknown key");
     file_refused("run: {[a]: b}\n", "in.yaml:1: run: found a key that is no text, expected a name");
     file_refused("out: a.h5\n", "in.yaml:1: out: not an option of `stemma train`");
+    file_refused("special: true\n", "in.yaml:1: special: not an option of `stemma train`"); /* and near to no other */
     file_refused("maxh: 3\n", "in.yaml:1: maxh: only for the command line, as --maxh");
     line_refused("optim.l=1", "command line: optim.l: unknown key; did you mean optim.lr?");
     line_refused("--chek", "command line: --chek: unknown option; did you mean --check?");
