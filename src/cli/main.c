@@ -154,9 +154,10 @@ static stm_status run_command(const stm_command *command, int n, char *const *ar
     return status;
 }
 
-/* A command returns the same status on every rank, and this costs nothing; but a rank that failed alone must not wait
- * for others that wait for it. So it gives them some seconds to come here too, and then ends them all. */
-static void end_together(stm_status status)
+/* The worst status of all ranks, on every rank, with its message. A command returns the same one everywhere, and this
+ * costs nothing; but a rank that failed alone must not wait for others that wait for it. So it gives them some seconds
+ * to come here too, and then ends them all. */
+static stm_status end_together(stm_status status)
 {
     enum { PATIENCE_S = 10 };
     int mine = status != STM_OK, failed = 0, arrived = 0, rank;
@@ -175,6 +176,7 @@ static void end_together(stm_status status)
         }
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
+    return failed ? stm_agree_on(MPI_COMM_WORLD, status) : STM_OK;
 }
 
 /* Only rank 0 speaks: every rank holds the same message. */
@@ -190,8 +192,7 @@ static int run_on_ranks(const stm_command *command, int n, char **argv)
     int provided, rank;
     STM_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided));
     STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
-    const stm_status status = run_command(command, n, argv, true);
-    end_together(status);
+    const stm_status status = end_together(run_command(command, n, argv, true));
     report(status, rank);
     MPI_Finalize();
     return stm_exit_code(status);
