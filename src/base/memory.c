@@ -101,11 +101,17 @@ stm_status stm_arena_take(stm_arena *arena, size_t bytes, void *out)
     memcpy(out, &memory, sizeof memory);
     top.used += need;
     arena->top = top;
-    size_t in_use = top.used;
-    for (size_t i = 0; i < top.block; i++)
-        in_use += arena->blocks[i].bytes;
+    const size_t in_use = stm_arena_used_bytes(arena);
     arena->peak = in_use > arena->peak ? in_use : arena->peak;
     return STM_OK;
+}
+
+size_t stm_arena_used_bytes(const stm_arena *arena)
+{
+    size_t in_use = arena->top.used;
+    for (size_t i = 0; i < arena->top.block; i++)
+        in_use += arena->blocks[i].bytes;
+    return in_use;
 }
 
 stm_mark stm_arena_mark(const stm_arena *arena)

@@ -25,6 +25,7 @@ stm_status stm_arena_take(stm_arena *arena, size_t bytes, void *out);
 stm_mark stm_arena_mark(const stm_arena *arena);
 void stm_arena_reset(stm_arena *arena, stm_mark mark); /* frees all that was taken after the mark, for reuse */
 
+size_t stm_arena_used_bytes(const stm_arena *arena); /* in use now, gaps at the ends of blocks included */
 size_t stm_arena_peak_bytes(const stm_arena *arena); /* the most that was in use at once */
 
 #endif

@@ -284,7 +284,7 @@ static stm_status feed_forward_backward(const stm_model *model, const stm_layer_
                                         void *gradient)
 {
     const widths w = widths_of(model);
-    STM_TRY(project_back(model, n, w.hidden, w.inner, dx, at->down, 0, scratch->dh));
+    STM_TRY(project_back(model, n, w.inner, w.hidden, dx, at->down, 0, scratch->dh));
     const stm_swiglu swiglu = {
         .n_rows = n, .width = w.inner, .gu = kept->gu, .h = scratch->h, .dh = scratch->dh, .dgu = scratch->dgu};
     STM_TRY(model->backend->swiglu_backward(model->stream, &swiglu));

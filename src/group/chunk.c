@@ -1,0 +1,468 @@
+#include "group/chunk.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "group/parts.h"
+#include "model/head.h"
+#include "model/layer.h"
+
+struct stm_chunk {
+    size_t n_segments;
+    size_t *segments, *first_rows; /* [n_segments], host */
+    size_t n_rows, n_active;
+    void *kv, *dkv; /* [n_layers, 2, n_kv_heads, n_rows, head_dim]; dkv NULL without gradient */
+
+    /* What follows only where the chunk is computed. Rows with loss are active: all that the last layer and the head
+     * see. */
+    size_t *active_rows;           /* [n_active], host */
+    int32_t *ids, *positions;      /* [n_rows] */
+    int32_t *active;               /* [n_active]; NULL: all rows */
+    int32_t *active_positions;     /* [n_active] */
+    int32_t *targets;              /* [n_active] */
+    double *inverse_temperature;   /* [n_active] */
+    stm_parts parts, active_parts; /* of all layers but the last, and of the last */
+    stm_layer_kept *kept;          /* [n_layers], host; NULL: not kept */
+    void *x_out;                   /* [n_active, hidden]: the last layer's output, where kept */
+};
+
+/* Sizes */
+
+static size_t kv_layer_reals(const stm_model *model, size_t n_rows)
+{
+    return 2 * model->config.n_kv_heads * n_rows * model->config.head_dim;
+}
+
+size_t stm_chunk_n_rows(const stm_chunk *chunk)
+{
+    return chunk->n_rows;
+}
+
+size_t stm_chunk_kv_reals(const stm_pass *pass, const stm_chunk *chunk)
+{
+    return kv_layer_reals(pass->model, chunk->n_rows);
+}
+
+void *stm_chunk_kv(const stm_pass *pass, const stm_chunk *chunk, size_t layer)
+{
+    return stm_at(pass->model->backend, chunk->kv, layer * stm_chunk_kv_reals(pass, chunk));
+}
+
+void *stm_chunk_dkv(const stm_pass *pass, const stm_chunk *chunk, size_t layer)
+{
+    return stm_at(pass->model->backend, chunk->dkv, layer * stm_chunk_kv_reals(pass, chunk));
+}
+
+size_t stm_chunk_kv_bytes(const stm_model *model, size_t n_rows, bool gradient)
+{
+    return model->config.n_layers * kv_layer_reals(model, n_rows) * model->backend->real_bytes * (gradient ? 2 : 1);
+}
+
+size_t stm_chunk_kept_bytes(const stm_model *model, size_t n_rows)
+{
+    return (model->config.n_layers * stm_layer_kept_reals(model, n_rows, n_rows) + n_rows * model->config.hidden_size) *
+           model->backend->real_bytes;
+}
+
+size_t stm_chunk_scratch_bytes(const stm_model *model, size_t n_rows, bool gradient)
+{
+    const size_t reals = stm_layer_scratch_reals(model, n_rows, gradient) +
+                         (gradient ? 2 : 1) * n_rows * model->config.hidden_size +
+                         (gradient ? 0 : 2 * stm_layer_kept_reals(model, n_rows, n_rows));
+    return reals * model->backend->real_bytes + stm_head_scratch_bytes(model) + n_rows * 10 * sizeof(double);
+}
+
+/* Room on the device for n elements, and for a copy of host's. */
+static stm_status take(stm_pass *pass, size_t n, size_t element_bytes, void *out)
+{
+    return stm_arena_take(pass->device, n * element_bytes, out);
+}
+
+static stm_status take_reals(stm_pass *pass, size_t n, void *out)
+{
+    return take(pass, n, pass->model->backend->real_bytes, out);
+}
+
+static stm_status take_copy(stm_pass *pass, size_t n, size_t element_bytes, const void *host, void *out)
+{
+    void *device;
+    STM_TRY(take(pass, n, element_bytes, &device));
+    memcpy(out, &device, sizeof device);
+    return pass->model->backend->write(pass->model->stream, device, host, n * element_bytes);
+}
+
+static stm_status take_host(stm_pass *pass, size_t n, size_t element_bytes, void *out)
+{
+    return stm_arena_take(pass->host, n * element_bytes, out);
+}
+
+stm_status stm_pass_begin(stm_pass *pass)
+{
+    const size_t n = pass->forest->n_segments;
+    STM_TRY(take_host(pass, n, sizeof *pass->places, &pass->places));
+    STM_TRY(take_host(pass, n, sizeof *pass->part_of, &pass->part_of));
+    for (size_t i = 0; i < n; i++) {
+        pass->places[i] = (stm_place){NULL, 0};
+        pass->part_of[i] = STM_NONE;
+    }
+    return STM_OK;
+}
+
+/* Creation */
+
+/* Marks the segment's rows that some sequence has use for: loss, or where log-probs are asked for any token. */
+static void mark_active(const stm_pass *pass, const stm_segment *segment, uint8_t *active)
+{
+    for (size_t u = 0; u < segment->n_uses; u++) {
+        const stm_use *use = &pass->forest->uses[segment->first_use + u];
+        const stm_sequence *s = &pass->forest->sequences[use->sequence];
+        const uint8_t *mask = pass->forest->batch->groups[s->group].responses[s->response].mask;
+        for (size_t k = 0; k < use->n; k++)
+            if (pass->kind == STM_PASS_SCORE || mask[use->first_token + k])
+                active[use->first_row + k] = 1;
+    }
+}
+
+/* Host arrays from which the chunk's rows are described. */
+typedef struct {
+    int32_t *ids, *positions;
+    uint8_t *active; /* [n_rows] */
+} row_list;
+
+static stm_status list_rows(stm_pass *pass, const stm_chunk *chunk, row_list *rows)
+{
+    STM_TRY(take_host(pass, chunk->n_rows, sizeof *rows->ids, &rows->ids));
+    STM_TRY(take_host(pass, chunk->n_rows, sizeof *rows->positions, &rows->positions));
+    STM_TRY(take_host(pass, chunk->n_rows, 1, &rows->active));
+    memset(rows->active, 0, chunk->n_rows);
+    for (size_t i = 0; i < chunk->n_segments; i++) {
+        const stm_segment *segment = &pass->forest->segments[chunk->segments[i]];
+        const stm_sequence *sequence = &pass->forest->sequences[segment->sequence];
+        const size_t position = stm_segment_first_position(segment);
+        for (size_t r = 0; r < segment->n_rows; r++) {
+            rows->positions[chunk->first_rows[i] + r] = (int32_t)(position + r);
+            rows->ids[chunk->first_rows[i] + r] = stm_sequence_token(pass->forest->batch, sequence, position + r);
+        }
+        if (pass->kind != STM_PASS_PREFILL)
+            mark_active(pass, segment, rows->active + chunk->first_rows[i]);
+    }
+    return STM_OK;
+}
+
+/* What the last layer and the head need of the active rows. */
+static stm_status describe_active(stm_pass *pass, stm_chunk *chunk, const row_list *rows)
+{
+    int32_t *index, *positions, *targets;
+    double *inverse;
+    STM_TRY(take_host(pass, chunk->n_rows, sizeof *chunk->active_rows, &chunk->active_rows));
+    STM_TRY(take_host(pass, chunk->n_rows, sizeof *index, &index));
+    STM_TRY(take_host(pass, chunk->n_rows, sizeof *positions, &positions));
+    STM_TRY(take_host(pass, chunk->n_rows, sizeof *targets, &targets));
+    STM_TRY(take_host(pass, chunk->n_rows, sizeof *inverse, &inverse));
+    size_t n = 0;
+    for (size_t i = 0; i < chunk->n_segments; i++) {
+        const stm_segment *segment = &pass->forest->segments[chunk->segments[i]];
+        const stm_sequence *sequence = &pass->forest->sequences[segment->sequence];
+        for (size_t r = chunk->first_rows[i]; r < chunk->first_rows[i] + segment->n_rows; r++) {
+            if (!rows->active[r])
+                continue;
+            chunk->active_rows[n] = r;
+            index[n] = (int32_t)r;
+            positions[n] = rows->positions[r];
+            targets[n] = stm_sequence_token(pass->forest->batch, sequence, (size_t)rows->positions[r] + 1);
+            inverse[n++] = 1 / pass->forest->batch->groups[sequence->group].temperature;
+        }
+    }
+    chunk->n_active = n;
+    if (n < chunk->n_rows)
+        STM_TRY(take_copy(pass, n, sizeof *index, index, &chunk->active));
+    STM_TRY(take_copy(pass, n, sizeof *positions, positions, &chunk->active_positions));
+    STM_TRY(take_copy(pass, n, sizeof *targets, targets, &chunk->targets));
+    return take_copy(pass, n, sizeof *inverse, inverse, &chunk->inverse_temperature);
+}
+
+static stm_status describe_rows(stm_pass *pass, stm_chunk *chunk)
+{
+    row_list rows;
+    STM_TRY(list_rows(pass, chunk, &rows));
+    STM_TRY(describe_active(pass, chunk, &rows));
+    STM_TRY(take_copy(pass, chunk->n_rows, sizeof *rows.ids, rows.ids, &chunk->ids));
+    STM_TRY(take_copy(pass, chunk->n_rows, sizeof *rows.positions, rows.positions, &chunk->positions));
+    STM_TRY(stm_parts_list(pass, chunk->segments, chunk->first_rows, chunk->n_segments, &chunk->parts));
+    return stm_parts_restrict(pass, &chunk->parts, rows.active, chunk->n_rows, &chunk->active_parts);
+}
+
+stm_status stm_chunk_create(stm_pass *pass, const size_t *segments, size_t n, bool computes, stm_chunk **out)
+{
+    stm_chunk *chunk;
+    STM_TRY(take_host(pass, 1, sizeof *chunk, &chunk));
+    *chunk = (stm_chunk){.n_segments = n};
+    STM_TRY(take_host(pass, n, sizeof *chunk->segments, &chunk->segments));
+    STM_TRY(take_host(pass, n, sizeof *chunk->first_rows, &chunk->first_rows));
+    for (size_t i = 0; i < n; i++) {
+        chunk->segments[i] = segments[i];
+        chunk->first_rows[i] = chunk->n_rows;
+        pass->places[segments[i]] = (stm_place){chunk, chunk->n_rows};
+        chunk->n_rows += pass->forest->segments[segments[i]].n_rows;
+    }
+    const stm_model *model = pass->model;
+    const size_t reals = model->config.n_layers * kv_layer_reals(model, chunk->n_rows);
+    STM_TRY(take_reals(pass, reals, &chunk->kv));
+    if (pass->kind == STM_PASS_GRADIENT) {
+        STM_TRY(take_reals(pass, reals, &chunk->dkv));
+        STM_TRY(model->backend->zero(model->stream, chunk->dkv, reals * model->backend->real_bytes));
+    }
+    *out = chunk;
+    return computes ? describe_rows(pass, chunk) : STM_OK;
+}
+
+/* Forward */
+
+/* How a layer sees the chunk. with_active false: the last layer forms K and V alone. */
+static stm_status layer_rows(stm_pass *pass, const stm_chunk *chunk, size_t layer, bool with_active,
+                             stm_attend_part *parts, stm_layer_rows *rows)
+{
+    const stm_model *model = pass->model;
+    const bool last = layer + 1 == model->config.n_layers;
+    const size_t half = stm_chunk_kv_reals(pass, chunk) / 2;
+    void *kv = stm_chunk_kv(pass, chunk, layer), *dkv = chunk->dkv ? stm_chunk_dkv(pass, chunk, layer) : NULL;
+    *rows = (stm_layer_rows){.n_rows = chunk->n_rows,
+                             .positions = chunk->positions,
+                             .k = kv,
+                             .v = stm_at(model->backend, kv, half),
+                             .kv_stride = chunk->n_rows,
+                             .dk = dkv,
+                             .dv = dkv ? stm_at(model->backend, dkv, half) : NULL,
+                             .parts = parts};
+    if (last && (chunk->active || !with_active)) {
+        rows->n_active = with_active ? chunk->n_active : 0;
+        rows->active = chunk->active ? chunk->active : chunk->positions; /* any address will do for no rows */
+        rows->active_positions = chunk->active_positions;
+    }
+    const stm_parts *list = last ? &chunk->active_parts : &chunk->parts;
+    rows->n_parts = list->n;
+    stm_parts_at_layer(pass, list, layer, parts);
+    return STM_OK;
+}
+
+static stm_status take_parts(stm_pass *pass, const stm_chunk *chunk, stm_attend_part **parts)
+{
+    return take_host(pass, STM_MAX(chunk->parts.n, chunk->active_parts.n), sizeof **parts, parts);
+}
+
+static stm_status take_layer_scratch(stm_pass *pass, size_t n_rows, bool backward, stm_layer_scratch *scratch)
+{
+    void *reals;
+    STM_TRY(take_reals(pass, stm_layer_scratch_reals(pass->model, n_rows, backward), &reals));
+    stm_layer_scratch_init(pass->model, n_rows, backward, reals, scratch);
+    return STM_OK;
+}
+
+static stm_status take_kept(stm_pass *pass, size_t n_rows, size_t n_active, stm_layer_kept *kept)
+{
+    void *reals;
+    STM_TRY(take_reals(pass, stm_layer_kept_reals(pass->model, n_rows, n_active), &reals));
+    stm_layer_kept_init(pass->model, n_rows, n_active, reals, kept);
+    return STM_OK;
+}
+
+/* Takes room for every layer's activations, until the caller resets the arenas. */
+static stm_status take_all_kept(stm_pass *pass, stm_chunk *chunk)
+{
+    const size_t n_layers = pass->model->config.n_layers;
+    STM_TRY(take_host(pass, n_layers, sizeof *chunk->kept, &chunk->kept));
+    for (size_t l = 0; l < n_layers; l++)
+        STM_TRY(take_kept(pass, chunk->n_rows, l + 1 == n_layers ? chunk->n_active : chunk->n_rows, &chunk->kept[l]));
+    return take_reals(pass, chunk->n_active * pass->model->config.hidden_size, &chunk->x_out);
+}
+
+/* kept[l] is kept[l % n_kept]: with two of them, layers take turns. */
+static stm_status run_layers(stm_pass *pass, stm_chunk *chunk, stm_layer_kept *kept, size_t n_kept, bool with_active,
+                             void *x_out)
+{
+    const stm_model *model = pass->model;
+    const stm_backend *b = model->backend;
+    stm_layer_scratch scratch;
+    stm_attend_part *parts;
+    STM_TRY(take_layer_scratch(pass, chunk->n_rows, false, &scratch));
+    STM_TRY(take_parts(pass, chunk, &parts));
+    const stm_embed embed = {.n_rows = chunk->n_rows,
+                             .width = model->config.hidden_size,
+                             .ids = chunk->ids,
+                             .table = stm_at(b, model->weights, model->embedding),
+                             .y = kept[0].x};
+    STM_TRY(b->embed(model->stream, &embed));
+    for (size_t l = 0; l < model->config.n_layers; l++) {
+        stm_layer_rows rows;
+        STM_TRY(layer_rows(pass, chunk, l, with_active, parts, &rows));
+        void *out = l + 1 == model->config.n_layers ? x_out : kept[(l + 1) % n_kept].x;
+        STM_TRY(stm_layer_forward(model, l, &rows, &kept[l % n_kept], &scratch, out));
+    }
+    return STM_OK;
+}
+
+/* The head over the active rows, and the visitor. */
+typedef struct {
+    stm_head_rows rows;
+    void *scratch;
+    double *dlogp; /* [n_active], device */
+} chunk_head;
+
+/* Calls the visitor for every use of every segment; logp, entropy, dlogp: [n_rows], host. */
+static void visit_segments(stm_pass *pass, const stm_chunk *chunk, const double *logp, const double *entropy,
+                           double *dlogp)
+{
+    for (size_t i = 0; i < chunk->n_segments; i++) {
+        const stm_segment *segment = &pass->forest->segments[chunk->segments[i]];
+        for (size_t u = 0; u < segment->n_uses; u++) {
+            const stm_use *use = &pass->forest->uses[segment->first_use + u];
+            const stm_sequence *sequence = &pass->forest->sequences[use->sequence];
+            const size_t at = chunk->first_rows[i] + use->first_row;
+            for (size_t k = 0; k < use->n; k++)
+                if (!isfinite(logp[at + k]) && pass->counts.n_not_finite++ == 0) {
+                    pass->not_finite_group = sequence->group;
+                    pass->not_finite_response = sequence->response;
+                }
+            const stm_visit visit = {.group = sequence->group,
+                                     .response = sequence->response,
+                                     .first_token = use->first_token,
+                                     .n = use->n,
+                                     .logp = logp + at,
+                                     .entropy = entropy + at,
+                                     .dlogp = dlogp ? dlogp + at : NULL};
+            pass->visit(pass->context, &visit);
+        }
+    }
+}
+
+static stm_status visit_rows(stm_pass *pass, const stm_chunk *chunk, const chunk_head *head)
+{
+    const stm_model *model = pass->model;
+    const size_t n = chunk->n_active, n_rows = chunk->n_rows;
+    double *compact, *logp, *entropy, *dlogp;
+    STM_TRY(take_host(pass, n, sizeof(double), &compact));
+    STM_TRY(take_host(pass, n_rows, sizeof(double), &logp));
+    STM_TRY(take_host(pass, n_rows, sizeof(double), &entropy));
+    STM_TRY(take_host(pass, n_rows, sizeof(double), &dlogp));
+    for (size_t r = 0; r < n_rows; r++)
+        logp[r] = entropy[r] = dlogp[r] = 0;
+    STM_TRY(model->backend->read(model->stream, compact, head->rows.logp, n * sizeof(double)));
+    for (size_t i = 0; i < n; i++)
+        logp[chunk->active_rows[i]] = compact[i];
+    STM_TRY(model->backend->read(model->stream, compact, head->rows.entropy, n * sizeof(double)));
+    for (size_t i = 0; i < n; i++)
+        entropy[chunk->active_rows[i]] = compact[i];
+    const bool gradient = pass->kind == STM_PASS_GRADIENT;
+    visit_segments(pass, chunk, logp, entropy, gradient ? dlogp : NULL);
+    if (!gradient)
+        return STM_OK;
+    for (size_t i = 0; i < n; i++)
+        compact[i] = dlogp[chunk->active_rows[i]];
+    return model->backend->write(model->stream, head->dlogp, compact, n * sizeof(double));
+}
+
+static stm_status run_head(stm_pass *pass, const stm_chunk *chunk, const void *x_out, chunk_head *head)
+{
+    const size_t n = chunk->n_active;
+    *head = (chunk_head){
+        .rows = {
+            .n_rows = n, .x = x_out, .targets = chunk->targets, .inverse_temperature = chunk->inverse_temperature}};
+    STM_TRY(take_reals(pass, n, &head->rows.inverse_rms));
+    STM_TRY(take(pass, n, sizeof(double), &head->rows.logp));
+    STM_TRY(take(pass, n, sizeof(double), &head->rows.entropy));
+    STM_TRY(take(pass, n, sizeof(double), &head->rows.lse));
+    STM_TRY(take(pass, n, sizeof(double), &head->dlogp));
+    STM_TRY(take(pass, 1, stm_head_scratch_bytes(pass->model), &head->scratch));
+    STM_TRY(stm_head_forward(pass->model, &head->rows, head->scratch));
+    pass->counts.rows_active += (double)n;
+    return visit_rows(pass, chunk, head);
+}
+
+/* Layers whose activations are not kept, and for a score the head. */
+static stm_status forward_and_forget(stm_pass *pass, stm_chunk *chunk)
+{
+    const bool score = pass->kind == STM_PASS_SCORE && chunk->n_active > 0;
+    stm_layer_kept kept[2];
+    void *x_out;
+    STM_TRY(take_kept(pass, chunk->n_rows, chunk->n_rows, &kept[0]));
+    STM_TRY(take_kept(pass, chunk->n_rows, chunk->n_rows, &kept[1]));
+    STM_TRY(take_reals(pass, chunk->n_active * pass->model->config.hidden_size, &x_out));
+    STM_TRY(run_layers(pass, chunk, kept, 2, score, x_out));
+    chunk_head head;
+    return score ? run_head(pass, chunk, x_out, &head) : STM_OK;
+}
+
+stm_status stm_chunk_forward(stm_pass *pass, stm_chunk *chunk, bool keep)
+{
+    pass->counts.rows += (double)chunk->n_rows;
+    pass->counts.chunks += 1;
+    if (chunk->n_rows == 0)
+        return STM_OK;
+    if (keep)
+        STM_TRY(take_all_kept(pass, chunk));
+    const stm_mark device = stm_arena_mark(pass->device), host = stm_arena_mark(pass->host);
+    if (keep)
+        STM_TRY(run_layers(pass, chunk, chunk->kept, pass->model->config.n_layers, true, chunk->x_out));
+    else
+        STM_TRY(forward_and_forget(pass, chunk));
+    stm_arena_reset(pass->device, device);
+    stm_arena_reset(pass->host, host);
+    return STM_OK;
+}
+
+/* Backward */
+
+static stm_status layers_backward(stm_pass *pass, stm_chunk *chunk, void *dx, void *dx_other)
+{
+    const stm_model *model = pass->model;
+    const stm_backend *b = model->backend;
+    stm_layer_scratch scratch;
+    stm_attend_part *parts;
+    STM_TRY(take_layer_scratch(pass, chunk->n_rows, true, &scratch));
+    STM_TRY(take_parts(pass, chunk, &parts));
+    for (size_t l = model->config.n_layers; l-- > 0;) {
+        stm_layer_rows rows;
+        STM_TRY(layer_rows(pass, chunk, l, true, parts, &rows));
+        STM_TRY(stm_layer_backward(model, l, &rows, &chunk->kept[l], &scratch, dx, rows.active ? dx_other : dx,
+                                   pass->gradient));
+        if (rows.active)
+            dx = dx_other;
+    }
+    const stm_embed embed = {.n_rows = chunk->n_rows,
+                             .width = model->config.hidden_size,
+                             .ids = chunk->ids,
+                             .dy = dx,
+                             .dtable = stm_at(b, pass->gradient, model->embedding)};
+    return b->embed_backward(model->stream, &embed);
+}
+
+static stm_status backward(stm_pass *pass, stm_chunk *chunk)
+{
+    const size_t width = pass->model->config.hidden_size;
+    if (!chunk->kept) {
+        pass->counts.rows_again += (double)chunk->n_rows;
+        STM_TRY(take_all_kept(pass, chunk));
+        STM_TRY(run_layers(pass, chunk, chunk->kept, pass->model->config.n_layers, true, chunk->x_out));
+    }
+    void *dx, *dx_other; /* [n_rows, hidden] */
+    STM_TRY(take_reals(pass, chunk->n_rows * width, &dx));
+    STM_TRY(take_reals(pass, chunk->n_rows * width, &dx_other));
+    if (chunk->n_active > 0) {
+        chunk_head head;
+        STM_TRY(run_head(pass, chunk, chunk->x_out, &head));
+        STM_TRY(stm_head_backward(pass->model, &head.rows, head.dlogp, NULL, head.scratch, dx, pass->gradient));
+    }
+    return layers_backward(pass, chunk, dx, dx_other);
+}
+
+stm_status stm_chunk_backward(stm_pass *pass, stm_chunk *chunk)
+{
+    if (chunk->n_rows == 0)
+        return STM_OK;
+    const stm_mark device = stm_arena_mark(pass->device), host = stm_arena_mark(pass->host);
+    STM_TRY(backward(pass, chunk));
+    chunk->kept = NULL;
+    stm_arena_reset(pass->device, device);
+    stm_arena_reset(pass->host, host);
+    return STM_OK;
+}

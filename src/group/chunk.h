@@ -1,0 +1,96 @@
+/* src/group/chunk.h: a chunk: segments of a forest that run through the model together.
+ *
+ * A chunk is any list of segments in preorder, of any parents and trees, whose other ancestors have run: dense work
+ * (projections, feed-forward, head) sees one matrix of all rows, and only attention asks which rows are whose. Against
+ * an ancestor the rows below it are one range, because the segments stand in preorder.
+ *
+ *      rows      | s4 | s5   | s7  | s8 |
+ *      part s0   [-----------------------]   every key, one tall GEMM
+ *      part s3   [-----------]               every key
+ *      own       [\\\\][\\\\\\][\\\\\][\\\\]   causal
+ *
+ * A chunk owns K and V of its rows for every layer, and in a pass with gradient their accumulators: descendants in this
+ * and in later chunks read the former and add to the latter. Nothing is copied per descendant. */
+#ifndef STM_GROUP_CHUNK_H
+#define STM_GROUP_CHUNK_H
+
+#include "group/forest.h"
+#include "model/model.h"
+
+typedef struct stm_chunk stm_chunk;
+
+/* What a pass is for. PREFILL leaves K and V alone; SCORE visits log-probs; GRADIENT also goes back. */
+typedef enum { STM_PASS_PREFILL, STM_PASS_SCORE, STM_PASS_GRADIENT } stm_pass_kind;
+
+/* Tokens [first_token, first_token + n) of one response. logp is 0 where the token has no loss and the pass is for the
+ * gradient. dlogp (GRADIENT only): the visitor adds dL/dlogp. */
+typedef struct {
+    size_t group, response, first_token, n;
+    const double *logp, *entropy;
+    double *dlogp;
+} stm_visit;
+
+/* Where a segment's K and V lie; chunk NULL: not here. */
+typedef struct {
+    stm_chunk *chunk;
+    size_t first_row;
+} stm_place;
+
+/* What a pass did, to be added over ranks. */
+typedef struct {
+    double rows;        /* computed, recomputation not counted */
+    double rows_again;  /* recomputed for their activations */
+    double rows_active; /* through the head */
+    double chunks;
+    double n_not_finite; /* log-probs that are not finite numbers */
+} stm_pass_counts;
+
+/* A walk over a forest. The arenas are used as stacks: chunks end in the reverse order of their creation. */
+typedef struct {
+    stm_pass_kind kind;
+    const stm_model *model;
+    const stm_forest *forest;
+    stm_arena *device, *host;
+    stm_place *places; /* [n_segments] */
+    void *gradient;    /* [n_parameters] reals, added to; GRADIENT only */
+    void (*visit)(void *context, const stm_visit *visit);
+    void *context;
+    stm_pass_counts counts;
+    size_t not_finite_group, not_finite_response; /* of the first log-prob that was not a number */
+    size_t *part_of;                              /* [n_segments], STM_NONE between uses: which part reads a segment */
+} stm_pass;
+
+/* Begins a pass over the forest: takes its tables from the host arena. The caller resets the arenas afterwards. Local.
+ * Fails: STM_ERR_MEMORY. */
+stm_status stm_pass_begin(stm_pass *pass);
+
+/* Takes room for segments [n] (preorder, copied) and says in pass->places that they lie here. computes false: only K, V
+ * (and accumulators, zeroed) are wanted, which another rank will fill. The arenas own *out. Local. Fails:
+ * STM_ERR_MEMORY. */
+stm_status stm_chunk_create(stm_pass *pass, const size_t *segments, size_t n, bool computes, stm_chunk **out);
+
+/* Runs all layers, and where the pass is SCORE the head and the visitor. keep: activations stay for the backward; else
+ * they are computed again there, and of the last layer only K and V are formed now. Ancestors in other chunks must have
+ * K and V. Local. Fails: STM_ERR_DEVICE, STM_ERR_MEMORY. */
+stm_status stm_chunk_forward(stm_pass *pass, stm_chunk *chunk, bool keep);
+
+/* Head, visitor, and all layers backward; what descendants add to dK, dV must have been added. Adds to pass->gradient
+ * and to the accumulators of ancestors. Local. Fails: STM_ERR_DEVICE, STM_ERR_MEMORY. */
+stm_status stm_chunk_backward(stm_pass *pass, stm_chunk *chunk);
+
+size_t stm_chunk_n_rows(const stm_chunk *chunk);
+
+/* K and V of one layer, [2, n_kv_heads, n_rows, head_dim], and their accumulators; n reals each. */
+void *stm_chunk_kv(const stm_pass *pass, const stm_chunk *chunk, size_t layer);
+void *stm_chunk_dkv(const stm_pass *pass, const stm_chunk *chunk, size_t layer);
+size_t stm_chunk_kv_reals(const stm_pass *pass, const stm_chunk *chunk);
+
+/* Memory of n_rows rows: their K and V over all layers (twice with accumulators), and the activations that backward
+ * reads. */
+size_t stm_chunk_kv_bytes(const stm_model *model, size_t n_rows, bool gradient);
+size_t stm_chunk_kept_bytes(const stm_model *model, size_t n_rows);
+
+/* Memory besides, while a chunk of n_rows rows runs: scratch of a layer, of the head, gradients of rows. */
+size_t stm_chunk_scratch_bytes(const stm_model *model, size_t n_rows, bool gradient);
+
+#endif

@@ -1,0 +1,330 @@
+#include "group/engine.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "group/placement.h"
+#include "group/walk.h"
+
+enum { ARENA_BLOCK = 1 << 20, DEFAULT_CHUNK_ROWS = 2048, SMALLEST_CHUNK_ROWS = 32 };
+
+struct stm_engine {
+    const stm_model *model;
+    const stm_grid *grid;
+    stm_engine_settings settings;
+    size_t static_bytes;
+    stm_arena *device, *host;
+    stm_pass pass; /* of the prompts, from prefill to release */
+    stm_forest prompts;
+    stm_pass_counts counts;
+};
+
+/* Memory */
+
+/* The node's memory, or what a control group leaves of it; a property of the machine, not of the moment. */
+static size_t node_memory_bytes(void)
+{
+    size_t bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+    char *text;
+    size_t n;
+    if (stm_read_file("/sys/fs/cgroup/memory.max", &text, &n) == STM_OK) {
+        const size_t most = strtoull(text, NULL, 10); /* "max" reads as 0 */
+        bytes = most > 0 ? STM_MIN(bytes, most) : bytes;
+        free(text);
+    }
+    return bytes;
+}
+
+/* What a leaf chunk of so many rows needs at once. */
+static size_t chunk_bytes(const stm_model *model, size_t rows)
+{
+    return stm_chunk_kv_bytes(model, rows, true) + stm_chunk_kept_bytes(model, rows) +
+           stm_chunk_scratch_bytes(model, rows, true);
+}
+
+/* The largest chunk, up to the default, of which a leaf and an open ancestor fit. */
+static size_t rows_that_fit(const stm_model *model, size_t bytes)
+{
+    size_t rows = DEFAULT_CHUNK_ROWS;
+    while (rows > SMALLEST_CHUNK_ROWS && 2 * chunk_bytes(model, rows) > bytes)
+        rows /= 2;
+    return rows;
+}
+
+static stm_status choose_memory(stm_engine *engine, const stm_options *options)
+{
+    stm_engine_settings *s = &engine->settings;
+    double limit = (double)options->memory.limit_bytes;
+    if (options->memory.limit_bytes == STM_AUTO)
+        limit = 0.8 * (double)node_memory_bytes() / engine->grid->node_size;
+    stm_all_reduce_min(engine->grid->world, &limit, 1); /* every rank computes alike */
+    s->limit_bytes = (size_t)limit;
+    const size_t room = s->limit_bytes > engine->static_bytes ? s->limit_bytes - engine->static_bytes : 0;
+    s->chunk_rows = options->memory.chunk_tokens == STM_AUTO ? rows_that_fit(engine->model, room)
+                                                             : (size_t)options->memory.chunk_tokens;
+    const size_t least = engine->static_bytes + chunk_bytes(engine->model, SMALLEST_CHUNK_ROWS);
+    if (s->limit_bytes < least)
+        return stm_fail(STM_ERR_INPUT, "memory.limit: found %zu MiB a rank, expected at least %zu MiB for this model",
+                        s->limit_bytes >> 20, (least >> 20) + 1);
+    return STM_OK;
+}
+
+stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const stm_options *options,
+                             size_t static_bytes, stm_engine **out)
+{
+    stm_engine *engine;
+    stm_status status;
+    STM_TRY(stm_alloc(1, sizeof *engine, &engine));
+    *engine = (stm_engine){.model = model, .grid = grid, .static_bytes = static_bytes};
+    engine->settings =
+        (stm_engine_settings){.forest = {.mode = options->forward,
+                                         .min_shared_tokens = (size_t)options->tree.min_shared_tokens,
+                                         .across_groups = options->tree.across_groups,
+                                         .max_segment_tokens = (size_t)options->memory.max_segment_tokens},
+                              .recompute = options->memory.recompute,
+                              .prefixes_in_flight = (size_t)options->parallel.prefixes_in_flight};
+    STM_GOTO_OUT(choose_memory(engine, options));
+    STM_GOTO_OUT(stm_arena_create(ARENA_BLOCK, &engine->device));
+    STM_GOTO_OUT(stm_arena_create(ARENA_BLOCK, &engine->host));
+    *out = engine;
+    return STM_OK;
+out:
+    stm_engine_destroy(engine);
+    return status;
+}
+
+void stm_engine_destroy(stm_engine *engine)
+{
+    if (!engine)
+        return;
+    stm_forest_clear(&engine->prompts);
+    stm_arena_destroy(engine->device);
+    stm_arena_destroy(engine->host);
+    free(engine);
+}
+
+stm_engine_settings *stm_engine_settings_of(stm_engine *engine)
+{
+    return &engine->settings;
+}
+
+const stm_pass_counts *stm_engine_counts(const stm_engine *engine)
+{
+    return &engine->counts;
+}
+
+size_t stm_engine_peak_bytes(const stm_engine *engine)
+{
+    return engine->static_bytes + stm_arena_peak_bytes(engine->device) + stm_arena_peak_bytes(engine->host);
+}
+
+/* Sequences */
+
+/* Tokens of a response that must be computed: up to the last with loss, or all of them. */
+static size_t wanted_tokens(const stm_response *response, bool loss_only)
+{
+    size_t n = response->n;
+    while (loss_only && n > 0 && !response->mask[n - 1])
+        n--;
+    return n;
+}
+
+double stm_engine_rows_repeated(const stm_batch *batch, bool loss_only)
+{
+    double rows = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
+            const size_t n = wanted_tokens(&batch->groups[g].responses[i], loss_only);
+            rows += n > 0 ? (double)(batch->groups[g].n_prompt + n - 1) : 0;
+        }
+    return rows;
+}
+
+typedef struct {
+    stm_sequence *items;
+    size_t n;
+} sequence_list;
+
+static stm_status list_sequences(const stm_batch *batch, bool loss_only, const uint8_t *skip, sequence_list *out)
+{
+    size_t most = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        most += batch->groups[g].n_responses;
+    *out = (sequence_list){0};
+    STM_TRY(stm_alloc(most, sizeof *out->items, &out->items));
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
+            const size_t n = wanted_tokens(&batch->groups[g].responses[i], loss_only);
+            if (n > 0 && !(skip && skip[g]))
+                out->items[out->n++] = (stm_sequence){g, i, batch->groups[g].n_prompt + n};
+        }
+    return STM_OK;
+}
+
+static stm_status list_prompts(const stm_batch *batch, const size_t *groups, size_t n, sequence_list *out)
+{
+    *out = (sequence_list){0};
+    STM_TRY(stm_alloc(n, sizeof *out->items, &out->items));
+    for (size_t i = 0; i < n; i++)
+        out->items[out->n++] = (stm_sequence){groups[i], STM_NONE, batch->groups[groups[i]].n_prompt};
+    return STM_OK;
+}
+
+static stm_forest_options forest_options(const stm_engine *engine)
+{
+    stm_forest_options options = engine->settings.forest;
+    options.max_segment_tokens = options.max_segment_tokens == 0
+                                     ? engine->settings.chunk_rows
+                                     : STM_MIN(options.max_segment_tokens, engine->settings.chunk_rows);
+    return options;
+}
+
+static stm_status assign_teams(const stm_engine *engine, const stm_batch *batch, const sequence_list *sequences,
+                               int *team_of)
+{
+    const stm_grid *grid = engine->grid;
+    int *sizes;
+    STM_TRY(stm_alloc((size_t)grid->n_teams, sizeof *sizes, &sizes));
+    for (int t = 0; t < grid->n_teams; t++)
+        sizes[t] = grid->team_first[t + 1] - grid->team_first[t];
+    const stm_forest_options options = forest_options(engine);
+    const stm_status status = stm_teams_assign(batch, sequences->items, sequences->n, &options, &engine->model->config,
+                                               grid->n_teams, sizes, team_of);
+    free(sizes);
+    return status;
+}
+
+/* Leaves in the list what is this rank's team's. */
+static stm_status keep_own(const stm_engine *engine, const stm_batch *batch, sequence_list *sequences)
+{
+    int *team_of;
+    STM_TRY(stm_alloc(batch->n_groups, sizeof *team_of, &team_of));
+    const stm_status status = assign_teams(engine, batch, sequences, team_of);
+    size_t n = 0;
+    for (size_t i = 0; status == STM_OK && i < sequences->n; i++)
+        if (team_of[sequences->items[i].group] == engine->grid->team)
+            sequences->items[n++] = sequences->items[i];
+    sequences->n = n;
+    free(team_of);
+    return status;
+}
+
+stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch, int *team_of)
+{
+    sequence_list sequences;
+    size_t *all;
+    stm_status status;
+    STM_TRY(stm_alloc(batch->n_groups, sizeof *all, &all));
+    for (size_t g = 0; g < batch->n_groups; g++)
+        all[g] = g;
+    status = list_prompts(batch, all, batch->n_groups, &sequences);
+    if (status == STM_OK)
+        status = assign_teams(engine, batch, &sequences, team_of);
+    free(sequences.items);
+    free(all);
+    return status;
+}
+
+/* Passes */
+
+static stm_walk walk_of(stm_engine *engine, stm_pass *pass, const stm_placement *placement)
+{
+    return (stm_walk){.pass = pass,
+                      .placement = placement,
+                      .team = engine->grid->team_comm,
+                      .team_rank = engine->grid->team_rank,
+                      .chunk_rows = engine->settings.chunk_rows,
+                      .recompute = engine->settings.recompute,
+                      .room_bytes = engine->settings.limit_bytes > engine->static_bytes
+                                        ? engine->settings.limit_bytes - engine->static_bytes
+                                        : 0};
+}
+
+/* Runs the pass over the team's sequences; takes the forest from them. */
+static stm_status run_pass(stm_engine *engine, stm_pass *pass, const stm_batch *batch, sequence_list *sequences)
+{
+    stm_forest forest = {0};
+    stm_placement placement = {0};
+    const stm_mark device = stm_arena_mark(engine->device), host = stm_arena_mark(engine->host);
+    const stm_forest_options options = forest_options(engine);
+    stm_status status;
+    STM_GOTO_OUT(keep_own(engine, batch, sequences));
+    STM_GOTO_OUT(stm_forest_create(batch, sequences->items, sequences->n, &options, &forest));
+    STM_GOTO_OUT(stm_placement_create(&forest, &engine->model->config, engine->grid->team_size,
+                                      engine->settings.prefixes_in_flight, &placement));
+    pass->model = engine->model;
+    pass->forest = &forest;
+    pass->device = engine->device;
+    pass->host = engine->host;
+    STM_GOTO_OUT(stm_pass_begin(pass));
+    stm_walk walk = walk_of(engine, pass, &placement);
+    STM_GOTO_OUT(stm_walk_run(&walk));
+    if (pass->counts.n_not_finite > 0)
+        status = stm_fail(STM_ERR_NUMERIC, "group %zu, response %zu: %.0f log-probs are not finite numbers",
+                          pass->not_finite_group, pass->not_finite_response, pass->counts.n_not_finite);
+out:
+    engine->counts = pass->counts;
+    stm_arena_reset(engine->device, device);
+    stm_arena_reset(engine->host, host);
+    stm_placement_clear(&placement);
+    stm_forest_clear(&forest);
+    return status;
+}
+
+static stm_status run(stm_engine *engine, const stm_batch *batch, const uint8_t *skip, stm_pass *pass)
+{
+    sequence_list sequences;
+    stm_status status = list_sequences(batch, pass->kind == STM_PASS_GRADIENT, skip, &sequences);
+    if (status == STM_OK)
+        status = run_pass(engine, pass, batch, &sequences);
+    free(sequences.items);
+    return status;
+}
+
+stm_status stm_engine_score(stm_engine *engine, const stm_batch *batch,
+                            void (*visit)(void *context, const stm_visit *visit), void *context)
+{
+    stm_pass pass = {.kind = STM_PASS_SCORE, .visit = visit, .context = context};
+    return run(engine, batch, NULL, &pass);
+}
+
+stm_status stm_engine_gradient(stm_engine *engine, const stm_batch *batch, const uint8_t *skip,
+                               void (*visit)(void *context, const stm_visit *visit), void *context, void *gradient)
+{
+    stm_pass pass = {.kind = STM_PASS_GRADIENT, .visit = visit, .context = context, .gradient = gradient};
+    return run(engine, batch, skip, &pass);
+}
+
+stm_status stm_engine_prefill(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
+                              const stm_pass **out)
+{
+    sequence_list sequences;
+    stm_placement placement = {0};
+    stm_forest_options options = forest_options(engine);
+    options.mode = STM_FORWARD_TREE;
+    stm_status status;
+    STM_GOTO_OUT(list_prompts(batch, groups, n, &sequences));
+    STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &engine->prompts));
+    STM_GOTO_OUT(
+        stm_placement_create_shared(&engine->prompts, &engine->model->config, engine->grid->team_size, &placement));
+    engine->pass = (stm_pass){.kind = STM_PASS_PREFILL,
+                              .model = engine->model,
+                              .forest = &engine->prompts,
+                              .device = engine->device,
+                              .host = engine->host};
+    STM_GOTO_OUT(stm_pass_begin(&engine->pass));
+    stm_walk walk = walk_of(engine, &engine->pass, &placement);
+    STM_GOTO_OUT(stm_walk_run(&walk));
+    *out = &engine->pass;
+out:
+    stm_placement_clear(&placement);
+    free(sequences.items);
+    return status;
+}
+
+void stm_engine_release(stm_engine *engine)
+{
+    stm_arena_reset(engine->device, (stm_mark){0});
+    stm_arena_reset(engine->host, (stm_mark){0});
+    stm_forest_clear(&engine->prompts);
+}

@@ -1,0 +1,59 @@
+/* src/group/engine.h: log-probs and gradients of a batch of groups, each shared token computed once; and the KV of
+ * prompts, for sampling.
+ *
+ * A team of ranks works on its groups in waves. In a wave each owner computes what is shared and sends K and V to the
+ * team, layer by layer; every rank then computes its units, and for a gradient goes back over them; what they have
+ * added to dK and dV is summed to the owners, who go back over the shared segments. */
+#ifndef STM_GROUP_ENGINE_H
+#define STM_GROUP_ENGINE_H
+
+#include "group/chunk.h"
+#include "mpi/grid.h"
+
+typedef struct stm_engine stm_engine;
+
+/* static_bytes: what the process holds besides (weights, gradients, optimizer), for memory.limit. The options are read,
+ * not kept. Collective over the grid's world. Fails: STM_ERR_INPUT (memory.limit too small for the smallest chunk),
+ * STM_ERR_MEMORY. */
+stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const stm_options *options,
+                             size_t static_bytes, stm_engine **out);
+void stm_engine_destroy(stm_engine *engine); /* NULL is fine */
+
+/* How it computes; set from the options, may be changed between calls. */
+typedef struct {
+    stm_forest_options forest; /* max_segment_tokens: as the user asked; chunks may cut shorter */
+    size_t chunk_rows;         /* rows that a chunk is filled to */
+    size_t limit_bytes;        /* of a rank's memory, static bytes included */
+    stm_recompute recompute;
+    size_t prefixes_in_flight;
+} stm_engine_settings;
+stm_engine_settings *stm_engine_settings_of(stm_engine *engine);
+
+/* Visits every token of every response, on the rank that computes it. Collective over the grid's world; each rank gets
+ * its own status, for the caller to agree on. */
+stm_status stm_engine_score(stm_engine *engine, const stm_batch *batch,
+                            void (*visit)(void *context, const stm_visit *visit), void *context);
+
+/* As score, for tokens with loss, and adds to `gradient` [n_parameters] this rank's part of the gradient; the caller
+ * sums over ranks. skip [n_groups]: 1 for groups that have none (NULL: none has), the same on every rank. */
+stm_status stm_engine_gradient(stm_engine *engine, const stm_batch *batch, const uint8_t *skip,
+                               void (*visit)(void *context, const stm_visit *visit), void *context, void *gradient);
+
+/* K and V of the prompts of `groups` [n] (indices into the batch; the same on every rank of the team), on every rank of
+ * the team, until released. pass->forest has the sequences; the rows of the last prompt token are not among them: they
+ * are the first that decoding computes. Collective over the team. */
+stm_status stm_engine_prefill(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
+                              const stm_pass **pass);
+void stm_engine_release(stm_engine *engine);
+
+/* Which groups are this rank's team's when prompts are sampled: team_of [n_groups]. Local. */
+stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch, int *team_of);
+
+/* What the last score or gradient did on this rank, and the most that the arenas ever held. */
+const stm_pass_counts *stm_engine_counts(const stm_engine *engine);
+size_t stm_engine_peak_bytes(const stm_engine *engine);
+
+/* Rows that the batch costs when nothing is shared, less what no forward needs: sum over sequences of n - 1. */
+double stm_engine_rows_repeated(const stm_batch *batch, bool loss_only);
+
+#endif

@@ -1,0 +1,390 @@
+#include "group/placement.h"
+
+#include <stdlib.h>
+
+double stm_segment_cost(const stm_model_config *config, const stm_segment *segment)
+{
+    const double rows = (double)segment->n_rows, before = (double)stm_segment_first_position(segment);
+    const double pair = 4.0 * (double)(config->n_heads * config->head_dim * config->n_layers);
+    const double head = segment->n_uses > 0 ? stm_model_head_flops(config) : 0;
+    return rows * (stm_model_layer_flops(config) + head) + pair * rows * (before + rows / 2);
+}
+
+/* Least loaded of n bins, relative to their sizes; the first on a tie. */
+static size_t lightest(const double *load, const int *sizes, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (load[i] / (sizes ? sizes[i] : 1) < load[best] / (sizes ? sizes[best] : 1))
+            best = i;
+    return best;
+}
+
+/* Something to place, with its cost. */
+typedef struct {
+    double cost;
+    size_t index;
+} burden;
+
+static int compare_burdens(const void *left, const void *right)
+{
+    const burden *a = left, *b = right;
+    if (a->cost != b->cost)
+        return a->cost > b->cost ? -1 : 1;
+    return (a->index > b->index) - (a->index < b->index);
+}
+
+/* Teams */
+
+static size_t root_of(const stm_forest *forest, size_t segment)
+{
+    while (forest->segments[segment].parent != STM_NONE)
+        segment = forest->segments[segment].parent;
+    return segment;
+}
+
+/* Groups that share a tree, in the order of their sequences. */
+typedef struct {
+    size_t *groups, n_groups; /* those that have sequences, bundle after bundle */
+    size_t *first;            /* [n_bundles + 1] into groups */
+    size_t n_bundles;
+    double *weight; /* [batch's groups]: of each group's own tokens */
+    double *cost;   /* [n_bundles] */
+} bundles;
+
+static void clear_bundles(bundles *b)
+{
+    free(b->groups);
+    free(b->first);
+    free(b->weight);
+    free(b->cost);
+}
+
+/* A group's sequences stand in one tree, or (repeated) in trees of their own: its bundle is that of its first one. */
+static stm_status find_bundles(const stm_forest *forest, const stm_model_config *config, bundles *out)
+{
+    const size_t n_groups = forest->batch->n_groups;
+    size_t *bundle_of_group, *bundle_of_root;
+    stm_status status;
+    *out = (bundles){0};
+    STM_TRY(stm_alloc(n_groups, sizeof *bundle_of_group, &bundle_of_group));
+    if ((status = stm_alloc(forest->n_segments, sizeof *bundle_of_root, &bundle_of_root)) != STM_OK) {
+        free(bundle_of_group);
+        return status;
+    }
+    STM_GOTO_OUT(stm_alloc(n_groups, sizeof *out->groups, &out->groups));
+    STM_GOTO_OUT(stm_alloc(n_groups + 1, sizeof *out->first, &out->first));
+    STM_GOTO_OUT(stm_alloc(n_groups, sizeof *out->weight, &out->weight));
+    STM_GOTO_OUT(stm_alloc(n_groups, sizeof *out->cost, &out->cost));
+    for (size_t i = 0; i < n_groups; i++)
+        bundle_of_group[i] = STM_NONE;
+    for (size_t i = 0; i < forest->n_segments; i++)
+        bundle_of_root[i] = STM_NONE;
+    for (size_t i = 0; i < forest->n_sequences; i++) {
+        const stm_sequence *s = &forest->sequences[i];
+        const size_t root = root_of(forest, forest->ends[i]);
+        out->weight[s->group] += (double)(s->n - forest->batch->groups[s->group].n_prompt + 1);
+        if (bundle_of_root[root] == STM_NONE) {
+            if (bundle_of_group[s->group] == STM_NONE) {
+                out->first[out->n_bundles] = out->n_groups;
+                bundle_of_group[s->group] = out->n_bundles++;
+                out->groups[out->n_groups++] = s->group;
+            }
+            bundle_of_root[root] = bundle_of_group[s->group];
+        } else if (bundle_of_group[s->group] == STM_NONE) {
+            bundle_of_group[s->group] = bundle_of_root[root];
+            out->groups[out->n_groups++] = s->group;
+        }
+    }
+    out->first[out->n_bundles] = out->n_groups;
+    for (size_t i = 0; i < forest->n_segments; i++)
+        out->cost[bundle_of_root[root_of(forest, i)]] += stm_segment_cost(config, &forest->segments[i]);
+out:
+    free(bundle_of_group);
+    free(bundle_of_root);
+    return status;
+}
+
+/* Cuts bundles that are more than a team's fair share into runs of groups. pieces: (first group, cost) each. */
+typedef struct {
+    size_t first, n;
+} piece;
+
+static size_t cut_bundle(const bundles *b, size_t bundle, double fair, piece *pieces, burden *burdens, size_t n_pieces)
+{
+    const size_t first = b->first[bundle], last = b->first[bundle + 1];
+    size_t cuts = fair > 0 && b->cost[bundle] > 1.2 * fair ? (size_t)(b->cost[bundle] / fair + 0.999) : 1;
+    cuts = STM_MAX((size_t)1, STM_MIN(cuts, last - first));
+    double all = 0, before = 0;
+    for (size_t i = first; i < last; i++)
+        all += b->weight[b->groups[i]];
+    size_t at = first;
+    for (size_t c = 0; c < cuts; c++) {
+        const size_t begin = at;
+        double weight = 0;
+        while (at < last && (at == begin || c + 1 == cuts || before + weight < all * (double)(c + 1) / (double)cuts) &&
+               (at == begin || last - at > cuts - c - 1))
+            weight += b->weight[b->groups[at++]];
+        before += weight;
+        pieces[n_pieces] = (piece){begin, at - begin};
+        burdens[n_pieces] = (burden){b->cost[bundle] * weight / all, n_pieces};
+        n_pieces++;
+    }
+    return n_pieces;
+}
+
+stm_status stm_teams_assign(const stm_batch *batch, const stm_sequence *sequences, size_t n,
+                            const stm_forest_options *options, const stm_model_config *config, int n_teams,
+                            const int *team_sizes, int *team_of)
+{
+    for (size_t i = 0; i < batch->n_groups; i++)
+        team_of[i] = 0;
+    if (n_teams == 1)
+        return STM_OK;
+    stm_forest forest;
+    bundles b = {0};
+    piece *pieces = NULL;
+    burden *burdens = NULL;
+    double *load = NULL, total = 0;
+    size_t n_pieces = 0, n_ranks = 0;
+    stm_status status;
+    STM_GOTO_OUT(stm_forest_create(batch, sequences, n, options, &forest));
+    STM_GOTO_OUT(find_bundles(&forest, config, &b));
+    STM_GOTO_OUT(stm_alloc(batch->n_groups, sizeof *pieces, &pieces));
+    STM_GOTO_OUT(stm_alloc(batch->n_groups, sizeof *burdens, &burdens));
+    STM_GOTO_OUT(stm_alloc((size_t)n_teams, sizeof *load, &load));
+    for (size_t i = 0; i < b.n_bundles; i++)
+        total += b.cost[i];
+    for (int t = 0; t < n_teams; t++)
+        n_ranks += (size_t)team_sizes[t];
+    for (size_t i = 0; i < b.n_bundles; i++)
+        n_pieces = cut_bundle(&b, i, total / n_teams, pieces, burdens, n_pieces);
+    qsort(burdens, n_pieces, sizeof *burdens, compare_burdens);
+    for (size_t i = 0; i < n_pieces; i++) {
+        const size_t team = lightest(load, team_sizes, (size_t)n_teams);
+        load[team] += burdens[i].cost;
+        for (size_t k = 0; k < pieces[burdens[i].index].n; k++)
+            team_of[b.groups[pieces[burdens[i].index].first + k]] = (int)team;
+    }
+out:
+    stm_forest_clear(&forest);
+    clear_bundles(&b);
+    free(pieces);
+    free(burdens);
+    free(load);
+    return status;
+}
+
+/* Inside a team */
+
+enum { SHARED = 1, UNIT = 2 };
+
+typedef struct {
+    const stm_forest *forest;
+    int team_size;
+    double *cost;  /* [n_segments]: of the whole subtree */
+    uint8_t *mark; /* [n_segments]: SHARED, UNIT (its root), or 0 below a unit */
+    double *load;  /* [team_size]: of the wave */
+    burden *order; /* [n_segments] */
+} placing;
+
+static void clear_placing(placing *p)
+{
+    free(p->cost);
+    free(p->mark);
+    free(p->load);
+    free(p->order);
+}
+
+static stm_status begin_placing(const stm_forest *forest, const stm_model_config *config, int team_size, placing *p,
+                                stm_placement *out)
+{
+    const size_t n = forest->n_segments;
+    *p = (placing){.forest = forest, .team_size = team_size};
+    *out = (stm_placement){0};
+    STM_TRY(stm_alloc(n, sizeof *p->cost, &p->cost));
+    STM_TRY(stm_alloc(n, sizeof *p->mark, &p->mark));
+    STM_TRY(stm_alloc((size_t)team_size, sizeof *p->load, &p->load));
+    STM_TRY(stm_alloc(n, sizeof *p->order, &p->order));
+    STM_TRY(stm_alloc(n + 2, sizeof *out->waves, &out->waves));
+    STM_TRY(stm_alloc(n, sizeof *out->shared, &out->shared));
+    STM_TRY(stm_alloc(n, sizeof *out->units, &out->units));
+    STM_TRY(stm_alloc(n, sizeof *out->segments, &out->segments));
+    for (size_t i = n; i-- > 0;) {
+        p->cost[i] += stm_segment_cost(config, &forest->segments[i]);
+        if (forest->segments[i].parent != STM_NONE)
+            p->cost[forest->segments[i].parent] += p->cost[i];
+    }
+    return STM_OK;
+}
+
+/* The end of the chain of only children that begins at `segment`. */
+static size_t chain_end(const stm_forest *forest, size_t segment)
+{
+    while (segment + 1 < forest->segments[segment].last &&
+           forest->segments[segment + 1].last == forest->segments[segment].last)
+        segment++;
+    return segment;
+}
+
+static bool branches(const stm_forest *forest, size_t segment)
+{
+    const size_t end = chain_end(forest, segment);
+    return end + 1 < forest->segments[end].last;
+}
+
+/* Marks a subtree: one unit, or its chain shared and what hangs on it marked in turn. */
+static void mark_subtree(placing *p, size_t segment, double heavy, bool split)
+{
+    const stm_segment *s = p->forest->segments;
+    if (!branches(p->forest, segment) || (!split && p->cost[segment] <= heavy)) {
+        p->mark[segment] = UNIT;
+        return;
+    }
+    const size_t end = chain_end(p->forest, segment);
+    for (size_t i = segment; i <= end; i++)
+        p->mark[i] = SHARED;
+    for (size_t child = end + 1; child < s[end].last; child = s[child].last)
+        mark_subtree(p, child, heavy, false);
+}
+
+/* Lists the segments of [first, last) that carry `mark` as one shared entry; returns its cost. */
+static double add_shared(const placing *p, size_t first, size_t last, int owner, stm_placement *out)
+{
+    double cost = 0;
+    stm_shared *shared = &out->shared[out->n_shared++];
+    *shared = (stm_shared){.owner = owner, .first = out->n_segments};
+    for (size_t i = first; i < last; i++)
+        if (p->mark[i] == SHARED)
+            out->segments[out->n_segments++] = i;
+    shared->n = out->n_segments - shared->first;
+    for (size_t i = 0; i < shared->n; i++) { /* its own cost: the subtree's, less its children's */
+        const size_t at = out->segments[shared->first + i];
+        cost += p->cost[at];
+        for (size_t child = at + 1; child < p->forest->segments[at].last; child = p->forest->segments[child].last)
+            cost -= p->cost[child];
+    }
+    return cost;
+}
+
+static void begin_wave(placing *p, stm_placement *out)
+{
+    out->waves[out->n_waves++] = (stm_wave){.first_shared = out->n_shared, .first_unit = out->n_units};
+    for (int r = 0; r < p->team_size; r++)
+        p->load[r] = 0;
+}
+
+static int compare_units(const void *left, const void *right)
+{
+    const stm_unit *a = left, *b = right;
+    return (a->segment > b->segment) - (a->segment < b->segment);
+}
+
+/* Heaviest first to the rank with least to do, then in preorder again, so that neighbours share their chunks. */
+static void end_wave(placing *p, size_t n_units, stm_placement *out)
+{
+    stm_wave *wave = &out->waves[out->n_waves - 1];
+    qsort(p->order, n_units, sizeof *p->order, compare_burdens);
+    for (size_t i = 0; i < n_units; i++) {
+        const size_t rank = lightest(p->load, NULL, (size_t)p->team_size);
+        p->load[rank] += p->order[i].cost;
+        out->units[out->n_units++] = (stm_unit){p->order[i].index, (int)rank};
+    }
+    wave->n_shared = out->n_shared - wave->first_shared;
+    wave->n_units = out->n_units - wave->first_unit;
+    qsort(out->units + wave->first_unit, wave->n_units, sizeof *out->units, compare_units);
+}
+
+static size_t list_units(placing *p, size_t first, size_t last, size_t n)
+{
+    for (size_t i = first; i < last; i++)
+        if (p->mark[i] == UNIT)
+            p->order[n++] = (burden){p->cost[i], i};
+    return n;
+}
+
+/* Waves of trees that have something shared; the others, whole, make one more. */
+static void place_trees(placing *p, size_t in_flight, stm_placement *out)
+{
+    const stm_forest *forest = p->forest;
+    size_t n_alive = 0, n_units = 0;
+    int turn = 0; /* ownership rotates over prompts */
+    for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last) {
+        if (p->mark[root] != SHARED)
+            continue;
+        if (n_alive == 0)
+            begin_wave(p, out);
+        const int owner = turn++ % p->team_size;
+        p->load[owner] += add_shared(p, root, forest->segments[root].last, owner, out);
+        n_units = list_units(p, root, forest->segments[root].last, n_units);
+        if (++n_alive == in_flight) {
+            end_wave(p, n_units, out);
+            n_alive = n_units = 0;
+        }
+    }
+    if (n_alive == 0)
+        begin_wave(p, out);
+    for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last)
+        if (p->mark[root] == UNIT)
+            p->order[n_units++] = (burden){p->cost[root], root};
+    end_wave(p, n_units, out);
+}
+
+stm_status stm_placement_create(const stm_forest *forest, const stm_model_config *config, int team_size,
+                                size_t in_flight, stm_placement *out)
+{
+    placing p;
+    stm_status status;
+    STM_GOTO_OUT(begin_placing(forest, config, team_size, &p, out));
+    for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last) {
+        const double heavy = p.cost[root] / (2.0 * team_size); /* a unit that would leave ranks waiting */
+        if (team_size == 1)
+            p.mark[root] = UNIT;
+        else
+            mark_subtree(&p, root, heavy, true);
+    }
+    place_trees(&p, in_flight, out);
+out:
+    clear_placing(&p);
+    return status;
+}
+
+/* One wave of the tops that have something below them, one of everything else: each entry a subtree or a top. */
+stm_status stm_placement_create_shared(const stm_forest *forest, const stm_model_config *config, int team_size,
+                                       stm_placement *out)
+{
+    placing p;
+    stm_status status;
+    STM_GOTO_OUT(begin_placing(forest, config, team_size, &p, out));
+    int turn = 0;
+    begin_wave(&p, out);
+    for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last) {
+        const double heavy = p.cost[root] / (2.0 * team_size);
+        mark_subtree(&p, root, heavy, team_size > 1);
+        if (p.mark[root] == SHARED)
+            add_shared(&p, root, forest->segments[root].last, turn++ % team_size, out);
+    }
+    end_wave(&p, 0, out);
+    begin_wave(&p, out);
+    const size_t n_units = list_units(&p, 0, forest->n_segments, 0);
+    qsort(p.order, n_units, sizeof *p.order, compare_burdens);
+    for (size_t i = 0; i < forest->n_segments; i++)
+        p.mark[i] = SHARED;
+    for (size_t i = 0; i < n_units; i++) {
+        const size_t rank = lightest(p.load, NULL, (size_t)team_size), segment = p.order[i].index;
+        p.load[rank] += add_shared(&p, segment, forest->segments[segment].last, (int)rank, out);
+    }
+    end_wave(&p, 0, out);
+out:
+    clear_placing(&p);
+    return status;
+}
+
+void stm_placement_clear(stm_placement *placement)
+{
+    free(placement->waves);
+    free(placement->shared);
+    free(placement->units);
+    free(placement->segments);
+    *placement = (stm_placement){0};
+}

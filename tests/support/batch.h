@@ -1,0 +1,34 @@
+/* tests/support/batch.h: ragged batches for tests, and what the engine says about them. */
+#ifndef STM_TESTS_BATCH_H
+#define STM_TESTS_BATCH_H
+
+#include "group/score.h"
+#include "support/support.h"
+
+/* Groups with odd sizes: documents that several prompts begin with, prompts of one token and long ones, responses that
+ * share beginnings, are identical, empty, fully masked, masked inside; two temperatures; rewards, old and reference
+ * log-probs. A pure function of its arguments. The caller clears it. */
+void stm_test_batch(uint64_t seed, size_t n_groups, size_t vocab, stm_batch *batch);
+
+/* Options with every default, the precision given, objective grpo with a KL term. The caller clears them. */
+void stm_test_options(stm_options *options, const char *const *overrides, size_t n);
+
+/* Loss and gradient (as doubles, [n_parameters], summed over comm) by an engine made for the call. */
+typedef struct {
+    double loss, *gradient;
+    size_t n;
+    stm_objective_sums sums;
+    stm_pass_counts counts;
+} stm_test_result;
+void stm_test_gradient(MPI_Comm comm, const stm_model *model, const stm_batch *batch, const stm_options *options,
+                       stm_test_result *result);
+void stm_test_result_clear(stm_test_result *result);
+
+/* Largest over tensors of ||a - b|| / max(||b||, 1e-3 ||all of b||). */
+double stm_test_gradient_difference(const stm_model *model, const double *a, const double *b);
+
+/* Scores by an engine made for the call. The caller clears them. */
+void stm_test_scores(MPI_Comm comm, const stm_model *model, const stm_batch *batch, const stm_options *options,
+                     stm_scores *scores);
+
+#endif
