@@ -471,6 +471,12 @@ static void every_range_ends_where_the_table_says(void **state)
         }
     }
     assert_true(n_limits > 30);
+    static const char *const refused[] = {
+        "objective.clip_low=1.1", "objective.clip_high=-0.1", "objective.kl_coef=-1",     "rollout.top_p=1.1",
+        "rollout.min_p=-0.1",     "rollout.group_size=0",     "optim.lr=-1e-9",           "optim.eps=0",
+        "update.epochs=0",        "checkpoint.keep=0",        "tree.min_shared_tokens=0", "eval.samples=0"};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        assert_false(accepts(refused[i]));
 }
 
 /* Names */
@@ -621,6 +627,11 @@ static void options_are_spelled_in_three_ways_and_the_rest_are_arguments(void **
     assert_true(!o.check && o.run.steps == 5 && o.precision == STM_FLOAT64 && o.arguments.n == 1);
     stm_options_clear(&o);
     line_refused_by(STM_COMMAND_SCORE, "--out", "command line: --out: the value is missing; expected --out VALUE");
+    char *swallowed[] = {(char *)"--out", (char *)"--check"};
+    assert_ok(stm_options_init(&o));
+    assert_fails(stm_options_read_arguments(&o, STM_COMMAND_SCORE, 2, swallowed), STM_ERR_INPUT,
+                 "command line: --out: the value is missing; expected --out VALUE");
+    stm_options_clear(&o);
     line_refused_by(STM_COMMAND_SCORE, "--temperature=-1",
                     "command line: --temperature: found -1, expected a number of at least 0");
 }
@@ -685,7 +696,7 @@ static const char another[] =
     "  - {name: contains, text: \"no\"}\n"
     "  - {name: length, min_tokens: 1, max_tokens: 2}\n"
     "  - {name: regex, pattern: \"^a{2}$\"}\n"
-    "objective: {name: sft, clip_low: 0.123456789012345678, clip_high: 1e-300, kl_coef: 1e22, kl_estimator: k2,\n"
+    "objective: {name: sft, clip_low: 0.30000000000000004, clip_high: 1e-300, kl_coef: 1e22, kl_estimator: k2,\n"
     "  advantage_eps: 0, advantage_scale: none, aggregate: fixed-length, max_tokens: 8, mask_truncated: true,\n"
     "  skip_equal_groups: true}\n"
     "optim: {lr: 3e-4, betas: [0, 0.999], eps: 1e-6, weight_decay: 0.01, clip: 0, schedule: linear, warmup_steps: 0,\n"
@@ -713,6 +724,7 @@ static void what_is_printed_reads_back_the_same(void **state)
         assert_string_equal(difference, "");
         assert_string_equal(o.run.folder, back.run.folder); /* paths may differ for stm_options_difference */
         assert_string_equal(o.model.path, back.model.path);
+        assert_true(o.objective.clip_low == back.objective.clip_low); /* to the last of 17 digits */
         assert_true(o.eval.stop_at_reward == back.eval.stop_at_reward);
         free(difference);
         free(second);
