@@ -20,7 +20,8 @@ struct stm_added {
     token *tokens;
     size_t n, capacity;
     stm_vocab *vocab;
-    bool *special;     /* [n_ids of vocab] */
+    bool *special;   /* [n_ids of vocab] */
+    uint32_t *by_id; /* [n_ids of vocab]: 1 + token, 0 for none */
     finder finders[2]; /* [normalized] */
 };
 
@@ -100,6 +101,18 @@ static stm_status build_finder(const stm_added *added, bool normalized, finder *
     return STM_OK;
 }
 
+static stm_status index_ids(stm_added *added)
+{
+    const size_t n_ids = stm_vocab_n_ids(added->vocab);
+    STM_TRY(stm_alloc(n_ids, sizeof *added->special, &added->special));
+    STM_TRY(stm_alloc(n_ids, sizeof *added->by_id, &added->by_id));
+    for (size_t i = 0; i < added->n; i++) {
+        added->special[added->tokens[i].id] |= added->tokens[i].special;
+        added->by_id[added->tokens[i].id] = (uint32_t)i + 1;
+    }
+    return STM_OK;
+}
+
 stm_status stm_added_create(const json_t *list, const stm_vocab *vocab, const stm_normalizer *normalizer,
                             stm_added **out)
 {
@@ -112,9 +125,7 @@ stm_status stm_added_create(const json_t *list, const stm_vocab *vocab, const st
             stm_fail_context(status, "added_tokens[%zu]", i);
             goto out;
         }
-    STM_GOTO_OUT(stm_alloc(stm_vocab_n_ids(added->vocab), sizeof *added->special, &added->special));
-    for (size_t i = 0; i < added->n; i++)
-        added->special[added->tokens[i].id] |= added->tokens[i].special;
+    STM_GOTO_OUT(index_ids(added));
     STM_GOTO_OUT(build_finder(added, false, &added->finders[0]));
     STM_GOTO_OUT(build_finder(added, true, &added->finders[1]));
     *out = added;
@@ -133,6 +144,7 @@ void stm_added_destroy(stm_added *added)
     free(added->tokens);
     stm_vocab_destroy(added->vocab);
     free(added->special);
+    free(added->by_id);
     free(added->finders[0].order);
     free(added->finders[1].order);
     free(added);
@@ -247,7 +259,21 @@ const stm_vocab *stm_added_vocab(const stm_added *added)
     return added->vocab;
 }
 
+static bool has_id(const stm_added *added, int64_t id)
+{
+    return id >= 0 && (uint64_t)id < stm_vocab_n_ids(added->vocab);
+}
+
+const char *stm_added_text(const stm_added *added, int64_t id, size_t *n)
+{
+    if (!has_id(added, id) || !added->by_id[id])
+        return NULL;
+    const stm_string *text = &added->tokens[added->by_id[id] - 1].text;
+    *n = text->n;
+    return text->bytes;
+}
+
 bool stm_added_is_special(const stm_added *added, int64_t id)
 {
-    return id >= 0 && (uint64_t)id < stm_vocab_n_ids(added->vocab) && added->special[id];
+    return has_id(added, id) && added->special[id];
 }

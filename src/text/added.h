@@ -21,7 +21,10 @@ void stm_added_destroy(stm_added *added); /* NULL is fine */
 /* Cuts added tokens out of the pieces without id, in place. Fails: STM_ERR_MEMORY. */
 stm_status stm_added_split(const stm_added *added, bool normalized, stm_pieces *pieces);
 
-const stm_vocab *stm_added_vocab(const stm_added *added);
+const stm_vocab *stm_added_vocab(const stm_added *added); /* by their content */
+/* What an added token is decoded to, normalized where it is looked for in normalized text; NULL: not an added token's
+ * id. */
+const char *stm_added_text(const stm_added *added, int64_t id, size_t *n);
 bool stm_added_is_special(const stm_added *added, int64_t id);
 
 #endif

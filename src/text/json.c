@@ -2,10 +2,10 @@
 
 #include <string.h>
 
-stm_status stm_json_parse(const char *name, const char *text, size_t n, json_t **out)
+stm_status stm_json_parse(const char *name, const char *text, size_t n, bool any_integer, json_t **out)
 {
     json_error_t error;
-    *out = json_loadb(text, n, JSON_ALLOW_NUL | JSON_DECODE_ANY, &error);
+    *out = json_loadb(text, n, JSON_ALLOW_NUL | JSON_DECODE_ANY | (any_integer ? JSON_DECODE_INT_AS_REAL : 0), &error);
     if (!*out)
         return stm_fail(STM_ERR_INPUT, "%s:%d: not JSON: %s", name, error.line, error.text);
     return STM_OK;

@@ -6,8 +6,9 @@
 
 #include "base/base.h"
 
-/* Parses n bytes; the caller json_decref's *out. Fails: STM_ERR_INPUT, "name:line: why". */
-stm_status stm_json_parse(const char *name, const char *text, size_t n, json_t **out);
+/* Parses n bytes; the caller json_decref's *out. any_integer: integers are read as reals, for files that hold some
+ * beyond 64 bits (model_max_length). Fails: STM_ERR_INPUT, "name:line: why". */
+stm_status stm_json_parse(const char *name, const char *text, size_t n, bool any_integer, json_t **out);
 
 /* "an object", "null", ... for messages; NULL is "nothing". */
 const char *stm_json_kind(const json_t *value);

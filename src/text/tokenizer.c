@@ -60,7 +60,7 @@ static stm_status parse_config(stm_tokenizer *t, const char *name, const char *t
     stm_status status = STM_OK;
     const char *slash = strrchr(name, '/');
     STM_TRY(stm_format(&path, "%.*stokenizer_config.json", slash ? (int)(slash - name) + 1 : 0, name));
-    STM_GOTO_OUT(stm_json_parse(path, text, strlen(text), &config));
+    STM_GOTO_OUT(stm_json_parse(path, text, strlen(text), true, &config));
     if ((status = read_config(t, config, has_frame)) != STM_OK)
         stm_fail_context(status, "%s", path);
 out:
@@ -74,7 +74,7 @@ stm_status stm_tokenizer_parse(const char *name, const char *json, size_t n, con
     stm_status status = STM_OK;
     stm_tokenizer *t = NULL;
     json_t *root = NULL;
-    STM_GOTO_OUT(stm_json_parse(name, json, n, &root));
+    STM_GOTO_OUT(stm_json_parse(name, json, n, false, &root));
     STM_GOTO_OUT(stm_alloc(1, sizeof *t, &t));
     t->bos = t->eos = -1;
     STM_GOTO_OUT(stm_string_end(&t->bos_text));
@@ -216,7 +216,7 @@ out:
 
 const char *stm_tokenizer_token(const stm_tokenizer *t, int64_t id, size_t *n)
 {
-    const char *text = stm_vocab_text(stm_added_vocab(t->added), id, n);
+    const char *text = stm_added_text(t->added, id, n);
     return text ? text : stm_vocab_text(stm_subwords_vocab(t->subwords), id, n);
 }
 
