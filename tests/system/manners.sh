@@ -102,6 +102,12 @@ if knows generate; then
     wrong 'rollout.min_new_tokens: found 9, expected at most rollout.max_new_tokens, 8' generate M P.jsonl --out o.jsonl rollout.min_new_tokens=9 rollout.max_new_tokens=8
     wrong 'command line: rollout.stop: found a map, expected a list of texts' generate M P.jsonl --out o.jsonl 'rollout.stop={a: b}'
 fi
+if knows tokenize; then
+    wrong 'command line: --out is missing; expected a file to write' tokenize M T.jsonl
+    wrong 'command line: --special: found 2, expected true or false' tokenize M T.jsonl --out o.jsonl --special=2
+    wrong 'command line: --precision: not an option of `stemma tokenize`' tokenize M T.jsonl --out o.jsonl --precision float64
+    wrong 'command line: found 1 argument, expected stemma tokenize ..' tokenize M --out o.jsonl
+fi
 if knows export; then
     wrong 'command line: --to is missing; expected a folder to write' export c.h5
     wrong 'command line: --dtype: found float16, expected float32 or bfloat16; did you mean bfloat16?' export c.h5 --to d --dtype float16
