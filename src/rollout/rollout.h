@@ -1,0 +1,45 @@
+/* src/rollout/rollout.h: samples a group of responses to each prompt.
+ *
+ * The prompts of a team are a forest whose K and V are computed once and stand on each of its ranks; a rank decodes its
+ * share of the rollouts in slots, a row each, and a slot that ends takes the next rollout. Rows below one prompt stand
+ * together, so that attention to it is one product for all. A token is a function of (seed, use, step, group, rollout,
+ * token) and the model alone, whichever rank draws it. */
+#ifndef STM_ROLLOUT_ROLLOUT_H
+#define STM_ROLLOUT_ROLLOUT_H
+
+#include "base/random.h"
+#include "group/engine.h"
+#include "text/tokenizer.h"
+
+typedef struct {
+    stm_random_use use;
+    uint64_t seed, step;
+    size_t group_size;
+    double temperature; /* 0: greedy, log-probs at 1 */
+    double top_p, min_p;
+    size_t top_k, max_new_tokens, min_new_tokens, slots;
+    const stm_strings *stop; /* texts that end a response; need the tokenizer */
+    size_t n_end;            /* ids that end a response; 0 where they are to be ignored */
+    int32_t end[17];
+    const stm_tokenizer *tokenizer; /* NULL: none; ids that it does not know are never sampled */
+} stm_sampling;
+
+/* From the options rollout.*; end ids from the model's configuration, else the tokenizer. The options must outlive it.
+ * Local. */
+void stm_sampling_init(const stm_options *options, const stm_model *model, const stm_tokenizer *tokenizer,
+                       stm_random_use use, uint64_t step, stm_sampling *sampling);
+
+typedef struct {
+    double tokens;        /* sampled, over all ranks */
+    double prompt_rows;   /* computed, over all ranks */
+    double decode_rounds; /* of the rank that had most */
+} stm_rollout_counts;
+
+/* Fills groups[..].responses of a batch whose groups have prompts and no responses: ids with their end token, masks of
+ * ones, old_logprobs, kept_mass, finish; the group's temperature is set. Every rank holds all of it afterwards. counts
+ * may be NULL. Collective over the grid's world; same status everywhere. Fails: STM_ERR_NUMERIC (a log-prob that is not
+ * a number), STM_ERR_MEMORY, STM_ERR_DEVICE. */
+stm_status stm_rollout(stm_engine *engine, const stm_model *model, const stm_grid *grid, const stm_sampling *sampling,
+                       stm_batch *batch, stm_rollout_counts *counts);
+
+#endif
