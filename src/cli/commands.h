@@ -21,6 +21,8 @@ typedef struct {
     bool reads_input;      /* its argument is an input file */
 } stm_command;
 
+stm_status stm_cli_export(const stm_options *options);
+stm_status stm_cli_inspect(const stm_options *options);
 stm_status stm_cli_options(const stm_options *options);
 stm_status stm_cli_tokenize(const stm_options *options);
 

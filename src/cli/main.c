@@ -25,6 +25,18 @@ static const stm_command commands[] = {
      .arguments = "MODEL TEXTS.jsonl",
      .usage = "--out F.jsonl [--special]",
      .summary = "write token ids and decoded text of each line's \"text\""},
+    {.name = "inspect",
+     .run = stm_cli_inspect,
+     .bit = STM_COMMAND_INSPECT,
+     .arguments = "F.h5",
+     .usage = "",
+     .summary = "look into a checkpoint, or into what score and grad wrote"},
+    {.name = "export",
+     .run = stm_cli_export,
+     .bit = STM_COMMAND_EXPORT,
+     .arguments = "CKPT.h5",
+     .usage = "--to DIR [--dtype bfloat16|float32]",
+     .summary = "write a checkpoint as a Hugging Face folder"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
