@@ -125,6 +125,8 @@ stm_status stm_json_lines_next(stm_json_lines *lines, json_t **object)
         lines->position += lines->n_line + (end != NULL);
         lines->line_text = start;
         lines->line++;
+        while (lines->n_line && start[lines->n_line - 1] == '\r')
+            lines->n_line--;
         if (!is_blank(start, lines->n_line))
             return parse(lines, object);
     }
