@@ -118,6 +118,11 @@ size_t stm_engine_peak_bytes(const stm_engine *engine)
     return engine->static_bytes + stm_arena_peak_bytes(engine->device) + stm_arena_peak_bytes(engine->host);
 }
 
+size_t stm_engine_static_bytes(const stm_engine *engine)
+{
+    return engine->static_bytes;
+}
+
 /* Sequences */
 
 /* Tokens of a response that must be computed: up to the last with loss, or all of them. */

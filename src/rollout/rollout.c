@@ -1,0 +1,245 @@
+#include "rollout/rollout.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "rollout/decode.h"
+
+void stm_sampling_init(const stm_options *options, const stm_model *model, const stm_tokenizer *tokenizer,
+                       stm_random_use use, uint64_t step, stm_sampling *sampling)
+{
+    *sampling = (stm_sampling){.use = use,
+                               .seed = (uint64_t)options->run.seed,
+                               .step = step,
+                               .group_size = (size_t)options->rollout.group_size,
+                               .temperature = options->rollout.temperature,
+                               .top_p = options->rollout.top_p,
+                               .min_p = options->rollout.min_p,
+                               .top_k = (size_t)options->rollout.top_k,
+                               .max_new_tokens = (size_t)options->rollout.max_new_tokens,
+                               .min_new_tokens = (size_t)options->rollout.min_new_tokens,
+                               .slots = (size_t)options->rollout.slots,
+                               .stop = &options->rollout.stop,
+                               .tokenizer = tokenizer};
+    if (options->rollout.ignore_eos)
+        return;
+    for (; sampling->n_end < model->config.n_eos; sampling->n_end++)
+        sampling->end[sampling->n_end] = model->config.eos[sampling->n_end];
+    if (sampling->n_end == 0 && tokenizer && stm_tokenizer_eos(tokenizer) >= 0)
+        sampling->end[sampling->n_end++] = stm_tokenizer_eos(tokenizer);
+}
+
+/* Responses */
+
+static stm_status create_response(size_t max_new_tokens, stm_response *response)
+{
+    *response = (stm_response){0};
+    STM_TRY(stm_alloc(max_new_tokens, sizeof *response->ids, &response->ids));
+    STM_TRY(stm_alloc(max_new_tokens, sizeof *response->mask, &response->mask));
+    STM_TRY(stm_alloc(max_new_tokens, sizeof *response->old_logprobs, &response->old_logprobs));
+    STM_TRY(stm_alloc(max_new_tokens, sizeof *response->kept_mass, &response->kept_mass));
+    memset(response->mask, 1, max_new_tokens);
+    return STM_OK;
+}
+
+/* Room for every response of the batch, on every rank. */
+static stm_status create_responses(const stm_sampling *sampling, stm_batch *batch)
+{
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        stm_group *group = &batch->groups[g];
+        STM_TRY(stm_alloc(sampling->group_size, sizeof *group->responses, &group->responses));
+        group->temperature = sampling->temperature > 0 ? sampling->temperature : 1;
+        for (; group->n_responses < sampling->group_size; group->n_responses++)
+            STM_TRY(create_response(sampling->max_new_tokens, &group->responses[group->n_responses]));
+    }
+    return STM_OK;
+}
+
+/* Exchange: a rank sends what it sampled as records of doubles-aligned bytes. */
+typedef struct {
+    uint64_t group, rollout, n, finish;
+} record_head;
+
+static size_t record_bytes(size_t n)
+{
+    return sizeof(record_head) + n * (2 * sizeof(double) + sizeof(int32_t)) + (n % 2) * sizeof(int32_t);
+}
+
+static char *write_record(char *at, const stm_rollout_item *item)
+{
+    const stm_response *r = item->response;
+    const record_head head = {item->group, item->rollout, r->n, (uint64_t)r->finish};
+    memcpy(at, &head, sizeof head);
+    double *numbers = (double *)(at + sizeof head);
+    memcpy(numbers, r->old_logprobs, r->n * sizeof(double));
+    memcpy(numbers + r->n, r->kept_mass, r->n * sizeof(double));
+    memcpy(numbers + 2 * r->n, r->ids, r->n * sizeof(int32_t));
+    return at + record_bytes(r->n);
+}
+
+static const char *read_record(const char *at, stm_batch *batch)
+{
+    record_head head;
+    memcpy(&head, at, sizeof head);
+    stm_response *r = &batch->groups[head.group].responses[head.rollout];
+    const double *numbers = (const double *)(at + sizeof head);
+    r->n = head.n;
+    r->finish = (stm_finish)head.finish;
+    memcpy(r->old_logprobs, numbers, r->n * sizeof(double));
+    memcpy(r->kept_mass, numbers + r->n, r->n * sizeof(double));
+    memcpy(r->ids, numbers + 2 * r->n, r->n * sizeof(int32_t));
+    return at + record_bytes(r->n);
+}
+
+/* Everything to every rank. Collective over the world. */
+static stm_status exchange(const stm_grid *grid, const stm_rollout_item *items, size_t n, stm_batch *batch)
+{
+    size_t bytes = 0, *starts = NULL;
+    char *mine = NULL, *all = NULL;
+    for (size_t i = 0; i < n; i++)
+        bytes += record_bytes(items[i].response->n);
+    stm_status status = stm_alloc(bytes, 1, &mine);
+    if (status == STM_OK)
+        status = stm_alloc((size_t)grid->n_ranks + 1, sizeof *starts, &starts);
+    status = stm_agree(grid, status);
+    if (status == STM_OK) {
+        char *at = mine;
+        for (size_t i = 0; i < n; i++)
+            at = write_record(at, &items[i]);
+        status = stm_gather_bytes(grid->world, mine, bytes, &all, starts);
+    }
+    if (status == STM_OK)
+        for (const char *at = all; at < all + starts[grid->n_ranks];)
+            at = read_record(at, batch);
+    free(mine);
+    free(all);
+    free(starts);
+    return status;
+}
+
+/* Work of this rank */
+
+typedef struct {
+    stm_engine *engine;
+    const stm_model *model;
+    const stm_grid *grid;
+    const stm_sampling *sampling;
+    stm_batch *batch;
+    size_t *groups, n_groups; /* the team's */
+    stm_rollout_item *items;  /* this rank's, of all waves */
+    size_t n_items;
+    stm_rollout_counts counts;
+} rollout_work;
+
+/* Room for prompts and slots: what the engine may use, half for each. */
+static size_t room_bytes(const rollout_work *w)
+{
+    const size_t limit = stm_engine_settings_of(w->engine)->limit_bytes, fixed = stm_engine_static_bytes(w->engine);
+    return limit > fixed ? (limit - fixed) / 2 : 0;
+}
+
+static size_t slots_that_fit(const rollout_work *w)
+{
+    size_t n = w->sampling->slots;
+    while (n > 1 && stm_decode_slot_bytes(w->model, n, w->sampling->max_new_tokens) > room_bytes(w))
+        n /= 2;
+    return n;
+}
+
+/* The groups from `first` on whose prompts fit into memory together; at least one. */
+static size_t groups_that_fit(const rollout_work *w, size_t first)
+{
+    size_t rows = 0, n = 0;
+    while (first + n < w->n_groups) {
+        rows += w->batch->groups[w->groups[first + n]].n_prompt;
+        if (n > 0 && stm_chunk_kv_bytes(w->model, rows, false) > room_bytes(w))
+            break;
+        n++;
+    }
+    return n;
+}
+
+/* This rank's share of a wave's rollouts: a run of them in the order of the forest, so that few prompts are read. */
+static stm_rollout_item *list_items(rollout_work *w, const stm_forest *forest, size_t *n)
+{
+    const size_t size = w->sampling->group_size, all = forest->n_sequences * size;
+    const size_t team_size = (size_t)w->grid->team_size, rank = (size_t)w->grid->team_rank;
+    stm_rollout_item *items = w->items + w->n_items;
+    *n = 0;
+    for (size_t i = all * rank / team_size; i < all * (rank + 1) / team_size; i++) {
+        const size_t group = forest->sequences[i / size].group;
+        items[(*n)++] = (stm_rollout_item){.sequence = i / size,
+                                           .group = group,
+                                           .rollout = i % size,
+                                           .response = &w->batch->groups[group].responses[i % size]};
+    }
+    w->n_items += *n;
+    return items;
+}
+
+static stm_status run_wave(rollout_work *w, size_t first, size_t n)
+{
+    const stm_pass *pass;
+    size_t n_items;
+    stm_status status = stm_engine_prefill(w->engine, w->batch, w->groups + first, n, &pass);
+    if (status == STM_OK) {
+        stm_rollout_item *items = list_items(w, pass->forest, &n_items);
+        w->counts.prompt_rows += pass->counts.rows;
+        status = stm_decode(pass, w->batch, w->sampling, items, n_items, slots_that_fit(w), &w->counts.decode_rounds);
+    }
+    stm_engine_release(w->engine);
+    return status;
+}
+
+static stm_status find_groups(rollout_work *w)
+{
+    int *team_of;
+    STM_TRY(stm_alloc(w->batch->n_groups, sizeof *w->groups, &w->groups));
+    STM_TRY(stm_alloc(w->batch->n_groups * w->sampling->group_size, sizeof *w->items, &w->items));
+    STM_TRY(stm_alloc(w->batch->n_groups, sizeof *team_of, &team_of));
+    const stm_status status = stm_engine_assign_prompts(w->engine, w->batch, team_of);
+    for (size_t g = 0; status == STM_OK && g < w->batch->n_groups; g++)
+        if (team_of[g] == w->grid->team)
+            w->groups[w->n_groups++] = g;
+    free(team_of);
+    return status;
+}
+
+/* What data can cause here (a log-prob that is no number) must not keep this rank from the next collective. */
+static stm_status run_waves(rollout_work *w)
+{
+    stm_status worst = STM_OK;
+    for (size_t first = 0, n; first < w->n_groups; first += n) {
+        n = groups_that_fit(w, first);
+        const stm_status status = run_wave(w, first, n);
+        if (status != STM_OK && status != STM_ERR_NUMERIC)
+            return status;
+        worst = worst == STM_OK ? status : worst;
+    }
+    return worst;
+}
+
+stm_status stm_rollout(stm_engine *engine, const stm_model *model, const stm_grid *grid, const stm_sampling *sampling,
+                       stm_batch *batch, stm_rollout_counts *counts)
+{
+    rollout_work w = {.engine = engine, .model = model, .grid = grid, .sampling = sampling, .batch = batch};
+    stm_status status = create_responses(sampling, batch);
+    if (status == STM_OK)
+        status = find_groups(&w);
+    if ((status = stm_agree(grid, status)) == STM_OK)
+        status = stm_agree(grid, run_waves(&w));
+    if (status == STM_OK)
+        status = exchange(grid, w.items, w.n_items, batch);
+    if (counts) {
+        w.counts.tokens = 0;
+        for (size_t i = 0; i < w.n_items; i++)
+            w.counts.tokens += (double)w.items[i].response->n;
+        double sums[2] = {w.counts.tokens, w.counts.prompt_rows};
+        stm_all_reduce(grid->world, sums, 2, sizeof(double));
+        stm_all_reduce_max(grid->world, &w.counts.decode_rounds, 1);
+        *counts = (stm_rollout_counts){sums[0], sums[1], w.counts.decode_rounds};
+    }
+    free(w.groups);
+    free(w.items);
+    return status;
+}
