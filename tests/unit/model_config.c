@@ -1,5 +1,6 @@
 /* config.json -> stm_model_config: both spellings, the defaults of each family, what is refused; RoPE's frequencies. */
 #include "backend/backend.h"
+#include "base/random.h"
 #include "model/layout.h"
 #include "support/model.h"
 
@@ -287,6 +288,33 @@ static void tables_hold_cosine_and_sine_of_position_times_frequency(void **state
     }
 }
 
+/* Random edits of a good text: each is refused with a message, or means a model that can be computed. */
+static void random_damage_is_refused_or_harmless(void **state)
+{
+    (void)state;
+    const char pieces[] = "0123456789-.e{}[],:\" truefalsnu";
+    size_t n_refused = 0;
+    for (uint32_t trial = 0; trial < 5000; trial++) {
+        char *text = stm_test_config_text(&stm_test_configs[trial % STM_TEST_N_CONFIGS]);
+        for (uint32_t e = 0; e <= trial % 3; e++) {
+            const stm_random_key where = {.seed = 21, .use = STM_RANDOM_INIT, .slot = trial, .token = 2 * e};
+            const stm_random_key what = {.seed = 21, .use = STM_RANDOM_INIT, .slot = trial, .token = 2 * e + 1};
+            const size_t piece = (size_t)(stm_random_uniform(&what) * (sizeof pieces - 1));
+            text[(size_t)(stm_random_uniform(&where) * (double)strlen(text))] = pieces[piece];
+        }
+        stm_model_config c;
+        if (stm_model_config_parse("m/config.json", text, NULL, &c) != STM_OK) {
+            assert_non_null(strstr(stm_failure(), "m/config.json: "));
+            n_refused++;
+        } else {
+            assert_true(c.n_kv_heads > 0 && c.n_heads % c.n_kv_heads == 0 && c.head_dim > 0 && c.head_dim % 2 == 0);
+            assert_true(c.vocab_size > 0 && c.hidden_size > 0 && c.n_layers > 0 && c.rms_eps > 0 && c.rope_theta > 0);
+        }
+        free(text);
+    }
+    assert_in_range(n_refused, 1000, 4900);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -297,6 +325,7 @@ int main(void)
         cmocka_unit_test(a_window_that_hides_nothing_is_accepted),
         cmocka_unit_test(end_ids_come_from_generation_config_then_from_config),
         cmocka_unit_test(what_is_not_computed_is_refused_by_name),
+        cmocka_unit_test(random_damage_is_refused_or_harmless),
         cmocka_unit_test(frequencies_are_those_of_transformers),
         cmocka_unit_test(tables_hold_cosine_and_sine_of_position_times_frequency),
     };
