@@ -13,7 +13,8 @@ static stm_status open_file(const char *path, int flags, const char *verb, int *
 {
     const int opened = open(path, flags | O_CLOEXEC, 0666);
     if (opened < 0)
-        return stm_fail(STM_ERR_IO, "%s: cannot be %s: %s", path, verb, strerror(errno));
+        return stm_fail((flags & O_ACCMODE) == O_RDONLY ? STM_ERR_INPUT : STM_ERR_IO, "%s: cannot be %s: %s", path,
+                        verb, strerror(errno));
     *descriptor = opened;
     return STM_OK;
 }
@@ -122,6 +123,8 @@ stm_status stm_disk_sync_folder_of(const char *path)
     STM_TRY(slash ? stm_format(&folder, "%.*s", (int)STM_MAX(slash - path, 1), path) : stm_format(&folder, "."));
     int descriptor = -1;
     stm_status status = open_file(folder, O_RDONLY | O_DIRECTORY, "synced", &descriptor);
+    if (status == STM_ERR_INPUT)
+        status = STM_ERR_IO;
     /* Some network file systems do not sync folders, and say so: then nothing better can be done. */
     if (status == STM_OK && fsync(descriptor) != 0 && errno != EINVAL && errno != EOPNOTSUPP)
         status = stm_fail(STM_ERR_IO, "%s: cannot be synced: %s", folder, strerror(errno));

@@ -14,12 +14,10 @@ stm_status stm_hdf5_open(const char *path, hid_t *file)
     const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_file_locking(access, false, true); /* some parallel file systems have no locks */
     *file = H5Fopen(path, H5F_ACC_RDONLY, access);
+    if (*file < 0)
+        stm_hdf5_fail(path, "cannot be read as HDF5"); /* before the next call forgets why */
     H5Pclose(access);
-    if (*file < 0) {
-        stm_hdf5_fail(path, "cannot be read as HDF5");
-        return STM_ERR_INPUT;
-    }
-    return STM_OK;
+    return *file < 0 ? STM_ERR_INPUT : STM_OK;
 }
 
 bool stm_hdf5_has(hid_t file, const char *name)
