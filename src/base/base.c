@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
@@ -117,4 +118,26 @@ stm_status stm_format(char **out, const char *format, ...)
 uint64_t stm_hash(const void *bytes, size_t n)
 {
     return XXH3_64bits(bytes, n);
+}
+
+static bool write_whole(FILE *file, const char *bytes, size_t n)
+{
+    const bool written = fwrite(bytes, 1, n, file) == n && fflush(file) == 0 && fsync(fileno(file)) == 0;
+    const int error = errno;
+    const bool closed = fclose(file) == 0;
+    errno = written ? errno : error;
+    return written && closed;
+}
+
+stm_status stm_write_file(const char *path, const char *bytes, size_t n)
+{
+    char *part;
+    STM_TRY(stm_format(&part, "%s.part", path));
+    FILE *file = fopen(part, "we");
+    const bool done = file && write_whole(file, bytes, n) && rename(part, path) == 0;
+    const stm_status status = done ? STM_OK : stm_fail(STM_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+    if (!done && file)
+        unlink(part);
+    free(part);
+    return status;
 }

@@ -200,3 +200,13 @@ stm_status stm_batch_unpack(const char *bytes, size_t n, stm_batch *batch)
         stm_batch_clear(&fresh);
     return status;
 }
+
+void stm_batch_mask_truncated(stm_batch *batch)
+{
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
+            const stm_response *response = &batch->groups[g].responses[i];
+            if (response->finish == STM_FINISH_LENGTH)
+                memset(response->mask, 0, response->n);
+        }
+}

@@ -34,6 +34,9 @@ typedef struct {
 
 void stm_batch_clear(stm_batch *batch);
 
+/* Takes the loss from responses that ran out of length (objective.mask_truncated). */
+void stm_batch_mask_truncated(stm_batch *batch);
+
 /* The batch as bytes that any rank of the same program can turn back; the caller frees *bytes. Fails: STM_ERR_MEMORY. */
 stm_status stm_batch_pack(const stm_batch *batch, char **bytes, size_t *n);
 stm_status stm_batch_unpack(const char *bytes, size_t n, stm_batch *batch);
