@@ -52,12 +52,18 @@ static void print_overview(void)
     printf("\n`stemma COMMAND --help` lists what a command takes, `stemma --version` prints the version.\n");
 }
 
+/* What stands between a command's arguments and the rest of its usage. */
+static const char *gap(const stm_command *command)
+{
+    return *command->arguments && *command->usage ? " " : "";
+}
+
 static stm_status print_help(const stm_command *command)
 {
     char *text;
     STM_TRY(stm_options_help(command->bit, &text));
     printf("stemma %s: %s\n\nusage: stemma %s %s%s%s\n%s", command->name, command->summary, command->name,
-           command->arguments, *command->arguments ? " " : "", command->usage, text);
+           command->arguments, gap(command), command->usage, text);
     free(text);
     return STM_OK;
 }
@@ -118,10 +124,10 @@ static stm_status check_arguments(const stm_command *command, const stm_options 
         return STM_OK;
     if (found > expected)
         return stm_fail(STM_ERR_INPUT, "command line: found `%s`, expected only %s %s%s%s",
-                        options->arguments.items[expected], command->name, command->arguments,
-                        *command->arguments ? " " : "", command->usage);
-    return stm_fail(STM_ERR_INPUT, "command line: found %zu argument%s, expected stemma %s %s %s", found,
-                    found == 1 ? "" : "s", command->name, command->arguments, command->usage);
+                        options->arguments.items[expected], command->name, command->arguments, gap(command),
+                        command->usage);
+    return stm_fail(STM_ERR_INPUT, "command line: found %zu argument%s, expected stemma %s %s%s%s", found,
+                    found == 1 ? "" : "s", command->name, command->arguments, gap(command), command->usage);
 }
 
 /* What the table of options cannot tell, for the registries know it: names of objectives, and rewards with their

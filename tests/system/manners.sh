@@ -4,9 +4,13 @@
 . "$(dirname "$0")/common.sh"
 cd "$work" || exit 1
 
-# The commands that the program knows, from its own help.
+# The commands that the program knows, from its own help; one that has a source file must be among them.
 "$STEMMA" --help > help.txt || die "stemma --help fails"
-knows() { grep -q "^  $1 " help.txt; }
+knows() {
+    grep -q "^  $1 " help.txt && return
+    [ ! -e "$tests/../src/cli/$1.c" ] || die "stemma --help does not list $1"
+    return 1
+}
 
 n=0
 # wrong MESSAGE WORDS..: refused before anything starts.
@@ -31,6 +35,7 @@ succeeds 0 "$STEMMA" --version
 for command in $(sed -n 's/^  \([a-z]*\)  .*/\1/p' help.txt); do
     succeeds 0 "$STEMMA" "$command" --help
     grep -q "^usage: stemma $command" out || die "stemma $command --help shows no usage"
+    ! grep -q ' $' out || die "stemma $command --help: spaces at the end of a line"
     grep -q '^flags: ' out || die "stemma $command --help lists no flags"
     [ "$(awk 'length > 100' out)" = "" ] || die "stemma $command --help: wider than 100: $(awk 'length > 100' out)"
     mv out once.txt
@@ -107,6 +112,11 @@ if knows tokenize; then
     wrong 'command line: --special: found 2, expected true or false' tokenize M T.jsonl --out o.jsonl --special=2
     wrong 'command line: --precision: not an option of `stemma tokenize`' tokenize M T.jsonl --out o.jsonl --precision float64
     wrong 'command line: found 1 argument, expected stemma tokenize ..' tokenize M --out o.jsonl
+fi
+if knows inspect; then
+    wrong 'command line: found 0 arguments, expected stemma inspect F.h5' inspect
+    wrong 'command line: found `b.h5`, expected only inspect F.h5' inspect a.h5 b.h5
+    wrong 'command line: --to: not an option of `stemma inspect`' inspect a.h5 --to d
 fi
 if knows export; then
     wrong 'command line: --to is missing; expected a folder to write' export c.h5
