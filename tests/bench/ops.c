@@ -584,11 +584,11 @@ int main(int argc, char **argv)
     bench_rows_shape(8, 64);
     bench_head_shape(256, 8192);
     bench_head_shape(16, 64);
-    bench_sample_shape(64, 32000, 1, 0, 1, 0);
-    bench_sample_shape(64, 32000, 0, 0, 1, 0);
-    bench_sample_shape(64, 32000, 0.8, 50, 1, 0);
-    bench_sample_shape(64, 32000, 1, 0, 0.9, 0);
-    bench_sample_shape(64, 32000, 1, 50, 0.9, 0.05);
+    bench_sample_shape(4, 32000, 1, 0, 1, 0);
+    bench_sample_shape(4, 32000, 0, 0, 1, 0);
+    bench_sample_shape(4, 32000, 0.8, 50, 1, 0);
+    bench_sample_shape(4, 32000, 1, 0, 0.9, 0);
+    bench_sample_shape(4, 32000, 1, 50, 0.9, 0.05);
     bench_sample_shape(64, 64, 1, 0, 1, 0);
     backend->close(stream);
     return 0;
