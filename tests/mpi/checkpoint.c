@@ -6,17 +6,64 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <hdf5.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "checkpoint/open.h"
 #include "support/device.h"
 #include "support/model.h"
 #include "support/mpi.h"
+
+/* A disk that fails: these stand before the C library's own, and do what it does until `countdown` reaches 0. */
+static struct {
+    enum { SOUND, GARBLES, FULL, FORGETS, RESERVES_NOTHING } disk;
+    int countdown;
+} fault;
+
+static bool fault_strikes(void)
+{
+    return fault.countdown > 0 && --fault.countdown == 0;
+}
+
+ssize_t pwrite(int descriptor, const void *bytes, size_t n, off_t offset)
+{
+    char copy[64];
+    if (fault.disk == FULL && fault_strikes()) {
+        errno = ENOSPC;
+        return -1;
+    }
+    if (fault.disk == GARBLES && n && fault_strikes()) { /* a short write; the caller writes the rest */
+        n = STM_MIN(n, sizeof copy);
+        memcpy(copy, bytes, n);
+        copy[n / 2] ^= 1;
+        bytes = copy;
+    }
+    return syscall(SYS_pwrite64, descriptor, bytes, n, offset);
+}
+
+int fsync(int descriptor)
+{
+    if (fault.disk == FORGETS && fault_strikes()) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fsync, descriptor);
+}
+
+int fallocate(int descriptor, int mode, off_t offset, off_t n)
+{
+    if (fault.disk == RESERVES_NOTHING) {
+        errno = EOPNOTSUPP;
+        return -1;
+    }
+    return (int)syscall(SYS_fallocate, descriptor, mode, offset, n);
+}
 
 /* A run's state on one rank of a communicator; its numbers are a function of `salt` and the place in the buffer. */
 typedef struct {
@@ -528,6 +575,63 @@ static void a_failed_write_on_one_rank_is_known_to_all(void **state)
     stm_mpi_remove_folder(folder);
 }
 
+/* The n-th write or sync of one rank fails, for many n: every rank hears of it and nothing is left, or, where what was
+ * garbled was written once more, all is well. */
+static void a_failing_disk_never_leaves_a_bad_checkpoint(void **state)
+{
+    (void)state;
+    char *folder = stm_mpi_make_folder();
+    save_step(folder, 1);
+    run r;
+    run_open(&r, MPI_COMM_WORLD, 8, &stm_test_configs[STM_TEST_LLAMA], 1000, 2);
+    const struct {
+        int disk;
+        const char *words;
+    } disks[] = {{GARBLES, "reading back what was written"},
+                 {FULL, "No space left on device"},
+                 {FORGETS, "cannot be synced: Input/output error"}};
+    for (int victim = 0; victim < world_size(); victim += STM_MAX(1, world_size() - 1))
+        for (size_t d = 0; d < 3; d++) {
+            int n_refused = 0;
+            for (int n = 1; n < 100; n = 2 * n + 1) {
+                fault.disk = disks[d].disk;
+                fault.countdown = world_rank() == victim ? n : 0;
+                const stm_status status = run_save(&r, folder);
+                fault.countdown = 0;
+                fault.disk = SOUND;
+                n_refused += status != STM_OK;
+                if (status != STM_OK) {
+                    assert_fails(status, STM_ERR_IO, disks[d].words);
+                    assert_int_equal(count_files(folder), 1);
+                    assert_found(folder, "step-00000001.h5", NULL);
+                } else {
+                    assert_found(folder, "step-00000002.h5", NULL);
+                }
+                MPI_Barrier(MPI_COMM_WORLD);
+                if (world_rank() == 0)
+                    unlink(path_of(folder, "step-00000002.h5"));
+                MPI_Barrier(MPI_COMM_WORLD);
+            }
+            assert_true(n_refused > 0);
+        }
+    assert_ok(run_save(&r, folder));
+    assert_found(folder, "step-00000002.h5", NULL);
+    run_close(&r);
+    stm_mpi_remove_folder(folder);
+}
+
+static void a_file_system_that_reserves_nothing_is_asked_for_its_free_space(void **state)
+{
+    (void)state;
+    char *folder = stm_mpi_make_folder();
+    fault.disk = RESERVES_NOTHING;
+    save_step(folder, 1);
+    fault.disk = SOUND;
+    assert_found(folder, "step-00000001.h5", NULL);
+    load_step(path_of(folder, "step-00000001.h5"), 1);
+    stm_mpi_remove_folder(folder);
+}
+
 /* Needs the right to mount; where it is not given, the two tests above stand alone. */
 static void a_full_disk_is_refused_cleanly_and_the_run_goes_on(void **state)
 {
@@ -690,6 +794,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_missing_folder_fails_on_every_rank),
         cmocka_unit_test(a_file_that_may_not_be_so_large_is_refused_cleanly),
         cmocka_unit_test(a_failed_write_on_one_rank_is_known_to_all),
+        cmocka_unit_test(a_failing_disk_never_leaves_a_bad_checkpoint),
+        cmocka_unit_test(a_file_system_that_reserves_nothing_is_asked_for_its_free_space),
         cmocka_unit_test(a_full_disk_is_refused_cleanly_and_the_run_goes_on),
         cmocka_unit_test(a_checkpoint_opens_as_the_model_it_was_saved_from),
         cmocka_unit_test(what_is_no_model_is_refused_on_every_rank),
