@@ -20,8 +20,8 @@ struct stm_added {
     token *tokens;
     size_t n, capacity;
     stm_vocab *vocab;
-    bool *special;   /* [n_ids of vocab] */
-    uint32_t *by_id; /* [n_ids of vocab]: 1 + token, 0 for none */
+    bool *special;     /* [n_ids of vocab] */
+    uint32_t *by_id;   /* [n_ids of vocab]: 1 + token, 0 for none */
     finder finders[2]; /* [normalized] */
 };
 

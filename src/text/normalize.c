@@ -4,6 +4,8 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "text/unicode.h"
+
 typedef struct stage stage;
 
 struct stage {
@@ -29,18 +31,32 @@ static bool is_ascii(const stm_string *text)
     return true;
 }
 
-static stm_status apply_form(const stage *step, const stm_string *text, stm_string *out)
+static stm_status add_form(const stage *step, const char *text, size_t n, stm_string *out)
 {
-    if (is_ascii(text))
-        return stm_string_add(out, text->bytes, text->n);
     utf8proc_uint8_t *mapped = NULL;
-    const utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text->bytes, (utf8proc_ssize_t)text->n, &mapped,
-                                            (utf8proc_option_t)(UTF8PROC_STABLE | step->form));
-    if (n < 0)
-        return stm_fail(STM_ERR_MEMORY, "Unicode normalization failed: %s", utf8proc_errmsg(n));
-    const stm_status status = stm_string_add(out, (const char *)mapped, (size_t)n);
+    const utf8proc_ssize_t length = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)n, &mapped,
+                                                 (utf8proc_option_t)(UTF8PROC_STABLE | step->form));
+    if (length < 0)
+        return stm_fail(STM_ERR_MEMORY, "Unicode normalization failed: %s", utf8proc_errmsg(length));
+    const stm_status status = stm_string_add(out, (const char *)mapped, (size_t)length);
     free(mapped);
     return status;
+}
+
+/* Characters that the table of reference does not know stand still, and what surrounds them does not pass them. */
+static stm_status apply_form(const stage *step, const stm_string *text, stm_string *out)
+{
+    size_t start = 0;
+    if (is_ascii(text))
+        return stm_string_add(out, text->bytes, text->n);
+    for (size_t at = 0, length; at < text->n; at += length) {
+        if (!stm_is_after_unicode_9(stm_utf8_point(text->bytes + at, text->n - at, &length)))
+            continue;
+        STM_TRY(add_form(step, text->bytes + start, at - start, out));
+        STM_TRY(stm_string_add(out, text->bytes + at, length));
+        start = at + length;
+    }
+    return add_form(step, text->bytes + start, text->n - start, out);
 }
 
 typedef stm_status (*map_point)(stm_string *out, uint32_t point);
@@ -56,12 +72,14 @@ static stm_status lower_point(stm_string *out, uint32_t point)
 {
     if (point == 0x130) /* the only letter whose lower case is two characters */
         return stm_string_add_text(out, "i\xCC\x87");
-    return stm_string_add_point(out, (uint32_t)utf8proc_tolower((utf8proc_int32_t)point));
+    return stm_string_add_point(out, stm_lower_case(point));
 }
 
 static stm_status drop_mark(stm_string *out, uint32_t point)
 {
-    return stm_is_combining_mark(point) ? STM_OK : stm_string_add_point(out, point);
+    const bool mark =
+        point == 0x1CF2 || point == 0x1CF3 || (stm_is_combining_mark(point) && !stm_is_after_unicode_9(point));
+    return mark ? STM_OK : stm_string_add_point(out, point);
 }
 
 /* Controls go, many spaces become one kind: the normalization that sentencepiece calls nmt. */

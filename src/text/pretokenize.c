@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "text/normalize.h"
+#include "text/unicode.h"
 
 typedef struct stage stage;
 
@@ -196,10 +197,30 @@ static stm_status read_metaspace(const json_t *json, stage *step)
     return split ? stm_regex_create_literal(step->replacement.bytes, step->replacement.n, &step->regex) : STM_OK;
 }
 
+/* A pattern in which each @ is replaced. */
+static stm_status regex_with(const char *pattern, const char *members, stage *step)
+{
+    stm_string text = {0};
+    stm_status status = STM_OK;
+    for (const char *c = pattern; *c && status == STM_OK; c++)
+        status = *c == '@' ? stm_string_add_text(&text, members) : stm_string_add(&text, c, 1);
+    if (status == STM_OK && (status = stm_string_end(&text)) == STM_OK)
+        status = stm_regex_create_pcre2(text.bytes, &step->regex);
+    free(text.bytes);
+    return status;
+}
+
+/* Word characters as UTS 18 has them: Alphabetic, marks, decimal digits, connectors, joiners. */
+#define WORD                                                                                                           \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}"                   \
+    "\\x{1f170}-\\x{1f189}\\x{200c}\\x{200d}@"
+
+#define SPACE "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+
 static stm_status read_whitespace(const json_t *json, stage *step)
 {
     (void)json;
-    return regex_of("\\w+|[^\\w\\s]+", step);
+    return regex_with("[" WORD "]+|[^" WORD SPACE "]+", stm_unicode_new_word, step);
 }
 
 static stm_status read_whitespace_split(const json_t *json, stage *step)
@@ -213,21 +234,21 @@ static stm_status read_digits(const json_t *json, stage *step)
     bool individual;
     STM_TRY(stm_json_bool(json, "individual_digits", false, &individual));
     step->behavior = individual ? STM_SPLIT_ISOLATED : STM_SPLIT_CONTIGUOUS;
-    return regex_of("\\p{N}", step);
+    return regex_with("[\\p{N}@]", stm_unicode_new_number, step);
 }
 
-static const char PUNCTUATION[] = "[!-/:-@\\[-`{-~\\p{P}]";
+static const char PUNCTUATION[] = "(?![@])[!-/:-\\x40\\[-`{-~\\p{P}\\x{166d}\\x{111c9}]";
 
 static stm_status read_punctuation(const json_t *json, stage *step)
 {
     STM_TRY(read_behavior(json, step));
-    return regex_of(PUNCTUATION, step);
+    return regex_with(PUNCTUATION, stm_unicode_new_punctuation, step);
 }
 
 static stm_status read_bert_punctuation(const json_t *json, stage *step)
 {
     (void)json;
-    return regex_of(PUNCTUATION, step);
+    return regex_with(PUNCTUATION, stm_unicode_new_punctuation, step);
 }
 
 static stm_status read_delimiter(const json_t *json, stage *step)

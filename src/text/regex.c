@@ -5,16 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/unicode.h"
+
 struct stm_regex {
     pcre2_code *code;  /* NULL: a literal */
     stm_string source; /* the literal */
 };
 
-/* The insides of character classes. White_Space; Alphabetic, marks, decimal digits, connectors. */
+/* The insides of character classes. White_Space; Alphabetic, marks, decimal digits, connectors and Latin-1's numbers.
+ */
 static const char SPACE[] =
     "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
-static const char WORD[] = "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{24b6}-\\x{24e9}\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{"
-                           "1f169}\\x{1f170}-\\x{1f189}";
+static const char WORD[] = "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}\\x{24b6}-\\x{24e9}"
+                           "\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}";
 static const char HEX[] = "0-9A-Fa-f";
 
 /* From Oniguruma to PCRE2 */
@@ -64,10 +67,16 @@ static const char *members_of(char letter)
     }
 }
 
+static stm_status add_members(translation *t, const char *members)
+{
+    STM_TRY(stm_string_add_text(&t->out, members));
+    return members == WORD ? stm_string_add_text(&t->out, stm_unicode_new_word) : STM_OK;
+}
+
 static stm_status add_class(translation *t, bool negated, const char *members)
 {
     STM_TRY(stm_string_add_text(&t->out, negated ? "[^" : "["));
-    STM_TRY(stm_string_add_text(&t->out, members));
+    STM_TRY(add_members(t, members));
     return stm_string_add_text(&t->out, "]");
 }
 
@@ -83,10 +92,42 @@ static stm_status add_boundary(translation *t, bool negated)
     return STM_OK;
 }
 
-/* Copies "\p{..}", "\x{..}", "\uHHHH" and two-character escapes. */
-static stm_status copy_escape(translation *t)
+/* What newer versions of Unicode add to a category ("L", "Lu"); 0 bytes for most. */
+static stm_status add_new_members(translation *t, const char *category, size_t n)
+{
+    for (size_t i = 0; i < stm_n_unicode_new; i++)
+        if (n && n <= 2 && strncmp(stm_unicode_new[i].category, category, n) == 0)
+            STM_TRY(stm_string_add_text(&t->out, stm_unicode_new[i].members));
+    return STM_OK;
+}
+
+/* "\p{L}" outside of a class becomes "[\p{L}...]", "\P{L}" becomes "[^\p{L}...]"; inside of one the new members follow.
+ */
+static stm_status translate_property(translation *t, bool in_class)
+{
+    const char *end = memchr(t->pattern + t->i, '}', t->n - t->i);
+    if (!end)
+        return refuse(t, "a property without its end");
+    const char *name = t->pattern + t->i + 3;
+    const size_t n = (size_t)(end - name);
+    const bool negated = t->pattern[t->i + 1] == 'P';
+    t->i += 4 + n;
+    if (!in_class)
+        STM_TRY(stm_string_add_text(&t->out, negated ? "[^" : "["));
+    STM_TRY(stm_string_add_text(&t->out, in_class && negated ? "\\P{" : "\\p{"));
+    STM_TRY(stm_string_add(&t->out, name, n));
+    STM_TRY(stm_string_add_text(&t->out, "}"));
+    if (!in_class || !negated)
+        STM_TRY(add_new_members(t, name, n));
+    return in_class ? STM_OK : stm_string_add_text(&t->out, "]");
+}
+
+/* Copies "\x{..}", "\uHHHH" and two-character escapes. */
+static stm_status copy_escape(translation *t, bool in_class)
 {
     const char letter = peek(t, 1);
+    if ((letter == 'p' || letter == 'P') && peek(t, 2) == '{')
+        return translate_property(t, in_class);
     if (letter == 'u') {
         t->i += 2;
         STM_TRY(stm_string_add_text(&t->out, "\\x{"));
@@ -94,7 +135,7 @@ static stm_status copy_escape(translation *t)
         return stm_string_add_text(&t->out, "}");
     }
     STM_TRY(copy(t, 2));
-    if ((letter == 'p' || letter == 'P' || letter == 'x') && peek(t, 0) == '{')
+    if (letter == 'x' && peek(t, 0) == '{')
         while (t->i < t->n) {
             const bool last = peek(t, 0) == '}';
             STM_TRY(copy(t, 1));
@@ -117,7 +158,7 @@ static stm_status translate_escape(translation *t)
         t->i += 2;
         return add_boundary(t, letter == 'B');
     }
-    return copy_escape(t);
+    return copy_escape(t, false);
 }
 
 static stm_status translate_class(translation *t)
@@ -137,12 +178,12 @@ static stm_status translate_class(translation *t)
                 STM_TRY(copy(t, 1));
             STM_TRY(copy(t, 2));
         } else if (c == '\\' && members_of(peek(t, 1)) && peek(t, 1) >= 'a') {
-            STM_TRY(stm_string_add_text(&t->out, members_of(peek(t, 1))));
+            STM_TRY(add_members(t, members_of(peek(t, 1))));
             t->i += 2;
         } else if (c == '\\' && (peek(t, 1) == 'W' || peek(t, 1) == 'H')) {
             return refuse(t, "a negated class inside a class");
         } else if (c == '\\') {
-            STM_TRY(copy_escape(t));
+            STM_TRY(copy_escape(t, true));
         } else {
             STM_TRY(copy(t, 1));
         }
@@ -268,6 +309,20 @@ out:
     free(t.out.bytes);
     stm_regex_destroy(regex);
     return status;
+}
+
+stm_status stm_regex_create_pcre2(const char *pattern, stm_regex **out)
+{
+    stm_regex *regex;
+    STM_TRY(stm_alloc(1, sizeof *regex, &regex));
+    const stm_string text = {.bytes = (char *)pattern, .n = strlen(pattern)};
+    const stm_status status = compile(pattern, text.n, &text, &regex->code);
+    if (status != STM_OK) {
+        stm_regex_destroy(regex);
+        return status;
+    }
+    *out = regex;
+    return STM_OK;
 }
 
 stm_status stm_regex_create_literal(const char *text, size_t n, stm_regex **out)

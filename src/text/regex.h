@@ -12,6 +12,8 @@ typedef struct stm_regex stm_regex;
 
 /* The caller destroys *out. Fails: STM_ERR_INPUT (with the pattern and the reason), STM_ERR_MEMORY. */
 stm_status stm_regex_create(const char *pattern, size_t n, stm_regex **out);
+/* The pattern is in PCRE2's own spelling. */
+stm_status stm_regex_create_pcre2(const char *pattern, stm_regex **out);
 /* Finds exactly the text. */
 stm_status stm_regex_create_literal(const char *text, size_t n, stm_regex **out);
 void stm_regex_destroy(stm_regex *regex); /* NULL is fine */

@@ -1,6 +1,7 @@
 /* src/text/utf8.h: text that grows, and the few facts about Unicode that tokenizers need.
  *
- * Functions that take a code point at a position expect well-formed UTF-8; stm_utf8_repair makes it so. Local, all of it. */
+ * Functions that take a code point at a position expect well-formed UTF-8; stm_utf8_repair makes it so. Local, all of
+ * it. */
 #ifndef STM_TEXT_UTF8_H
 #define STM_TEXT_UTF8_H
 
@@ -24,8 +25,8 @@ uint32_t stm_utf8_point(const char *text, size_t n, size_t *length);
 /* Writes 1 to 4 bytes; returns how many. */
 size_t stm_utf8_write(uint32_t point, char *out);
 
-/* The length of the character at text[0]; 0 when the bytes there are malformed, and *skip bytes of them stand for one U+FFFD
- * (the longest prefix of a character, as Unicode recommends). With *cut, the text only ends too early. */
+/* The length of the character at text[0]; 0 when the bytes there are malformed, and *skip bytes of them stand for one
+ * U+FFFD (the longest prefix of a character, as Unicode recommends). With *cut, the text only ends too early. */
 size_t stm_utf8_length(const char *text, size_t n, size_t *skip, bool *cut);
 
 /* Length of the well-formed beginning of the text. */

@@ -66,7 +66,8 @@ static stm_status grow(stm_vocab *vocab)
     vocab->slots = slots;
     vocab->n_slots *= 2;
     for (size_t i = 0; i < vocab->n_entries; i++)
-        vocab->slots[slot_of(vocab, vocab->blob.bytes + vocab->entries[i].offset, vocab->entries[i].n)] = (uint32_t)i + 1;
+        vocab->slots[slot_of(vocab, vocab->blob.bytes + vocab->entries[i].offset, vocab->entries[i].n)] =
+            (uint32_t)i + 1;
     return STM_OK;
 }
 

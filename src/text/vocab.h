@@ -20,7 +20,7 @@ int32_t stm_vocab_find(const stm_vocab *vocab, const char *text, size_t n); /* -
 /* The string of an id, or NULL. Valid until the next add. */
 const char *stm_vocab_text(const stm_vocab *vocab, int64_t id, size_t *n);
 
-size_t stm_vocab_n_ids(const stm_vocab *vocab);     /* largest id + 1 */
+size_t stm_vocab_n_ids(const stm_vocab *vocab); /* largest id + 1 */
 size_t stm_vocab_n_strings(const stm_vocab *vocab);
 
 #endif
