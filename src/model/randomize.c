@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PORTION = 4096 };
+enum { PORTION = 1 << 18 };
 
 static bool ends_with(const char *text, const char *ending)
 {
