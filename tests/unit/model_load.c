@@ -140,8 +140,8 @@ static uint16_t half_of(double x)
 {
     int exponent;
     const double mantissa = frexp(fabs(x), &exponent); /* [0.5, 1) */
-    const uint16_t sign = signbit(x) ? 0x8000 : 0;
-    return x == 0 ? sign : (uint16_t)(sign + ((exponent + 13) << 10) + (int)ldexp(mantissa, 11));
+    const int sign = signbit(x) ? 0x8000 : 0;
+    return x == 0 ? (uint16_t)sign : (uint16_t)(sign + (exponent + 13) * 1024 + (int)ldexp(mantissa, 11));
 }
 
 /* Returns the bytes written. */
