@@ -43,15 +43,34 @@ static stm_status receive_layout(char **texts, const char *path, const stm_backe
     return STM_OK;
 }
 
-stm_status stm_model_open_on(MPI_Comm comm, const char *path, const stm_backend *backend, stm_stream *stream,
-                             stm_model **out)
+/* A folder's configuration and texts, with random weights. */
+static stm_status open_random(const char *folder, uint64_t seed, const stm_backend *backend, stm_stream *stream,
+                              stm_model **out)
+{
+    stm_model *model;
+    STM_TRY(stm_model_describe(folder, backend, stream, &model));
+    const stm_status status = stm_model_randomize(model, seed);
+    if (status != STM_OK) {
+        stm_model_destroy(model);
+        return status;
+    }
+    *out = model;
+    return STM_OK;
+}
+
+/* seed: NULL for the weights of the path. */
+static stm_status open_on(MPI_Comm comm, const char *path, const uint64_t *seed, const stm_backend *backend,
+                          stm_stream *stream, stm_model **out)
 {
     int rank;
     stm_status status = STM_OK;
     stm_model *model = NULL;
     char *texts[4] = {0};
     STM_MPI(MPI_Comm_rank(comm, &rank));
-    STM_GOTO_OUT(stm_agree_on(comm, rank == 0 ? stm_model_open_any(path, backend, stream, &model) : STM_OK));
+    if (rank == 0)
+        status = seed ? open_random(path, *seed, backend, stream, &model)
+                      : stm_model_open_any(path, backend, stream, &model);
+    STM_GOTO_OUT(stm_agree_on(comm, status));
     if (rank == 0) {
         char *const held[] = {model->config_json, model->tokenizer_json, model->tokenizer_config_json,
                               model->generation_config_json};
@@ -76,4 +95,16 @@ out:
         free(texts[i]);
     stm_model_destroy(model);
     return status;
+}
+
+stm_status stm_model_open_on(MPI_Comm comm, const char *path, const stm_backend *backend, stm_stream *stream,
+                             stm_model **out)
+{
+    return open_on(comm, path, NULL, backend, stream, out);
+}
+
+stm_status stm_model_open_random_on(MPI_Comm comm, const char *folder, uint64_t seed, const stm_backend *backend,
+                                    stm_stream *stream, stm_model **out)
+{
+    return open_on(comm, folder, &seed, backend, stream, out);
 }

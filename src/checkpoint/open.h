@@ -15,4 +15,9 @@ stm_status stm_model_open_any(const char *path, const stm_backend *backend, stm_
 stm_status stm_model_open_on(MPI_Comm comm, const char *path, const stm_backend *backend, stm_stream *stream,
                              stm_model **out);
 
+/* The configuration and tokenizer of a Hugging Face folder, which need hold no weights, with random ones
+ * (stm_model_randomize), on every rank as above. Collective over comm. */
+stm_status stm_model_open_random_on(MPI_Comm comm, const char *folder, uint64_t seed, const stm_backend *backend,
+                                    stm_stream *stream, stm_model **out);
+
 #endif

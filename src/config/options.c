@@ -86,6 +86,8 @@ const stm_option_row stm_option_rows[] = {
     INTEGER("run.steps", run.steps, "100", FROM(0), INPUT, FREE, "steps to train, those of earlier starts included"),
 
     TEXT("model.path", model.path, "", INPUT, REQUIRED | FREE, "Hugging Face folder, or a checkpoint, to start from"),
+    WORD("model.init", model.init, "file", CHOICES("file", "random"), INPUT, 0,
+        "start weights: those of model.path, or random ones by run.seed for its config.json"),
 
     TEXT("data.prompts", data.prompts, "", INPUT, REQUIRED | FREE, "JSON lines with prompt, messages or prompt_ids, and what rewards need"),
     TEXT("data.template", data.template_name, "auto", COMPUTE, 0, "chat template for messages: auto, chatml, llama3, mistral, plain"),

@@ -52,7 +52,7 @@ typedef struct {
 
 typedef struct {
     struct { char *folder; int64_t seed, steps; } run;
-    struct { char *path; } model;
+    struct { char *path, *init; } model;  /* init: file, random */
     struct { char *prompts, *template_name; bool shuffle; int64_t max_prompt_tokens; stm_overlong overlong; } data;
     struct {
         int64_t prompts_per_step, group_size;
