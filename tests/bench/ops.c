@@ -335,6 +335,7 @@ static void bench_decode_shape(size_t n_rows, size_t group_size, size_t n_prompt
 
 static void bench_attend(void)
 {
+    bench_attend_shape(512, 512, 8, 8, 64, false);
     bench_attend_shape(2048, 2048, 8, 8, 64, false);
     bench_attend_shape(2048, 2048, 8, 8, 64, true);
     bench_attend_shape(2048, 2048, 14, 2, 64, false);
