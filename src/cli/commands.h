@@ -21,9 +21,14 @@ typedef struct {
     bool reads_input;      /* its argument is an input file */
 } stm_command;
 
+stm_status stm_cli_eval(const stm_options *options);
 stm_status stm_cli_export(const stm_options *options);
 stm_status stm_cli_inspect(const stm_options *options);
 stm_status stm_cli_options(const stm_options *options);
 stm_status stm_cli_tokenize(const stm_options *options);
+stm_status stm_cli_train(const stm_options *options);
+stm_status stm_cli_score(const stm_options *options);
+stm_status stm_cli_grad(const stm_options *options);
+stm_status stm_cli_generate(const stm_options *options);
 
 #endif

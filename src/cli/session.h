@@ -10,6 +10,7 @@ typedef struct {
     stm_stream *stream;
     stm_model *model;
     stm_tokenizer *tokenizer; /* NULL: the model has none */
+    stm_template *chat;       /* NULL: none is known */
     stm_text_context text;
     stm_grid grid;      /* after stm_session_grid */
     stm_engine *engine; /* after stm_session_engine */

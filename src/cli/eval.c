@@ -1,0 +1,58 @@
+/* `stemma eval`: how good model.path, a folder or a checkpoint, is on eval.prompts (data.prompts where there are none).
+ * It looks at no run folder. */
+#include <stdio.h>
+
+#include "cli/commands.h"
+#include "cli/session.h"
+#include "train/evaluate.h"
+
+static stm_status open_all(const stm_options *options, stm_session *s, stm_prompt_set *set)
+{
+    STM_TRY(stm_session_open(options, options->model.path, s));
+    STM_TRY(stm_prompt_set_read_eval(MPI_COMM_WORLD, options, s->model, &s->text, set));
+    STM_TRY(stm_session_grid(s, options, STM_MIN((size_t)options->rollout.prompts_per_step, set->prompts.n)));
+    return stm_session_engine(s, options, 0);
+}
+
+static void print_evaluation(const stm_prompt_set *set, const stm_evaluation *e)
+{
+    printf("%s: %zu prompts, %zu sample%s each\n", set->path, e->n_prompts, e->n_samples, e->n_samples == 1 ? "" : "s");
+    printf("mean reward %.6f\n", e->mean_reward);
+    printf("mean length %.1f tokens, %.1f%% ran out of length\n", e->mean_tokens, 100 * e->truncated_share);
+    for (size_t k = 1; k < e->n_samples; k *= 2)
+        printf("pass@%zu %.6f\n", k, stm_evaluation_pass_at(e, k));
+    printf("pass@%zu %.6f\n", e->n_samples, stm_evaluation_pass_at(e, e->n_samples));
+}
+
+static stm_status evaluate(const stm_options *options, const stm_session *s, const stm_prompt_set *set)
+{
+    const stm_policy policy = {.options = options,
+                               .model = s->model,
+                               .tokenizer = s->tokenizer,
+                               .text = &s->text,
+                               .grid = &s->grid,
+                               .engine = s->engine};
+    stm_reward_set *rewards;
+    stm_evaluation evaluation = {0};
+    STM_TRY(stm_agree(&s->grid, stm_reward_set_create(options->reward.items, options->reward.n, &rewards)));
+    const stm_status status = stm_evaluate(&policy, rewards, set, 0, NULL, &evaluation);
+    if (status == STM_OK && s->grid.rank == 0)
+        print_evaluation(set, &evaluation);
+    stm_evaluation_clear(&evaluation);
+    stm_reward_set_destroy(rewards);
+    return status;
+}
+
+stm_status stm_cli_eval(const stm_options *options)
+{
+    stm_session session = {0};
+    stm_prompt_set set = {0};
+    stm_status status = open_all(options, &session, &set);
+    if (status == STM_OK && options->check)
+        stm_session_print_layout(&session);
+    else if (status == STM_OK)
+        status = evaluate(options, &session, &set);
+    stm_prompt_set_clear(&set);
+    stm_session_close(&session);
+    return status;
+}

@@ -1,0 +1,39 @@
+#include "cli/groups_input.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static stm_status read_groups(const stm_options *options, unsigned use, const stm_session *session, stm_batch *batch)
+{
+    const char *path = options->arguments.items[1];
+    char *text;
+    size_t n;
+    STM_TRY(stm_broadcast_file(MPI_COMM_WORLD, path, &text, &n));
+    const stm_status status = stm_groups_read(path, text, n, &session->text, use, batch);
+    free(text);
+    return stm_agree_on(MPI_COMM_WORLD, status);
+}
+
+stm_status stm_groups_input_open(const stm_options *options, unsigned use, size_t static_reals, stm_session *session,
+                                 stm_batch *batch)
+{
+    *batch = (stm_batch){0};
+    STM_TRY(stm_session_open(options, options->arguments.items[0], session));
+    STM_TRY(read_groups(options, use, session, batch));
+    STM_TRY(stm_session_grid(session, options, batch->n_groups));
+    return stm_session_engine(session, options, static_reals * stm_session_weights_bytes(session));
+}
+
+void stm_groups_input_report(const stm_session *session, const stm_batch *batch, bool loss_only, double seconds)
+{
+    double sums[2] = {stm_engine_counts(session->engine)->rows, stm_engine_counts(session->engine)->rows_again};
+    double peak = (double)stm_engine_peak_bytes(session->engine);
+    stm_all_reduce(session->grid.world, sums, 2, sizeof(double));
+    stm_all_reduce_max(session->grid.world, &peak, 1);
+    if (session->grid.rank != 0)
+        return;
+    const double repeated = stm_engine_rows_repeated(batch, loss_only);
+    printf("%.0f tokens computed (%.0f of them twice), %.0f when nothing is shared: %.2f times fewer; %.2f s, at most "
+           "%.1f MiB a rank\n",
+           sums[0], sums[1], repeated, sums[0] > 0 ? repeated / sums[0] : 1, seconds, peak / (1 << 20));
+}

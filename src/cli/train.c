@@ -1,0 +1,43 @@
+/* `stemma train`: the main job; the work is in src/train. */
+#include "cli/commands.h"
+#include "cli/session.h"
+#include "train/trainer.h"
+
+typedef struct {
+    stm_session session;
+    stm_prompt_set train, eval;
+    stm_trainer *trainer;
+} job;
+
+static stm_status open_job(const stm_options *options, job *j)
+{
+    stm_session *s = &j->session;
+    STM_TRY(stm_session_open(options, options->model.path, s));
+    STM_TRY(stm_prompt_sets_read(MPI_COMM_WORLD, options, s->model, &s->text, &j->train, &j->eval));
+    STM_TRY(stm_session_grid(s, options, (size_t)options->rollout.prompts_per_step));
+    STM_TRY(stm_session_engine(s, options, stm_trainer_static_bytes(options, s->model, s->grid.n_ranks)));
+    const stm_policy policy = {.options = options,
+                               .model = s->model,
+                               .tokenizer = s->tokenizer,
+                               .text = &s->text,
+                               .grid = &s->grid,
+                               .engine = s->engine};
+    return stm_trainer_create(&policy, &j->train, j->eval.present ? &j->eval : NULL, &j->trainer);
+}
+
+stm_status stm_cli_train(const stm_options *options)
+{
+    job j = {0};
+    stm_status status = open_job(options, &j);
+    if (status == STM_OK && options->check) {
+        stm_session_print_layout(&j.session);
+        stm_trainer_describe(j.trainer);
+    } else if (status == STM_OK) {
+        status = stm_trainer_run(j.trainer);
+    }
+    stm_trainer_destroy(j.trainer);
+    stm_prompt_set_clear(&j.train);
+    stm_prompt_set_clear(&j.eval);
+    stm_session_close(&j.session);
+    return status;
+}
