@@ -1,0 +1,50 @@
+#include "train/batch.h"
+
+#include <string.h>
+
+static stm_status copy_ids(const int32_t *ids, size_t n, int32_t **copy)
+{
+    STM_TRY(stm_alloc(n, sizeof *ids, copy));
+    if (n > 0)
+        memcpy(*copy, ids, n * sizeof *ids);
+    return STM_OK;
+}
+
+stm_status stm_batch_of_prompts(const stm_prompts *prompts, const size_t *which, size_t n, stm_batch *batch)
+{
+    *batch = (stm_batch){0};
+    STM_TRY(stm_alloc(n, sizeof *batch->groups, &batch->groups));
+    for (; batch->n_groups < n; batch->n_groups++) {
+        const stm_prompt *prompt = &prompts->items[which[batch->n_groups]];
+        stm_group *group = &batch->groups[batch->n_groups];
+        *group = (stm_group){.n_prompt = prompt->n, .temperature = 1.0};
+        STM_TRY(copy_ids(prompt->ids, prompt->n, &group->prompt));
+    }
+    return STM_OK;
+}
+
+static stm_status add_demonstration(const stm_prompt *prompt, stm_group *group)
+{
+    STM_TRY(stm_alloc(1, sizeof *group->responses, &group->responses));
+    group->n_responses = 1;
+    stm_response *response = &group->responses[0];
+    *response = (stm_response){.n = prompt->n_response, .finish = STM_FINISH_STOP};
+    STM_TRY(copy_ids(prompt->response, prompt->n_response, &response->ids));
+    STM_TRY(stm_alloc(response->n, sizeof *response->mask, &response->mask));
+    if (response->n > 0)
+        memset(response->mask, 1, response->n);
+    return STM_OK;
+}
+
+stm_status stm_batch_of_demonstrations(const stm_prompts *prompts, const size_t *which, size_t n, stm_batch *batch)
+{
+    STM_TRY(stm_batch_of_prompts(prompts, which, n, batch));
+    for (size_t g = 0; g < n; g++)
+        STM_TRY(add_demonstration(&prompts->items[which[g]], &batch->groups[g]));
+    return STM_OK;
+}
+
+stm_batch stm_batch_slice(const stm_batch *batch, size_t first, size_t n)
+{
+    return (stm_batch){.n_groups = n, .groups = batch->groups + first};
+}

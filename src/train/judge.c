@@ -1,0 +1,111 @@
+#include "train/judge.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "data/groups_file.h"
+
+void stm_verdicts_clear(stm_verdicts *verdicts)
+{
+    for (size_t i = 0; verdicts->texts && i < verdicts->n; i++)
+        free(verdicts->texts[i]);
+    free(verdicts->texts);
+    free(verdicts->total);
+    free(verdicts->parts);
+    *verdicts = (stm_verdicts){0};
+}
+
+static size_t count_responses(const stm_batch *batch)
+{
+    size_t n = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        n += batch->groups[g].n_responses;
+    return n;
+}
+
+static stm_status make_text(const stm_tokenizer *tokenizer, const stm_response *response, char **text)
+{
+    if (!tokenizer)
+        return stm_format(text, "%s", "");
+    return stm_tokenizer_decode(tokenizer, response->ids, response->n, true, text, NULL);
+}
+
+static stm_status make_inputs(const stm_policy *policy, const stm_prompt_set *set, const size_t *which,
+                              const stm_batch *batch, stm_verdicts *v, stm_reward_input *inputs)
+{
+    size_t at = 0;
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        const stm_prompt *prompt = &set->prompts.items[which[g]];
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++, at++) {
+            const stm_response *response = &batch->groups[g].responses[i];
+            STM_TRY(make_text(policy->tokenizer, response, &v->texts[at]));
+            inputs[at] = (stm_reward_input){.prompt_text = prompt->prompt_text,
+                                            .text = v->texts[at],
+                                            .n_tokens = response->n,
+                                            .truncated = response->finish == STM_FINISH_LENGTH,
+                                            .answer = prompt->answer,
+                                            .fields_json = prompt->fields_json};
+        }
+    }
+    return STM_OK;
+}
+
+/* The reward's own words are the stored message. */
+static stm_status check_totals(const stm_prompt_set *set, const size_t *which, const stm_batch *batch,
+                               const double *total)
+{
+    size_t at = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++, at++)
+            if (!isfinite(total[at]))
+                return stm_fail_context(STM_ERR_NUMERIC, "%s:%zu: a reward failed, first for response %zu", set->path,
+                                        set->prompts.items[which[g]].line, i);
+    return STM_OK;
+}
+
+static stm_status judge_here(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set,
+                             const size_t *which, const stm_batch *batch, stm_verdicts *v)
+{
+    stm_reward_input *inputs;
+    STM_TRY(stm_alloc(v->n, sizeof *v->texts, &v->texts));
+    STM_TRY(stm_alloc(v->n, sizeof *inputs, &inputs));
+    stm_status status = make_inputs(policy, set, which, batch, v, inputs);
+    if (status == STM_OK)
+        status = stm_reward_set_run(rewards, v->n, inputs, v->total, v->parts);
+    free(inputs);
+    return status == STM_OK ? check_totals(set, which, batch, v->total) : status;
+}
+
+stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set, const size_t *which,
+                     stm_batch *batch, stm_verdicts *v)
+{
+    const stm_grid *grid = policy->grid;
+    *v = (stm_verdicts){.n = count_responses(batch), .n_rewards = policy->options->reward.n};
+    stm_status status = stm_alloc(v->n, sizeof *v->total, &v->total);
+    if (status == STM_OK)
+        status = stm_alloc(v->n * v->n_rewards, sizeof *v->parts, &v->parts);
+    if (status == STM_OK && grid->rank == 0)
+        status = judge_here(policy, rewards, set, which, batch, v);
+    STM_TRY(stm_agree(grid, status));
+    stm_broadcast(grid->world, 0, v->total, v->n * sizeof *v->total);
+    stm_broadcast(grid->world, 0, v->parts, v->n * v->n_rewards * sizeof *v->parts);
+    size_t at = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
+            batch->groups[g].responses[i].reward = v->total[at++];
+            batch->groups[g].responses[i].has_reward = true;
+        }
+    return STM_OK;
+}
+
+stm_status stm_verdicts_write(const stm_verdicts *v, const stm_prompt_set *set, const size_t *which,
+                              const stm_batch *batch, size_t n, stm_string *out)
+{
+    size_t at = 0;
+    for (size_t g = 0; g < STM_MIN(n, batch->n_groups); g++) {
+        STM_TRY(stm_group_write(&batch->groups[g], set->prompts.items[which[g]].fields_json,
+                                (const char *const *)(v->texts + at), out));
+        at += batch->groups[g].n_responses;
+    }
+    return STM_OK;
+}

@@ -1,0 +1,30 @@
+/* src/train/judge.h: rewards of a batch of rollouts. */
+#ifndef STM_TRAIN_JUDGE_H
+#define STM_TRAIN_JUDGE_H
+
+#include "reward/reward.h"
+#include "text/utf8.h"
+#include "train/policy.h"
+#include "train/prompt_sets.h"
+
+/* What the judge found, response by response in order of the batch. */
+typedef struct {
+    size_t n, n_rewards;
+    double *total; /* [n]: weighted sums */
+    double *parts; /* [n, n_rewards]: unweighted */
+    char **texts;  /* [n]: decoded without special tokens; on rank 0, NULL elsewhere */
+} stm_verdicts;
+void stm_verdicts_clear(stm_verdicts *verdicts);
+
+/* Decodes and judges on rank 0, and sends the numbers to all; the responses have their rewards afterwards. Group g
+ * belongs to set->prompts.items[which[g]]. The caller clears *verdicts, also after a failure. Collective over the
+ * grid's world; same status everywhere. Fails: STM_ERR_NUMERIC when a reward failed, naming the prompt's line. */
+stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set, const size_t *which,
+                     stm_batch *batch, stm_verdicts *verdicts);
+
+/* Appends groups [0, n) as GROUPS.jsonl lines with texts and rewards. Rank 0 calls; local. Fails: STM_ERR_NUMERIC,
+ * STM_ERR_MEMORY. */
+stm_status stm_verdicts_write(const stm_verdicts *verdicts, const stm_prompt_set *set, const size_t *which,
+                              const stm_batch *batch, size_t n, stm_string *out);
+
+#endif

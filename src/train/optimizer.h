@@ -1,0 +1,39 @@
+/* src/train/optimizer.h: gradient, its reduction, and AdamW over the shard that each rank owns (ZeRO-1). */
+#ifndef STM_TRAIN_OPTIMIZER_H
+#define STM_TRAIN_OPTIMIZER_H
+
+#include "group/score.h"
+#include "train/policy.h"
+
+typedef struct {
+    stm_shards shards;          /* of the parameter buffer, over the world */
+    void *gradient;             /* [n_parameters] reals */
+    void *exp_avg, *exp_avg_sq; /* [stm_shards_count]: this rank's ranges one after the other */
+    int64_t n_updates;          /* taken so far: AdamW's step */
+} stm_optimizer;
+
+/* The cut is a function of the model and n_ranks. State is zero. The caller destroys it, also after a failure. Local.
+ * Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
+stm_status stm_optimizer_create(const stm_model *model, int rank, int n_ranks, stm_optimizer *optimizer);
+void stm_optimizer_destroy(stm_optimizer *optimizer, const stm_model *model);
+
+/* Bytes that create will take on the rank that owns most. Local. */
+size_t stm_optimizer_bytes(const stm_model *model, int n_ranks);
+
+/* What one update did; the same on every rank. */
+typedef struct {
+    stm_objective_sums sums;
+    double grad_norm;     /* before clipping; NaN where log-probs were not finite */
+    double rows;          /* computed, over all ranks */
+    double rows_repeated; /* what the repeated form would have computed */
+    bool skipped;         /* loss or gradient not finite: weights and state are as before */
+} stm_update_counts;
+
+/* One step of AdamW on the objective over the batch: gradient, sum over ranks, norm, clipping, own shard, all weights
+ * to all. Collective over the grid's world; same status everywhere. Fails: what the engine says, but for numbers that
+ * are not finite: these are skipped. */
+stm_status stm_optimizer_update(stm_optimizer *optimizer, const stm_policy *policy, const stm_batch *batch,
+                                const stm_objective *objective, const stm_objective_options *options, double lr,
+                                stm_update_counts *counts);
+
+#endif

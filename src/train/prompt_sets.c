@@ -1,0 +1,100 @@
+#include "train/prompt_sets.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "mpi/grid.h"
+#include "objective/objective.h"
+#include "reward/reward.h"
+
+void stm_prompt_set_clear(stm_prompt_set *set)
+{
+    stm_prompts_clear(&set->prompts);
+    *set = (stm_prompt_set){0};
+}
+
+bool stm_is_supervised(const stm_options *options)
+{
+    return !stm_objective_find(options->objective.name)->needs_rewards;
+}
+
+/* The token that ends a demonstration: what a sampled response would end with. Chat models name it in
+ * tokenizer_config.json, beside further end ids in their configuration. */
+static int32_t end_token(const stm_options *options, const stm_model *model, const stm_text_context *text)
+{
+    if (options->rollout.ignore_eos)
+        return -1;
+    const int32_t named = text->tokenizer ? stm_tokenizer_eos(text->tokenizer) : -1;
+    if (named >= 0)
+        return named;
+    return model->config.n_eos > 0 ? model->config.eos[0] : -1;
+}
+
+/* Rewards judge text, all but `length`. */
+static stm_status check_rewards_have_text(const stm_options *options, const stm_text_context *text)
+{
+    for (size_t i = 0; i < options->reward.n && !text->tokenizer; i++)
+        if (strcmp(options->reward.items[i].name, "length") != 0)
+            return stm_fail(STM_ERR_INPUT,
+                            "reward[%zu].name: found %s, expected length: the model has no tokenizer.json, so that its "
+                            "responses have no text",
+                            i, options->reward.items[i].name);
+    return STM_OK;
+}
+
+static stm_status needs_answer(const stm_options *options, bool *needs)
+{
+    stm_reward_set *rewards;
+    STM_TRY(stm_reward_set_create(options->reward.items, options->reward.n, &rewards));
+    *needs = stm_reward_set_needs_answer(rewards);
+    stm_reward_set_destroy(rewards);
+    return STM_OK;
+}
+
+typedef enum { FOR_ROLLOUTS, FOR_DEMONSTRATIONS } purpose;
+
+static stm_status read_set(MPI_Comm comm, const stm_options *options, const stm_model *model,
+                           const stm_text_context *text, const char *path, purpose what, stm_prompt_set *set)
+{
+    stm_prompts_use use = {.overlong = options->data.overlong,
+                           .max_prompt_tokens = (size_t)options->data.max_prompt_tokens,
+                           .max_new_tokens = (size_t)options->rollout.max_new_tokens,
+                           .needs_response = what == FOR_DEMONSTRATIONS,
+                           .end_token = end_token(options, model, text)};
+    char *bytes;
+    size_t n;
+    set->path = path;
+    set->present = true;
+    if (what == FOR_ROLLOUTS) {
+        STM_TRY(check_rewards_have_text(options, text));
+        STM_TRY(needs_answer(options, &use.needs_answer));
+        if (options->rollout.stop.n > 0 && !text->tokenizer)
+            return stm_fail(STM_ERR_INPUT,
+                            "rollout.stop: found %zu texts, expected none for a model without tokenizer.json",
+                            options->rollout.stop.n);
+    }
+    STM_TRY(stm_broadcast_file(comm, path, &bytes, &n));
+    const stm_status status = stm_prompts_read(path, bytes, n, text, &use, &set->prompts);
+    free(bytes);
+    return stm_agree_on(comm, status);
+}
+
+stm_status stm_prompt_sets_read(MPI_Comm comm, const stm_options *options, const stm_model *model,
+                                const stm_text_context *text, stm_prompt_set *train, stm_prompt_set *eval)
+{
+    STM_TRY(read_set(comm, options, model, text, options->data.prompts,
+                     stm_is_supervised(options) ? FOR_DEMONSTRATIONS : FOR_ROLLOUTS, train));
+    if (!*options->eval.prompts || options->eval.every == 0)
+        return STM_OK;
+    if (options->reward.n == 0)
+        return stm_fail(STM_ERR_INPUT, "reward: found an empty list, expected at least one reward, by which "
+                                       "eval.prompts is judged (eval.every=0: no evaluation)");
+    return read_set(comm, options, model, text, options->eval.prompts, FOR_ROLLOUTS, eval);
+}
+
+stm_status stm_prompt_set_read_eval(MPI_Comm comm, const stm_options *options, const stm_model *model,
+                                    const stm_text_context *text, stm_prompt_set *eval)
+{
+    return read_set(comm, options, model, text, *options->eval.prompts ? options->eval.prompts : options->data.prompts,
+                    FOR_ROLLOUTS, eval);
+}

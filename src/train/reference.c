@@ -1,0 +1,71 @@
+#include "train/reference.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "group/score.h"
+
+struct stm_reference {
+    const stm_backend *backend;
+    stm_stream *stream;
+    void *weights; /* [n_parameters] reals */
+};
+
+stm_status stm_reference_create(const stm_model *model, stm_reference **out)
+{
+    const stm_backend *backend = model->backend;
+    const size_t bytes = model->n_parameters * backend->real_bytes;
+    stm_reference *reference;
+    stm_status status;
+    STM_TRY(stm_alloc(1, sizeof *reference, &reference));
+    *reference = (stm_reference){.backend = backend, .stream = model->stream};
+    STM_GOTO_OUT(backend->alloc(model->stream, bytes, &reference->weights));
+    STM_GOTO_OUT(backend->copy(model->stream, reference->weights, model->weights, bytes));
+    *out = reference;
+    return STM_OK;
+out:
+    stm_reference_destroy(reference);
+    return status;
+}
+
+void stm_reference_destroy(stm_reference *reference)
+{
+    if (!reference)
+        return;
+    if (reference->weights)
+        reference->backend->free(reference->stream, reference->weights);
+    free(reference);
+}
+
+static void exchange(stm_model *model, stm_reference *reference)
+{
+    void *weights = model->weights;
+    model->weights = reference->weights;
+    reference->weights = weights;
+}
+
+static stm_status copy_scores(const stm_scores *scores, stm_batch *batch)
+{
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
+            stm_response *response = &batch->groups[g].responses[i];
+            if (!response->ref_logprobs)
+                STM_TRY(stm_alloc(response->n, sizeof *response->ref_logprobs, &response->ref_logprobs));
+            if (response->n > 0)
+                memcpy(response->ref_logprobs, scores->logp + scores->first[scores->response_0[g] + i],
+                       response->n * sizeof *response->ref_logprobs);
+        }
+    return STM_OK;
+}
+
+stm_status stm_reference_score(stm_reference *reference, const stm_policy *policy, stm_batch *batch)
+{
+    stm_scores scores;
+    exchange(policy->model, reference);
+    stm_status status = stm_score_batch(policy->engine, policy->grid, batch, &scores);
+    exchange(policy->model, reference);
+    if (status == STM_OK)
+        status = stm_agree(policy->grid, copy_scores(&scores, batch));
+    stm_scores_clear(&scores);
+    return status;
+}

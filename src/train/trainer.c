@@ -1,0 +1,430 @@
+#include "train/trainer.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "metrics/plot.h"
+#include "metrics/step_line.h"
+#include "metrics/timers.h"
+#include "mpi/banner.h"
+#include "train/trainer_state.h"
+
+enum { SAMPLE_GROUPS = 4 }; /* that rollout.save=sample keeps of a step */
+
+/* Beginning */
+
+size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *model, int n_ranks)
+{
+    const bool has_reference = options->objective.kl_coef > 0 && !stm_is_supervised(options);
+    return stm_optimizer_bytes(model, n_ranks) + (has_reference ? model->n_parameters * model->backend->real_bytes : 0);
+}
+
+/* A first guess, for --maxh, of the seconds that a save takes: a slow disk. */
+static double guess_save_s(const stm_model *model)
+{
+    static const double BYTES_PER_S = 50e6;
+    return 1.0 + 3.0 * (double)(model->n_parameters * model->backend->real_bytes) / BYTES_PER_S;
+}
+
+static stm_status set_up(stm_trainer *t)
+{
+    const stm_options *o = t->options;
+    stm_model *model = t->policy.model;
+    t->objective = stm_objective_find(o->objective.name);
+    t->supervised = stm_is_supervised(o);
+    t->objective_options = o->objective;
+    if (t->objective_options.max_tokens == 0)
+        t->objective_options.max_tokens = o->rollout.max_new_tokens;
+    t->start_hash = model->hash;
+    STM_TRY(stm_format(&t->checkpoints, "%s/checkpoints", o->run.folder));
+    STM_TRY(stm_options_print(o, STM_COMMAND_TRAIN, &t->options_yaml));
+    STM_TRY(stm_reward_set_create(o->reward.items, o->reward.n, &t->rewards));
+    if (o->objective.kl_coef > 0 && !t->supervised)
+        STM_TRY(stm_reference_create(model, &t->reference)); /* before a checkpoint takes the start weights' place */
+    return stm_optimizer_create(model, t->policy.grid->rank, t->policy.grid->n_ranks, &t->optimizer);
+}
+
+stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *train, const stm_prompt_set *eval,
+                              stm_trainer **out)
+{
+    const stm_grid *grid = policy->grid;
+    stm_trainer *t;
+    STM_TRY(stm_agree(grid, stm_alloc(1, sizeof *t, &t)));
+    *t = (stm_trainer){.policy = *policy, .options = policy->options, .train = train, .eval = eval, .saved_step = -1};
+    t->policy.timers = &t->timers;
+    stm_timers_init(&t->timers);
+    stm_progress_init(&t->progress);
+    stm_boundary_init(&t->boundary, t->options->maxh, guess_save_s(policy->model));
+    stm_status status = stm_agree(grid, set_up(t));
+    if (status == STM_OK && !t->options->check)
+        status = stm_agree(grid, grid->rank == 0 ? stm_run_folder_open(t->options->run.folder, &t->folder) : STM_OK);
+    if (status == STM_OK)
+        status = stm_resume_find(&t->policy, t->checkpoints, t->start_hash, &t->resume);
+    if (status != STM_OK) {
+        stm_trainer_destroy(t);
+        return status;
+    }
+    *out = t;
+    return STM_OK;
+}
+
+void stm_trainer_destroy(stm_trainer *t)
+{
+    if (!t)
+        return;
+    stm_metrics_close(t->metrics);
+    stm_run_folder_close(t->folder);
+    stm_resume_point_clear(&t->resume);
+    stm_optimizer_destroy(&t->optimizer, t->policy.model);
+    stm_reference_destroy(t->reference);
+    stm_reward_set_destroy(t->rewards);
+    free(t->checkpoints);
+    free(t->options_yaml);
+    free(t);
+}
+
+static void log_prompts(const stm_prompt_set *set, const char *use)
+{
+    stm_log("%s: %zu prompts of %s", use, set->prompts.n, set->path);
+    if (set->prompts.n_skipped > 0 || set->prompts.n_truncated > 0)
+        stm_log("  too long: %zu left out, %zu cut on the left", set->prompts.n_skipped, set->prompts.n_truncated);
+}
+
+static void log_plan(const stm_trainer *t)
+{
+    const stm_options *o = t->options;
+    const int64_t n_responses = o->rollout.prompts_per_step * (t->supervised ? 1 : o->rollout.group_size);
+    log_prompts(t->train, "train");
+    if (t->eval)
+        log_prompts(t->eval, "eval");
+    stm_log("a step: %" PRId64 " prompts, %" PRId64 " responses, objective %s; %" PRId64 " steps: %.2f epochs",
+            o->rollout.prompts_per_step, n_responses, o->objective.name, o->run.steps,
+            (double)(o->run.steps * o->rollout.prompts_per_step) / (double)t->train->prompts.n);
+    if (t->resume.refused)
+        stm_log("warning: refused:\n%s", t->resume.refused);
+    if (t->resume.path)
+        stm_log("going on from %s, after step %" PRId64 " of %" PRId64, t->resume.path, t->resume.progress.step,
+                o->run.steps);
+    else
+        stm_log("starting from %s", o->model.path);
+}
+
+void stm_trainer_describe(const stm_trainer *t)
+{
+    log_plan(t);
+}
+
+/* Rank 0: the run folder, now that training starts or goes on. */
+static stm_status begin_folder(stm_trainer *t)
+{
+    char *where;
+    STM_TRY(stm_set_aside_later(t->checkpoints, t->resume.path ? t->progress.step : -1, &where));
+    if (where)
+        stm_log("checkpoints of later steps were moved to %s", where);
+    free(where);
+    STM_TRY(stm_run_folder_begin(t->folder, t->options_yaml));
+    return stm_metrics_open(t->options->run.folder, t->progress.step, t->options->run.steps, &t->metrics);
+}
+
+static stm_status begin(stm_trainer *t)
+{
+    const stm_grid *grid = t->policy.grid;
+    char *banner;
+    STM_TRY(stm_banner(grid, omp_get_max_threads(), &banner));
+    if (banner)
+        stm_log("%s", banner);
+    free(banner);
+    log_plan(t);
+    STM_TRY(stm_trainer_load(t));
+    STM_TRY(stm_agree(grid, grid->rank == 0 ? begin_folder(t) : STM_OK));
+    return stm_checkpoint_prepare(grid->world, t->checkpoints);
+}
+
+/* Evaluation */
+
+static size_t n_kept_groups(const stm_options *options, size_t n)
+{
+    if (strcmp(options->rollout.save, "none") == 0)
+        return 0;
+    return strcmp(options->rollout.save, "all") == 0 ? n : STM_MIN(n, (size_t)SAMPLE_GROUPS);
+}
+
+static bool eval_is_due(const stm_trainer *t, int64_t step)
+{
+    return t->eval && (step % t->options->eval.every == 0 || step == t->options->run.steps);
+}
+
+static stm_status evaluate(stm_trainer *t, stm_record *record)
+{
+    stm_string lines = {0};
+    stm_evaluation evaluation;
+    const double start = stm_now_s();
+    stm_timers_push(&t->timers, STM_PHASE_EVAL);
+    const stm_status status = stm_evaluate(&t->policy, t->rewards, t->eval,
+                                           n_kept_groups(t->options, t->eval->prompts.n), &lines, &evaluation);
+    if (status == STM_OK)
+        stm_report_evaluation(record, &evaluation);
+    if (status == STM_OK && lines.n > 0)
+        stm_trainer_warn(stm_run_folder_rollouts(t->folder, "eval", t->progress.step, lines.bytes, lines.n),
+                         "rollouts of the evaluation are not saved");
+    free(lines.bytes);
+    stm_evaluation_clear(&evaluation);
+    stm_timers_pop(&t->timers, STM_PHASE_EVAL);
+    stm_boundary_measured(&t->boundary.eval_s, stm_now_s() - start);
+    return status;
+}
+
+/* Rank 0 writes; a full disk does not end the run. */
+static void write_record(stm_trainer *t, const stm_record *record)
+{
+    if (t->metrics)
+        stm_trainer_warn(stm_metrics_write(t->metrics, record), "the step is not in metrics.jsonl");
+}
+
+/* Before the first step: what the start model can do. */
+static stm_status evaluate_start(stm_trainer *t)
+{
+    char line[STM_STEP_LINE_BYTES];
+    stm_record record;
+    if (!t->eval || t->progress.step > 0)
+        return STM_OK;
+    stm_record_init(&record);
+    record.step = 0;
+    STM_TRY(evaluate(t, &record));
+    (void)stm_progress_evaluated(&t->progress, record.eval_reward);
+    stm_eval_line(line, &record);
+    stm_log("%s", line);
+    write_record(t, &record);
+    return STM_OK;
+}
+
+/* One step */
+
+static stm_status begin_step(stm_trainer *t, stm_step *step)
+{
+    *step = (stm_step){.n = (size_t)t->options->rollout.prompts_per_step, .start_s = stm_now_s()};
+    stm_record_init(&step->record);
+    STM_TRY(stm_agree(t->policy.grid, stm_alloc(step->n, sizeof *step->which, &step->which)));
+    for (size_t i = 0; i < step->n; i++)
+        step->which[i] = stm_prompt_at(&t->train->prompts, (uint64_t)t->options->run.seed, t->options->data.shuffle,
+                                       t->progress.cursor + i);
+    return STM_OK;
+}
+
+static void end_step(stm_step *step)
+{
+    free(step->which);
+    stm_batch_clear(&step->batch);
+    stm_verdicts_clear(&step->verdicts);
+}
+
+static stm_status write_rollouts(const stm_trainer *t, const stm_step *step)
+{
+    const size_t n = n_kept_groups(t->options, step->n);
+    stm_string lines = {0};
+    if (t->policy.grid->rank != 0 || t->supervised || n == 0)
+        return STM_OK;
+    stm_status status = stm_verdicts_write(&step->verdicts, t->train, step->which, &step->batch, n, &lines);
+    if (status == STM_OK)
+        status = stm_run_folder_rollouts(t->folder, "step", t->progress.step, lines.bytes, lines.n);
+    free(lines.bytes);
+    return status;
+}
+
+/* Everything that people see of a step. */
+static void report_step(stm_trainer *t, stm_step *step)
+{
+    stm_record *record = &step->record;
+    double peak_bytes = stm_memory_peak_bytes();
+    stm_all_reduce_max(t->policy.grid->world, &peak_bytes, 1);
+    record->step = (double)t->progress.step;
+    record->memory_peak_bytes = peak_bytes;
+    record->step_s = stm_now_s() - step->start_s - step->eval_s;
+    stm_report_batch(record, &step->batch);
+    stm_report_updates(record, &step->updates, t->reference != NULL);
+    stm_record_rates(record);
+    stm_boundary_measured(&t->boundary.step_s, record->step_s);
+    stm_trainer_warn(write_rollouts(t, step), "the rollouts of the step are not saved");
+    write_record(t, record);
+    if (t->metrics)
+        stm_log("%s", stm_metrics_line(t->metrics, record));
+}
+
+/* A failed save leaves the run as it is; the next one may find room. */
+static void save_or_warn(stm_trainer *t)
+{
+    stm_trainer_warn(stm_trainer_save(t), "the checkpoint is not saved");
+}
+
+static void keep_step(stm_trainer *t, bool is_best)
+{
+    const int64_t every = t->options->checkpoint.every;
+    if (is_best || (every > 0 && t->progress.step % every == 0))
+        save_or_warn(t);
+    if (is_best && t->saved_step == t->progress.step)
+        stm_trainer_warn(stm_trainer_mark_best(t), "the best checkpoint is not marked");
+}
+
+static stm_status learn(stm_trainer *t, stm_step *step)
+{
+    STM_TRY(t->supervised ? stm_step_demonstrate(t, step) : stm_step_sample(t, step));
+    STM_TRY(stm_step_update(t, step));
+    t->progress.step++;
+    t->progress.cursor += step->n;
+    return STM_OK;
+}
+
+static stm_status evaluate_step(stm_trainer *t, stm_step *step, bool *is_best)
+{
+    const double start = stm_now_s();
+    *is_best = false;
+    if (!eval_is_due(t, t->progress.step))
+        return STM_OK;
+    STM_TRY(evaluate(t, &step->record));
+    *is_best = stm_progress_evaluated(&t->progress, step->record.eval_reward);
+    step->eval_s = stm_now_s() - start;
+    return STM_OK;
+}
+
+static stm_status run_step(stm_trainer *t)
+{
+    stm_step step;
+    bool is_best;
+    stm_status status;
+    STM_GOTO_OUT(begin_step(t, &step));
+    STM_GOTO_OUT(learn(t, &step));
+    STM_GOTO_OUT(evaluate_step(t, &step, &is_best));
+    report_step(t, &step);
+    keep_step(t, is_best);
+out:
+    end_step(&step);
+    return status;
+}
+
+/* Between steps */
+
+/* Why the run ends here, or NULL. */
+static const char *cross_boundary(stm_trainer *t)
+{
+    const int bits = stm_boundary_agree(&t->boundary, t->policy.grid, t->folder, eval_is_due(t, t->progress.step + 1));
+    if (bits & STM_BOUNDARY_SAVE && t->saved_step != t->progress.step)
+        save_or_warn(t);
+    if (bits & STM_BOUNDARY_SAVE)
+        stm_log("SAVE: checkpoint after step %" PRId64, t->saved_step);
+    const int acted_on =
+        (bits & STM_BOUNDARY_STOP ? STM_REQUEST_STOP : 0) | (bits & STM_BOUNDARY_SAVE ? STM_REQUEST_SAVE : 0);
+    if (acted_on)
+        stm_trainer_warn(stm_run_folder_acknowledge(t->folder, acted_on), "a request stays in the run folder");
+    return bits & STM_BOUNDARY_STOP     ? "STOP was found in the run folder"
+           : bits & STM_BOUNDARY_SIGNAL ? "a signal asked for it"
+           : bits & STM_BOUNDARY_TIME   ? "the time of --maxh is up"
+                                        : NULL;
+}
+
+/* Steps until the last one, or until there is a reason to end; *reason is NULL where the run is done. */
+static stm_status run_steps(stm_trainer *t, const char **reason)
+{
+    *reason = NULL;
+    while (t->progress.step < t->options->run.steps && !stm_progress_early_stop(&t->progress, t->options)) {
+        STM_TRY(run_step(t));
+        *reason = cross_boundary(t);
+        if (*reason)
+            break;
+    }
+    if (t->progress.step >= t->options->run.steps || stm_progress_early_stop(&t->progress, t->options))
+        *reason = NULL;
+    return STM_OK;
+}
+
+/* Ending */
+
+static stm_status log_timers(stm_trainer *t)
+{
+    char *table;
+    STM_TRY(stm_timers_table(t->policy.grid->world, &t->timers, &table));
+    if (table)
+        stm_log("\n%s", table);
+    free(table);
+    return STM_OK;
+}
+
+static void log_closing_words(const stm_trainer *t, const char *reason)
+{
+    const stm_progress *p = &t->progress;
+    const char *early = stm_progress_early_stop(p, t->options);
+    char time[32];
+    stm_short_time(time, stm_now_s() - t->boundary.start_s);
+    if (reason)
+        stm_log("stopped after step %" PRId64 " of %" PRId64 " (%s); the same command goes on", p->step,
+                t->options->run.steps, reason);
+    else if (early && p->step < t->options->run.steps)
+        stm_log("done after step %" PRId64 " of %" PRId64 " (%s), %s", p->step, t->options->run.steps, early, time);
+    else
+        stm_log("done: %" PRId64 " steps, %" PRId64 " of them now, in %s", p->step, p->step - t->first_step, time);
+    if (t->saved_step >= 0)
+        stm_log("newest checkpoint: %s/step-%08" PRId64 ".h5", t->checkpoints, t->saved_step);
+    if (!isnan(p->best) && p->best_step > 0)
+        stm_log("best evaluation: mean reward %.4g after step %" PRId64 ": %s/best.h5", p->best, p->best_step,
+                t->checkpoints);
+    if (t->saved_step >= 0)
+        stm_log("stemma export CHECKPOINT --to FOLDER writes one as a Hugging Face folder");
+}
+
+static stm_status finish(stm_trainer *t, const char *reason)
+{
+    const stm_grid *grid = t->policy.grid;
+    if (t->saved_step != t->progress.step)
+        STM_TRY(stm_trainer_save(t));
+    if (!reason)
+        STM_TRY(stm_agree(grid, stm_run_folder_done(t->folder, t->progress.step)));
+    if (grid->rank == 0)
+        (void)stm_plot_run(t->options->run.folder);
+    STM_TRY(log_timers(t));
+    log_closing_words(t, reason);
+    return STM_OK;
+}
+
+/* A reward that failed has cost nothing but the step: what was learnt before is kept. */
+static stm_status save_before_failing(stm_trainer *t, stm_status why)
+{
+    char *message = NULL;
+    if (t->saved_step == t->progress.step || stm_format(&message, "%s", stm_failure()) != STM_OK)
+        return why;
+    save_or_warn(t);
+    stm_fail(why, "%s", message);
+    free(message);
+    return why;
+}
+
+static bool is_done(const stm_trainer *t)
+{
+    const stm_progress *p = &t->resume.progress;
+    return t->resume.path && (p->step >= t->options->run.steps || stm_progress_early_stop(p, t->options));
+}
+
+/* Nothing is left to do; a job killed before it could say so gets its DONE. */
+static stm_status say_done(stm_trainer *t)
+{
+    const char *early = stm_progress_early_stop(&t->resume.progress, t->options);
+    stm_log("%s: done already: step %" PRId64 " of %" PRId64 "%s%s; newest checkpoint: %s", t->options->run.folder,
+            t->resume.progress.step, t->options->run.steps, early ? ", " : "", early ? early : "", t->resume.path);
+    return stm_agree(t->policy.grid, stm_run_folder_done(t->folder, t->resume.progress.step));
+}
+
+stm_status stm_trainer_run(stm_trainer *t)
+{
+    const char *reason = NULL;
+    if (is_done(t))
+        return say_done(t);
+    STM_TRY(begin(t));
+    STM_TRY(evaluate_start(t));
+    const stm_status status = run_steps(t, &reason);
+    if (status == STM_ERR_NUMERIC && t->reward_failed)
+        return save_before_failing(t, status);
+    STM_TRY(status);
+    return finish(t, reason);
+}

@@ -1,0 +1,64 @@
+/* src/train/trainer_state.h: what the trainer's files share; for src/train alone. */
+#ifndef STM_TRAIN_TRAINER_STATE_H
+#define STM_TRAIN_TRAINER_STATE_H
+
+#include "metrics/metrics.h"
+#include "train/boundary.h"
+#include "train/evaluate.h"
+#include "train/optimizer.h"
+#include "train/reference.h"
+#include "train/report.h"
+#include "train/resume.h"
+#include "train/trainer.h"
+
+struct stm_trainer {
+    stm_policy policy;
+    const stm_options *options;
+    const stm_prompt_set *train, *eval; /* eval: NULL: none */
+    const stm_objective *objective;
+    stm_objective_options objective_options; /* as given, the divisor of fixed-length settled */
+    bool supervised;
+    stm_reward_set *rewards;
+    stm_optimizer optimizer;
+    stm_reference *reference; /* NULL: no KL term */
+    stm_timers timers;
+    stm_boundary boundary;
+
+    char *checkpoints;       /* the folder */
+    char *options_yaml;      /* as run */
+    uint64_t start_hash;     /* of the start model */
+    stm_run_folder *folder;  /* rank 0, after begin */
+    stm_metrics *metrics;    /* rank 0 */
+    stm_resume_point resume; /* what was found */
+    stm_progress progress;
+    int64_t saved_step; /* of the newest checkpoint; -1: none */
+    int64_t first_step; /* done before this start */
+    bool reward_failed;
+};
+
+/* One step's things; cleared after it. */
+typedef struct {
+    size_t n;      /* prompts */
+    size_t *which; /* [n]: of the training set */
+    stm_batch batch;
+    stm_verdicts verdicts;
+    stm_update_totals updates;
+    stm_record record;
+    double start_s, eval_s;
+} stm_step;
+
+/* learn.c: the batch of a step, and what is learnt from it. Collective. */
+stm_status stm_step_sample(stm_trainer *trainer, stm_step *step);
+stm_status stm_step_demonstrate(stm_trainer *trainer, stm_step *step);
+stm_status stm_step_update(stm_trainer *trainer, stm_step *step);
+
+/* keep.c: checkpoints. save: also removes those beyond checkpoint.keep; a failure leaves the earlier ones. load: the
+ * checkpoint that was found, or nothing. Collective. */
+stm_status stm_trainer_save(stm_trainer *trainer);
+stm_status stm_trainer_load(stm_trainer *trainer);
+stm_status stm_trainer_mark_best(stm_trainer *trainer);
+
+/* A warning in the log for what rank 0 could not write: the run goes on without it. */
+void stm_trainer_warn(stm_status status, const char *what);
+
+#endif
