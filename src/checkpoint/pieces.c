@@ -32,3 +32,32 @@ stm_status stm_pieces_list(const stm_model *model, const stm_shards *shards, int
     stm_pieces(model, shards, rank, real_bytes, *pieces);
     return STM_OK;
 }
+
+/* The smallest number of a node above `node`, else the smallest of all: the nodes in a ring. */
+static int next_node(const int *nodes, int n_ranks, int node)
+{
+    int above = -1, least = node;
+    for (int q = 0; q < n_ranks; q++) {
+        if (nodes[q] > node && (above < 0 || nodes[q] < nodes[above]))
+            above = q;
+        least = STM_MIN(least, nodes[q]);
+    }
+    return above < 0 ? least : nodes[above];
+}
+
+int stm_verifier_of(const int *nodes, int n_ranks, int r)
+{
+    const int next = next_node(nodes, n_ranks, nodes[r]);
+    if (next == nodes[r])
+        return (r + 1) % n_ranks;
+    int place = 0, size = 0; /* of r on its node, of the next node */
+    for (int q = 0; q < n_ranks; q++) {
+        place += nodes[q] == nodes[r] && q < r;
+        size += nodes[q] == next;
+    }
+    int found = -1;
+    for (int q = 0, k = 0; q < n_ranks; q++)
+        if (nodes[q] == next && k++ == place % size)
+            found = q;
+    return found;
+}

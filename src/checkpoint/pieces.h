@@ -27,4 +27,8 @@ size_t stm_pieces(const stm_model *model, const stm_shards *shards, int rank, si
 stm_status stm_pieces_list(const stm_model *model, const stm_shards *shards, int rank, size_t real_bytes,
                            stm_piece **pieces, size_t *n);
 
+/* The rank that reads back what rank r wrote: one of the next node, else r's neighbour. nodes: [n_ranks], a number for
+ * each rank's node, in any order. On one node every rank reads for one other. */
+int stm_verifier_of(const int *nodes, int n_ranks, int r);
+
 #endif

@@ -171,35 +171,18 @@ out:
     return status;
 }
 
-/* verifier: [n_ranks]: who reads back what rank r wrote: a rank of the next node, or else its neighbour. Collective. */
+/* verifier: [2 * n_ranks]: who reads back what rank r wrote, then scratch. Collective. */
 static void choose_verifiers(MPI_Comm comm, int rank, int n_ranks, int *verifier)
 {
-    int node = 0;
+    int node = rank; /* a node is called by its lowest rank */
+    int *const nodes = verifier + n_ranks;
     MPI_Comm neighbours;
     STM_MPI(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &neighbours));
-    node = rank; /* a node is called by its lowest rank */
     STM_MPI(MPI_Bcast(&node, 1, MPI_INT, 0, neighbours));
     STM_MPI(MPI_Comm_free(&neighbours));
-    STM_MPI(MPI_Allgather(&node, 1, MPI_INT, verifier, 1, MPI_INT, comm));
-    int *nodes = verifier, *chosen = nodes + n_ranks;
-    for (int r = 0; r < n_ranks; r++) {
-        int next = -1, lowest = -1, place = 0, size = 0; /* the next node, the first one, r's place on its own */
-        for (int q = 0; q < n_ranks; q++) {
-            place += nodes[q] == nodes[r] && q < r;
-            if (nodes[q] > nodes[r] && (next < 0 || nodes[q] < next))
-                next = nodes[q];
-            if (nodes[q] != nodes[r] && (lowest < 0 || nodes[q] < lowest))
-                lowest = nodes[q];
-        }
-        const int where = next >= 0 ? next : lowest;
-        chosen[r] = (r + 1) % n_ranks;
-        for (int q = 0; q < n_ranks; q++)
-            size += nodes[q] == where;
-        for (int q = 0, k = 0; q < n_ranks && where >= 0; q++)
-            if (nodes[q] == where && k++ == place % size)
-                chosen[r] = q;
-    }
-    memcpy(verifier, chosen, (size_t)n_ranks * sizeof *verifier);
+    STM_MPI(MPI_Allgather(&node, 1, MPI_INT, nodes, 1, MPI_INT, comm));
+    for (int r = 0; r < n_ranks; r++)
+        verifier[r] = stm_verifier_of(nodes, n_ranks, r);
 }
 
 /* Drops the system's copies first, so that the disk is read; a hint, whose failure changes nothing. */
