@@ -141,3 +141,20 @@ stm_status stm_write_file(const char *path, const char *bytes, size_t n)
     free(part);
     return status;
 }
+
+stm_status stm_check_output(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    const int n = slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path);
+    char *folder;
+    struct stat about;
+    STM_TRY(stm_format(&folder, "%.*s", n, slash ? path : "."));
+    stm_status status = STM_OK;
+    if (access(folder, W_OK | X_OK) != 0)
+        status =
+            stm_fail(STM_ERR_INPUT, "--out %s: the folder %s cannot be written to: %s", path, folder, strerror(errno));
+    else if (stat(path, &about) == 0 && S_ISDIR(about.st_mode))
+        status = stm_fail(STM_ERR_INPUT, "--out %s: found a folder, expected a file", path);
+    free(folder);
+    return status;
+}

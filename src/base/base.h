@@ -16,8 +16,13 @@ const char *stm_nearest_name(const char *word, const char *const *names, size_t 
 /* Reads a whole file; *text is freed by the caller and ends in a NUL that *n does not count. Fails: STM_ERR_INPUT. */
 stm_status stm_read_file(const char *path, char **text, size_t *n);
 
-/* Writes n bytes to a temporary name, syncs it and gives it its name: the file is whole or not there. Fails: STM_ERR_IO. */
+/* Writes n bytes to a temporary name, syncs it and gives it its name: the file is whole or not there. Fails:
+ * STM_ERR_IO. */
 stm_status stm_write_file(const char *path, const char *bytes, size_t n);
+
+/* Refuses a path for an output whose folder is missing or may not be written to, before hours go into what would be
+ * lost. Fails: STM_ERR_INPUT. */
+stm_status stm_check_output(const char *path);
 
 /* Makes the folder and its parents. Fails: STM_ERR_IO. */
 stm_status stm_make_folders(const char *path);

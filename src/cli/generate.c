@@ -86,6 +86,7 @@ static stm_status generate(const stm_options *options, const stm_session *sessio
 
 static stm_status open_all(const stm_options *options, stm_session *session, stm_prompts *prompts)
 {
+    STM_TRY(stm_agree_on(MPI_COMM_WORLD, stm_check_output(options->out)));
     STM_TRY(stm_session_open(options, options->arguments.items[0], session));
     if (options->rollout.stop.n > 0 && !session->tokenizer)
         return stm_fail(STM_ERR_INPUT,

@@ -33,6 +33,7 @@ static stm_status grad(const stm_options *options, const stm_objective *objectiv
     void *gradient;
     if (options->objective.mask_truncated)
         stm_batch_mask_truncated(batch);
+    stm_batch_round_recorded(batch);
     STM_TRY(session->backend->alloc(session->stream, bytes, &gradient));
     stm_status status = session->backend->zero(session->stream, gradient, bytes);
     if (status == STM_OK)

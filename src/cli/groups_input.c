@@ -18,6 +18,8 @@ stm_status stm_groups_input_open(const stm_options *options, unsigned use, size_
                                  stm_batch *batch)
 {
     *batch = (stm_batch){0};
+    *session = (stm_session){0};
+    STM_TRY(stm_agree_on(MPI_COMM_WORLD, stm_check_output(options->out)));
     STM_TRY(stm_session_open(options, options->arguments.items[0], session));
     STM_TRY(read_groups(options, use, session, batch));
     STM_TRY(stm_session_grid(session, options, batch->n_groups));

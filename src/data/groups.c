@@ -210,3 +210,19 @@ void stm_batch_mask_truncated(stm_batch *batch)
                 memset(response->mask, 0, response->n);
         }
 }
+
+static void round_to_single(double *x, size_t n)
+{
+    for (size_t k = 0; x && k < n; k++)
+        x[k] = (double)(float)x[k];
+}
+
+void stm_batch_round_recorded(stm_batch *batch)
+{
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
+            const stm_response *response = &batch->groups[g].responses[i];
+            round_to_single(response->old_logprobs, response->n);
+            round_to_single(response->ref_logprobs, response->n);
+        }
+}

@@ -1,5 +1,6 @@
-/* src/data/groups.h: groups of responses to one prompt, as they stand in a GROUPS.jsonl file and as rollouts leave them. Token ids only: text has been
- * tokenised. Every rank holds the whole batch (ids are small); what is large is spread. Local. */
+/* src/data/groups.h: groups of responses to one prompt, as they stand in a GROUPS.jsonl file and as rollouts leave
+ * them. Token ids only: text has been tokenised. Every rank holds the whole batch (ids are small); what is large is
+ * spread. Local. */
 #ifndef STM_DATA_GROUPS_H
 #define STM_DATA_GROUPS_H
 
@@ -8,28 +9,28 @@
 typedef enum { STM_FINISH_STOP, STM_FINISH_LENGTH } stm_finish;
 
 typedef struct {
-    size_t n;               /* tokens; 0 is legal */
-    int32_t *ids;           /* [n] */
-    uint8_t *mask;          /* [n]: 1 where the token has loss */
-    double *old_logprobs;   /* [n] or NULL: absent */
-    double *ref_logprobs;   /* [n] or NULL */
-    double *kept_mass;      /* [n] or NULL */
+    size_t n;             /* tokens; 0 is legal */
+    int32_t *ids;         /* [n] */
+    uint8_t *mask;        /* [n]: 1 where the token has loss */
+    double *old_logprobs; /* [n] or NULL: absent */
+    double *ref_logprobs; /* [n] or NULL */
+    double *kept_mass;    /* [n] or NULL */
     double reward;
     bool has_reward;
     stm_finish finish;
 } stm_response;
 
 typedef struct {
-    size_t n_prompt;        /* at least 1 */
-    int32_t *prompt;        /* [n_prompt] */
+    size_t n_prompt; /* at least 1 */
+    int32_t *prompt; /* [n_prompt] */
     size_t n_responses;
     stm_response *responses;
-    double temperature;     /* > 0: of the log-probs; 1 when sampling was greedy */
+    double temperature; /* > 0: of the log-probs; 1 when sampling was greedy */
 } stm_group;
 
 typedef struct {
     size_t n_groups;
-    stm_group *groups;      /* one malloc each for arrays: stm_batch_clear frees all */
+    stm_group *groups; /* one malloc each for arrays: stm_batch_clear frees all */
 } stm_batch;
 
 void stm_batch_clear(stm_batch *batch);
@@ -37,7 +38,12 @@ void stm_batch_clear(stm_batch *batch);
 /* Takes the loss from responses that ran out of length (objective.mask_truncated). */
 void stm_batch_mask_truncated(stm_batch *batch);
 
-/* The batch as bytes that any rank of the same program can turn back; the caller frees *bytes. Fails: STM_ERR_MEMORY. */
+/* Rounds old and reference log-probs to single precision, which is what trainers built on PyTorch make of the numbers
+ * in a file: gradients then agree with theirs to the last digits of float64. */
+void stm_batch_round_recorded(stm_batch *batch);
+
+/* The batch as bytes that any rank of the same program can turn back; the caller frees *bytes. Fails: STM_ERR_MEMORY.
+ */
 stm_status stm_batch_pack(const stm_batch *batch, char **bytes, size_t *n);
 stm_status stm_batch_unpack(const char *bytes, size_t n, stm_batch *batch);
 
