@@ -21,7 +21,7 @@ typedef struct {
     stm_status (*render)(const rendering *r);
     const char *system;   /* default system message, NULL: none */
     const char *generate; /* what a generation prompt adds; NULL: the usual */
-    bool always_generate, thinks_always, spaced;
+    bool always_generate, thinks_always, spaced, trims, whole_answers;
 } kind;
 
 struct stm_template {
@@ -368,10 +368,9 @@ static stm_status render_llama2(const rendering *r)
         STM_TRY(add(r, r->bos));
         STM_TRY(add(r, "[INST] "));
         if (first && i == first) { /* both are trimmed as one text */
-            const span system = span_of(r->messages[0].content);
-            STM_TRY(add_three(r, "<<SYS>>\n", system, "\n<</SYS>>\n\n"));
-            const span whole = span_of(r->messages[i].content), right = trim_right(whole);
-            STM_TRY(add_span(r, right));
+            const span own = trim_right(span_of(r->messages[i].content));
+            STM_TRY(add_three(r, "<<SYS>>\n", span_of(r->messages[0].content), "\n<</SYS>>"));
+            STM_TRY(add_three(r, own.n ? "\n\n" : "", own, ""));
         } else {
             STM_TRY(add_span(r, content));
         }
@@ -421,14 +420,14 @@ static stm_status render_mistral_v01(const rendering *r)
 /* The system message goes into the last turn, if that is the user's. */
 static stm_status render_mistral_v03(const rendering *r)
 {
-    const bool spaced = r->template->kind->spaced;
+    const bool spaced = r->template->kind->spaced, trims = r->template->kind->trims;
     const size_t first = is_role(r, 0, "system");
     STM_TRY(check_turns(r, first));
     STM_TRY(add(r, r->bos));
     for (size_t i = first; i < r->n; i++) {
         const span content = span_of(r->messages[i].content);
         if (is_role(r, i, "assistant")) {
-            STM_TRY(add_three(r, spaced ? " " : "", spaced ? trim(content) : content, r->eos));
+            STM_TRY(add_three(r, trims ? " " : "", trims ? trim(content) : content, r->eos));
             continue;
         }
         STM_TRY(add(r, spaced ? "[INST] " : "[INST]"));
@@ -442,6 +441,7 @@ static stm_status render_mistral_v03(const rendering *r)
 /* DeepSeek: the last system message comes first. */
 static stm_status render_deepseek(const rendering *r)
 {
+    const bool whole = r->template->kind->whole_answers;
     const char *system = "";
     for (size_t i = 0; i < r->n; i++)
         if (is_role(r, i, "system"))
@@ -453,7 +453,8 @@ static stm_status render_deepseek(const rendering *r)
         if (is_role(r, i, "user"))
             STM_TRY(add_three(r, "<｜User｜>", content, ""));
         else if (is_role(r, i, "assistant"))
-            STM_TRY(add_three(r, "<｜Assistant｜>", after_last(content, "</think>"), "<｜end▁of▁sentence｜>"));
+            STM_TRY(add_three(r, "<｜Assistant｜>", whole ? content : after_last(content, "</think>"),
+                              "<｜end▁of▁sentence｜>"));
     }
     return end_turns(r, "<｜Assistant｜>");
 }
@@ -485,9 +486,11 @@ static const kind kinds[] = {
     {.name = "mistral", .render = render_mistral},
     {.name = "mistral-v0.1", .render = render_mistral_v01, .spaced = true},
     {.name = "mistral-v0.2", .render = render_mistral_v01},
-    {.name = "mistral-v0.3", .render = render_mistral_v03, .spaced = true},
+    {.name = "mistral-v0.3", .render = render_mistral_v03, .spaced = true, .trims = true},
+    {.name = "ministral", .render = render_mistral_v03, .trims = true},
     {.name = "mistral-nemo", .render = render_mistral_v03},
-    {.name = "deepseek-v3", .render = render_deepseek},
+    {.name = "deepseek-v3", .render = render_deepseek, .whole_answers = true},
+    {.name = "deepseek-r1-2501", .render = render_deepseek},
     {.name = "deepseek-r1", .render = render_deepseek, .generate = "<｜Assistant｜><think>\n"},
     {.name = "deepseek-r1-closed", .render = render_deepseek, .generate = "<｜Assistant｜><think>\n</think>"},
 };
@@ -540,14 +543,50 @@ const char *stm_template_name(const stm_template *template)
 
 /* Recognising */
 
-/* Jinja's string escapes resolved, so that "\n" in the file is a line's end whichever way it was written. */
-static stm_status unescape(const char *jinja, stm_string *out)
+/* A template in one spelling, so that what means the same reads the same: escapes in strings resolved, quotes single,
+ * no white space outside of strings, message.role for message['role']. */
+static stm_status squeeze_literal(const char **at, stm_string *out)
 {
-    for (const char *c = jinja; *c; c++) {
-        const char *const at = *c == '\\' && c[1] ? strchr("nt\\'\"", c[1]) : NULL;
-        if (at)
+    const char quote = **at;
+    STM_TRY(stm_string_add(out, "'", 1));
+    for ((*at)++; **at && **at != quote; (*at)++) {
+        const char *c = *at, *const escape = *c == '\\' && c[1] ? strchr("nt\\'\"", c[1]) : NULL;
+        *at += escape != NULL;
+        STM_TRY(stm_string_add(out, escape && *escape == 'n' ? "\n" : escape && *escape == 't' ? "\t" : *at, 1));
+    }
+    *at += **at != 0;
+    return stm_string_add(out, "'", 1);
+}
+
+static bool starts(const char *text, const char *beginning)
+{
+    return strncmp(text, beginning, strlen(beginning)) == 0;
+}
+
+static stm_status squeeze(const char *jinja, stm_string *out)
+{
+    static const struct {
+        const char *from, *to;
+    } members[] = {{"message['role']", "message.role"},
+                   {"message[\"role\"]", "message.role"},
+                   {"message['content']", "message.content"},
+                   {"message[\"content\"]", "message.content"}};
+    bool code = false; /* between {{ and }}, or {% and %} */
+    for (const char *c = jinja; *c;) {
+        size_t k = 0;
+        while (k < 4 && !starts(c, members[k].from))
+            k++;
+        if (code && k < 4) {
+            STM_TRY(stm_string_add_text(out, members[k].to));
+            c += strlen(members[k].from);
+        } else if (code && (*c == '\'' || *c == '"')) {
+            STM_TRY(squeeze_literal(&c, out));
+        } else if (code && strchr(" \t\r\n", *c)) {
             c++;
-        STM_TRY(stm_string_add(out, at && *at == 'n' ? "\n" : at && *at == 't' ? "\t" : c, 1));
+        } else {
+            code = starts(c, "{{") || starts(c, "{%") || (code && !starts(c, "}}") && !starts(c, "%}"));
+            STM_TRY(stm_string_add(out, c++, 1));
+        }
     }
     return stm_string_end(out);
 }
@@ -565,51 +604,88 @@ static stm_status find_system(const char *text, const char *mark, const char *en
 
 static const char *recognise_inst(const char *text)
 {
+    const bool spaced_answer = has(text, "' '+message.content+eos_token"),
+               trimmed_answer = has(text, "' '+message.content|trim+eos_token");
     if (has(text, "<<SYS>>"))
-        return "llama2";
-    if (has(text, "' [INST] '") || has(text, "\" [INST] \""))
-        return "mistral";
-    const bool spaced = has(text, "[INST] ");
-    if (has(text, " [/INST]"))
-        return has(text, "eos_token + ' '") || has(text, "eos_token + \" \"") ? "mistral-v0.1" : "mistral-v0.2";
-    if (has(text, "loop.last and system_message is defined"))
-        return spaced ? "mistral-v0.3" : "mistral-nemo";
+        return has(text, "bos_token+'[INST] '+content.strip()+' [/INST]'}}") &&
+                       has(text, "' '+content.strip()+' '+eos_token")
+                   ? "llama2"
+                   : NULL;
+    if (has(text, "' [INST] '+message.content+' [/INST]'}}"))
+        return spaced_answer && has(text, "loop.firstandsystem_message") ? "mistral" : NULL;
+    if (has(text, "'[INST] '+message.content+' [/INST]'}}") && !has(text, "system_message") && !spaced_answer)
+        return has(text, "message.content+eos_token+' '}}") ? "mistral-v0.1"
+               : has(text, "message.content+eos_token}}")   ? "mistral-v0.2"
+                                                            : NULL;
+    if (!has(text, "loop.lastandsystem_message"))
+        return NULL;
+    if (has(text, "'[INST] '+message.content+'[/INST]'}}"))
+        return trimmed_answer ? "mistral-v0.3" : NULL;
+    if (has(text, "'[INST]'+message.content+'[/INST]'}}"))
+        return trimmed_answer                                               ? "ministral"
+               : !spaced_answer && has(text, "message.content+eos_token}}") ? "mistral-nemo"
+                                                                            : NULL;
     return NULL;
+}
+
+static const char *recognise_thinking(const char *text)
+{
+    if (!has(text, "content.split('</think>')[-1].lstrip('\n')"))
+        return NULL;
+    if (has(text, "open_thinking"))
+        return "minimind";
+    if (!has(text, "last_query_index"))
+        return NULL;
+    return has(text, "'<|im_start|>assistant\n<think>\n'") ? "qwen3-thinking" : "qwen3";
 }
 
 static const char *recognise_im(const char *text)
 {
     if (has(text, "Reasoning Mode") && has(text, "Custom Instructions"))
         return "smollm3";
-    if (has(text, "open_thinking"))
-        return "minimind";
     if (has(text, "</think>"))
-        return !has(text, "last_query_index")                    ? NULL
-               : has(text, "'<|im_start|>assistant\n<think>\n'") ? "qwen3-thinking"
-                                                                 : "qwen3";
+        return recognise_thinking(text);
     if (has(text, "trim") || has(text, "strip("))
         return NULL;
-    return has(text, "<|im_end|>\n<|im_start|>assistant\n") ? "chatml-opened" : "chatml";
+    if (has(text, "'<|im_start|>user\n'+content+'<|im_end|>\n<|im_start|>assistant\n'"))
+        return "chatml-opened";
+    return has(text, "'<|im_start|>'+message.role+'\n'+message.content+'<|im_end|>'") ||
+                   has(text, "'<|im_start|>'+message.role+'\n'+content+'<|im_end|>'")
+               ? "chatml"
+               : NULL;
 }
 
 static const char *recognise_deepseek(const char *text)
 {
-    if (!has(text, "<think>\n"))
+    if (!has(text, "think"))
         return "deepseek-v3";
-    return has(text, "if not enable_thinking") ? "deepseek-r1-closed" : "deepseek-r1";
+    if (!has(text, "content.split('</think>')[-1]"))
+        return NULL;
+    if (has(text, "ifnotenable_thinking"))
+        return "deepseek-r1-closed";
+    return has(text, "{{'<｜Assistant｜><think>\n'}}") ? "deepseek-r1"
+           : has(text, "{{'<｜Assistant｜>'}}")        ? "deepseek-r1-2501"
+                                                       : NULL;
+}
+
+static const char *recognise_llama3(const char *text)
+{
+    if (!has(text, "'<|start_header_id|>'+message.role+'<|end_header_id|>\n\n'+message.content|trim+'<|eot_id|>'"))
+        return NULL;
+    if (has(text, "Cutting Knowledge Date: December 2023"))
+        return "llama3.1";
+    return has(text, "system_message") ? NULL : has(text, "add_generation_prompt") ? "llama3" : "llama3-opened";
 }
 
 static const char *recognise_text(const char *text)
 {
     if (has(text, "<｜User｜>"))
-        return recognise_deepseek(text);
-    if (has(text, "<|start_header_id|>") && has(text, "Cutting Knowledge Date"))
-        return "llama3.1";
+        return has(text, "'<｜User｜>'+message.content") ? recognise_deepseek(text) : NULL;
     if (has(text, "<|start_header_id|>"))
-        return has(text, "add_generation_prompt") ? "llama3" : "llama3-opened";
+        return recognise_llama3(text);
     if (has(text, "[INST]"))
         return recognise_inst(text);
-    return has(text, "<|im_start|>") && has(text, "<|im_end|>") ? recognise_im(text) : NULL;
+    return has(text, "<|im_start|>") ? recognise_im(text) : NULL;
 }
 
 stm_status stm_template_recognise(const char *file, const char *jinja, stm_template **out)
@@ -617,7 +693,7 @@ stm_status stm_template_recognise(const char *file, const char *jinja, stm_templ
     stm_status status = STM_OK;
     stm_string text = {0};
     stm_template *template = NULL;
-    STM_GOTO_OUT(unescape(jinja, &text));
+    STM_GOTO_OUT(squeeze(jinja, &text));
     const char *name = recognise_text(text.bytes);
     if (!name) {
         status = stm_fail(STM_ERR_INPUT,
@@ -629,7 +705,7 @@ stm_status stm_template_recognise(const char *file, const char *jinja, stm_templ
     if (template->kind->render == render_chatml)
         STM_GOTO_OUT(find_system(text.bytes, "<|im_start|>system\n", "<|im_end|>", &template->system));
     if (template->kind->render == render_chatml_opened)
-        STM_GOTO_OUT(find_system(text.bytes, "set system_message = '", "'", &template->system));
+        STM_GOTO_OUT(find_system(text.bytes, "setsystem_message='", "'", &template->system));
     *out = template;
     template = NULL;
 out:
