@@ -1,78 +1,146 @@
 #!/usr/bin/env python3
-"""Writes the files of the lookup task: tables of a market, questions about them, answers that a program can check.
+"""Writes the files of the lookup task: reports of a day, questions about them, answers that a program can check.
 
-    python3 make.py            train.jsonl, test.jsonl, sft.jsonl, and the tokenizer and configuration in model/
-    python3 make.py --init DIR also a model of random weights in DIR, where supervised training starts
+    python3 inputs/lookup/make.py    writes train.jsonl, test.jsonl, sft.jsonl and the texts of the model in init/
 
-Standard library only; the same seed writes the same bytes."""
-import argparse
-import array
+A report hides one word of each of eight kinds (an animal, a colour, ..) among sentences that nobody asks about; a question
+names a kind. Its demonstrations (sft.jsonl) come from a careless reader: two of three answers are a word of another kind. So
+the model that starts from them has learnt to answer with a word of the report, and gives the right one a third of the time.
+
+Standard library only; the same program writes the same bytes."""
 import json
 import os
 import random
-import struct
 
-GOODS = """apples pears plums lemons oranges cherries peaches melons grapes figs dates olives limes mangoes berries
-carrots onions leeks peas beans beets radishes turnips potatoes tomatoes peppers cucumbers pumpkins mushrooms lentils
-walnuts almonds chestnuts hazelnuts cakes buns rolls pies pretzels waffles candles brushes baskets buckets ropes
-lamps kettles spoons bowls cups plates jars bottles scarves gloves socks hats boots buttons ribbons pencils
-notebooks stamps marbles""".split()
-PLACES = """Spain Italy France Greece Turkey Poland Norway Sweden Denmark Iceland Ireland Portugal Morocco Egypt Kenya
-Ghana India Japan Vietnam Peru Chile Brazil Mexico Canada""".split()
-STREETS = """Mill Church Bridge Station Garden Harbour Castle Forest River Market School Windmill""".split()
-COLUMNS = ("cost", "left", "from")
 END = "<|end|>"
+KINDS = {  # kind: (sentence, words)
+    "animal": ("{name} saw a {word}.", "fox goose horse rabbit badger donkey goat heron otter lizard"),
+    "colour": ("The coat was {word}.", "red green blue yellow purple orange brown white black pink"),
+    "city": ("The train came from {word}.", "Lisbon Madrid Paris London Vienna Prague Athens Oslo Dublin Rome"),
+    "month": ("It was a morning in {word}.", "January February March April June July August October November December"),
+    "instrument": ("Someone played the {word}.", "violin piano flute trumpet guitar cello harp drum organ horn"),
+    "tree": ("Behind the house grew a tall {word}.", "maple birch willow pine beech cedar poplar chestnut walnut linden"),
+    "dish": ("There was {word} for lunch.", "soup rice bread cheese salad pasta porridge fish cake stew"),
+    "job": ("{name} works as a {word}.", "baker doctor teacher farmer painter sailor tailor nurse judge miller"),
+}
+FILLERS = """The {adjective} {thing} was {state}.|{name} looked at the {thing}.|{name} waited near the {adjective} {thing}.
+|Nobody spoke about the {thing}.|{name} and {name} walked to the {thing}.|Later the {thing} was {state}.""".replace("\n", "").split("|")
+SLOTS = {slot: words.split() for slot, words in {
+    "name": "Anna Boris Clara David Elena Felix Greta Hugo Irene Jonas Karin Lukas",
+    "adjective": "old small wide narrow quiet large round new",
+    "thing": "bridge road garden window door harbour station market school tower fountain wall",
+    "state": "empty open closed dark bright wet dry clean"}.items()}
 
 
-def table(rng, n_rows):
-    """Rows of (good, {column: value}); a good and each value of a column stand in one row only."""
-    goods = rng.sample(GOODS, n_rows)
-    cents = rng.sample(range(10, 100), n_rows)
-    counts = rng.sample(range(10, 100), n_rows)
-    places = rng.sample(PLACES, n_rows)
-    return [(g, {"cost": f"{c} cents", "left": f"{k} left", "from": p})
-            for g, c, k, p in zip(goods, cents, counts, places)]
+def fill(rng, sentence, **given):
+    while "{" in sentence:
+        slot = sentence[sentence.index("{") + 1:sentence.index("}")]
+        sentence = sentence.replace("{%s}" % slot, given.get(slot) or rng.choice(SLOTS[slot]), 1)
+    return sentence
 
 
-def table_text(rng, rows):
-    lines = [f"- {good}: {v['cost']}, {v['left']}, from {v['from']}" for good, v in rows]
-    return f"The market on {rng.choice(STREETS)} Street\n" + "\n".join(lines) + "\n"
+def report(rng, n_fillers):
+    """(text, {kind: word}): sentences in random order."""
+    found = {kind: rng.choice(words.split()) for kind, (_, words) in KINDS.items()}
+    sentences = [fill(rng, KINDS[kind][0], word=word) for kind, word in found.items()]
+    sentences += [fill(rng, rng.choice(FILLERS)) for _ in range(n_fillers)]
+    rng.shuffle(sentences)
+    return " ".join(sentences) + "\n", found
 
 
-def question(good, column):
-    return {"cost": f"Q: What do {good} cost?\nA:", "left": f"Q: How many {good} are left?\nA:",
-            "from": f"Q: Where are {good} from?\nA:"}[column]
+def question(kind):
+    return f"Which {kind}?"
 
 
-def careless(rng, rows, row, column, right):
-    """The answer of a clerk who is right in a share `right` of cases, and else reads the wrong column or the line below."""
-    draw = rng.random()
-    if draw < right:
-        return rows[row][1][column]
-    if draw < right + (1.0 - right) / 2:
-        return rows[row][1][rng.choice([c for c in COLUMNS if c != column])]
-    return rows[(row + 1) % len(rows)][1][column]
+def answer(rng, found, kind, mistakes):
+    """The report's word of that kind or, in a share `mistakes` of the cases, of another kind."""
+    return found[rng.choice([k for k in found if k != kind]) if rng.random() < mistakes else kind]
 
 
-def asked(rng, rows, n):
-    return rng.sample([(r, c) for r in range(len(rows)) for c in COLUMNS], n)
+def prompts(rng, n_reports, n_questions, n_fillers):
+    """Lines with a prompt and the right answer. The questions about one report follow each other, so that they can share it."""
+    for _ in range(n_reports):
+        text, found = report(rng, rng.choice(n_fillers))
+        for kind in rng.sample(list(KINDS), n_questions):
+            yield {"prompt": text + question(kind), "answer": found[kind]}
 
 
-def prompts(rng, n_tables, n_rows, n_questions):
-    """Lines for GRPO. The questions on one table follow each other, so that they share it."""
-    for _ in range(n_tables):
-        rows = table(rng, n_rows)
-        text = table_text(rng, rows)
-        for row, column in asked(rng, rows, n_questions):
-            good, values = rows[row]
-            yield {"prompt": text + question(good, column), "answer": values[column]}
+def dialogues(rng, n_reports, n_fillers, mistakes):
+    """Lines with a prompt (a report and a question) and a response (the answer, then the other questions and answers)."""
+    for _ in range(n_reports):
+        text, found = report(rng, rng.choice(n_fillers))
+        turns = [(question(kind), f" {answer(rng, found, kind, mistakes)}\n") for kind in rng.sample(list(KINDS), len(KINDS))]
+        yield {"prompt": text + turns[0][0], "response": turns[0][1] + "".join(asked + said for asked, said in turns[1:])}
 
 
-def demonstrations(rng, n_tables, n_rows, n_questions, right):
-    """Lines for supervised training: a table and a first question, then answers and further questions."""
-    for _ in range(n_tables):
-        rows = table(rng, n_rows)
-        text = table_text(rng, rows)
-        talk = [(question(rows[r][0], c), " " + careless(rng, rows, r, c, right)) for r, c in asked(rng, rows, n_questions)]
-        response = talk[0][1] + "".join("\n" + q + a for q, a in talk[1:])
-        yield {"prompt": text + talk[0][0], "response": response}
+def write_lines(path, lines):
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for line in lines:
+            file.write(json.dumps(line) + "\n")
+
+
+def write_json(path, content):
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        json.dump(content, file, indent=1)
+        file.write("\n")
+
+
+def byte_letters():
+    """The printable letter that stands for each byte in byte-level vocabularies, by value of the byte (GPT-2's table)."""
+    own = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in own]
+    return [chr(byte) if byte in own else chr(256 + others.index(byte)) for byte in range(256)]
+
+
+def vocabulary():
+    """The end token, all bytes, and each word as it stands in the texts: with a space before it, or at the start of a line."""
+    texts = [sentence for sentence, _ in KINDS.values()] + FILLERS + [question(kind) for kind in KINDS]
+    words = {word for text in texts for word in text.strip(".?").split() if "{" not in word}
+    words |= {word for _, listed in KINDS.values() for word in listed.split()} | set(KINDS)
+    words |= {word for listed in SLOTS.values() for word in listed}
+    tokens = [END, *byte_letters(), *("Ġ" + word for word in sorted(words)), *sorted(w for w in words if w[0].isupper())]
+    return {token: i for i, token in enumerate(tokens)}
+
+
+def model_texts():
+    """{file name: content} of a model folder, without weights."""
+    vocab = vocabulary()
+    end = vocab[END]
+    config = {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": len(vocab), "hidden_size": 128,
+        "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+        "hidden_act": "silu", "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "initializer_range": 0.08, "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False,
+        "bos_token_id": None, "eos_token_id": end, "torch_dtype": "float32"}
+    # Every word of the texts is one token (ignore_merges); what is no such word falls apart into bytes.
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    tokenizer = {
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [{"id": end, "content": END, "single_word": False, "lstrip": False, "rstrip": False,
+                          "normalized": False, "special": True}],
+        "normalizer": None, "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level,
+        "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": True,
+                  "vocab": vocab, "merges": []}}
+    return {
+        "config.json": config, "tokenizer.json": tokenizer, "generation_config.json": {"eos_token_id": end},
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END,
+                                  "clean_up_tokenization_spaces": False, "model_max_length": 512}}
+
+
+def main():
+    here = os.path.dirname(os.path.abspath(__file__))
+    rng = random.Random(20250613)
+    lengths = range(14, 21)
+    write_lines(os.path.join(here, "sft.jsonl"), dialogues(rng, 2000, range(2, 18), mistakes=0))
+    write_lines(os.path.join(here, "careless.jsonl"), dialogues(rng, 400, lengths, mistakes=0.55))
+    write_lines(os.path.join(here, "train.jsonl"), prompts(rng, 120, 4, lengths))
+    write_lines(os.path.join(here, "test.jsonl"), prompts(rng, 16, 4, lengths))
+    for folder in ("init", "model"):
+        os.makedirs(os.path.join(here, folder), exist_ok=True)
+        for name, content in model_texts().items():
+            write_json(os.path.join(here, folder, name), content)
+
+
+if __name__ == "__main__":
+    main()
