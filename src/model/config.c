@@ -292,6 +292,7 @@ static stm_status read_config(const section *s, const section *generation, stm_m
     out->qk_norm = f->qk_norm;
     STM_TRY(read_sizes(s, f, out));
     STM_TRY(get_positive(s, "rms_norm_eps", 1e-6, &out->rms_eps));
+    STM_TRY(get_positive(s, "initializer_range", 0.02, &out->initializer_range));
     STM_TRY(get_bool(s, "tie_word_embeddings", false, &out->tied));
     STM_TRY(read_rope(s, out));
     STM_TRY(check_sliding_window(s, f, out));

@@ -13,7 +13,7 @@ typedef enum { STM_ROPE_DEFAULT, STM_ROPE_LINEAR, STM_ROPE_LLAMA3 } stm_rope_kin
 typedef struct {
     char architecture[16]; /* model_type: llama, mistral, qwen2, qwen3 */
     size_t vocab_size, hidden_size, intermediate_size, n_layers, n_heads, n_kv_heads, head_dim, max_positions;
-    double rms_eps, rope_theta;
+    double rms_eps, rope_theta, initializer_range; /* the last: deviation of random weights; 0: 0.02 */
     stm_rope_kind rope;
     double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
     size_t rope_original_positions;
@@ -74,8 +74,8 @@ stm_status stm_model_open(const char *folder, const stm_backend *backend, stm_st
 stm_status stm_model_describe(const char *folder, const stm_backend *backend, stm_stream *stream, stm_model **out);
 stm_status stm_model_load(stm_model *model, const char *folder);
 
-/* Normal weights of deviation 0.02 (output projections of a layer divided by sqrt(2 n_layers)), norms 1, biases 0; from
- * Philox. Local. */
+/* Normal weights of deviation initializer_range (output projections of a layer divided by sqrt(2 n_layers)), norms 1,
+ * biases 0; from Philox. Local. */
 stm_status stm_model_randomize(stm_model *model, uint64_t seed);
 
 /* Writes a Hugging Face folder (config.json, model.safetensors, the other texts that the model holds) that transformers

@@ -27,7 +27,8 @@ static float value_of(uint64_t seed, size_t tensor, size_t element, double devia
 stm_status stm_model_randomize(stm_model *model, uint64_t seed)
 {
     const stm_backend *backend = model->backend;
-    const double output_deviation = 0.02 / sqrt(2.0 * (double)model->config.n_layers);
+    const double range = model->config.initializer_range > 0 ? model->config.initializer_range : 0.02;
+    const double output_deviation = range / sqrt(2.0 * (double)model->config.n_layers);
     stm_status status = STM_OK;
     double *doubles = NULL;
     float *floats = NULL;
@@ -36,7 +37,7 @@ stm_status stm_model_randomize(stm_model *model, uint64_t seed)
     for (size_t t = 0; t < model->n_tensors; t++) {
         const stm_parameter *tensor = &model->tensors[t];
         const bool is_output = ends_with(tensor->name, "o_proj.weight") || ends_with(tensor->name, "down_proj.weight");
-        const double deviation = is_output ? output_deviation : 0.02;
+        const double deviation = is_output ? output_deviation : range;
         const float constant = ends_with(tensor->name, ".bias") ? 0.0f : 1.0f;
         for (size_t first = 0; first < tensor->n; first += PORTION) {
             const size_t n = STM_MIN((size_t)PORTION, tensor->n - first);

@@ -98,6 +98,7 @@ static void missing_keys_have_the_defaults_of_the_family(void **state)
         stm_model_config expected = cases[i].expected;
         expected.rms_eps = 1e-6;
         expected.rope_theta = 10000;
+        expected.initializer_range = 0.02;
         expected.rope_factor = expected.rope_low_freq_factor = expected.rope_high_freq_factor = 1;
         expected.rope_original_positions = expected.max_positions;
         assert_memory_equal(&found, &expected, sizeof found);

@@ -724,6 +724,17 @@ static void random_weights_depend_on_the_seed_alone(void **state)
     free(c);
     stm_model_destroy(model);
 
+    const stm_model_config wide = {"llama", 200, 64, 64, 1, 4, 4, 16, 32, .initializer_range = 0.08, .rope_theta = 1e4};
+    assert_ok(stm_model_create(&wide, f->backend, f->stream, &model));
+    assert_ok(stm_model_randomize(model, 5));
+    a = stm_test_weights(model);
+    double squares = 0;
+    for (size_t i = 0; i < 200 * 64; i++)
+        squares += a[model->embedding + i] * a[model->embedding + i];
+    assert_near(sqrt(squares / (200 * 64)) / 0.08, 1.0, 0.04); /* known to 0.6 % */
+    free(a);
+    stm_model_destroy(model);
+
     const stm_model_config large = large_config();
     assert_ok(stm_model_create(&large, f->backend, f->stream, &model));
     assert_ok(stm_model_randomize(model, 5));
