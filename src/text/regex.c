@@ -392,7 +392,7 @@ static int match(const stm_search *search, match_state *state)
 static bool find_literal(stm_search *search, size_t *start, size_t *end)
 {
     const stm_string *source = &search->regex->source;
-    if (source->n == 0 || search->at > search->n)
+    if (source->n == 0 || search->at >= search->n)
         return false;
     const char *found = memmem(search->text + search->at, search->n - search->at, source->bytes, source->n);
     if (!found)
