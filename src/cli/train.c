@@ -11,6 +11,7 @@ typedef struct {
 
 static stm_status open_job(const stm_options *options, job *j)
 {
+    const double start_s = stm_now_s();
     stm_session *s = &j->session;
     STM_TRY(stm_session_open(options, options->model.path, s));
     STM_TRY(stm_prompt_sets_read(MPI_COMM_WORLD, options, s->model, &s->text, &j->train, &j->eval));
@@ -22,7 +23,7 @@ static stm_status open_job(const stm_options *options, job *j)
                                .text = &s->text,
                                .grid = &s->grid,
                                .engine = s->engine};
-    return stm_trainer_create(&policy, &j->train, j->eval.present ? &j->eval : NULL, &j->trainer);
+    return stm_trainer_create(&policy, &j->train, j->eval.present ? &j->eval : NULL, start_s, &j->trainer);
 }
 
 stm_status stm_cli_train(const stm_options *options)

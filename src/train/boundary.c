@@ -9,9 +9,9 @@ static void note_signal(int number)
     signalled = number;
 }
 
-void stm_boundary_init(stm_boundary *boundary, double max_hours, double save_s)
+void stm_boundary_init(stm_boundary *boundary, double start_s, double max_hours, double save_s)
 {
-    *boundary = (stm_boundary){.start_s = stm_now_s(), .limit_s = 3600.0 * max_hours, .save_s = save_s};
+    *boundary = (stm_boundary){.start_s = start_s, .limit_s = 3600.0 * max_hours, .save_s = save_s};
     struct sigaction once = {.sa_handler = note_signal, .sa_flags = SA_RESTART | (int)SA_RESETHAND};
     struct sigaction always = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
     sigemptyset(&once.sa_mask);

@@ -11,9 +11,9 @@ typedef struct {
     double step_s, save_s, eval_s; /* the longest so far: a limit must leave room for the next */
 } stm_boundary;
 
-/* Counts time from now; from now on SIGTERM and SIGUSR1 are noted (once: a second SIGTERM ends the process as usual).
- * max_hours 0: no limit. save_s: a guess until one was measured. Local. */
-void stm_boundary_init(stm_boundary *boundary, double max_hours, double save_s);
+/* Counts time from start_s (stm_now_s); from now on SIGTERM and SIGUSR1 are noted (once: a second SIGTERM ends the
+ * process as usual). max_hours 0: no limit. save_s: a guess until one was measured. Local. */
+void stm_boundary_init(stm_boundary *boundary, double start_s, double max_hours, double save_s);
 
 /* Sum of these bits. */
 enum { STM_BOUNDARY_STOP = 1, STM_BOUNDARY_SAVE = 2, STM_BOUNDARY_SIGNAL = 4, STM_BOUNDARY_TIME = 8 };

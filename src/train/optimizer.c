@@ -87,6 +87,20 @@ static stm_status step_shard(stm_optimizer *o, const stm_policy *policy, double 
     return backend->synchronize(policy->model->stream);
 }
 
+/* Groups that skip_equal_groups leaves out would not be computed in the repeated form either. */
+static double rows_repeated(const stm_batch *batch, const stm_objective *objective,
+                            const stm_objective_options *options)
+{
+    const bool skips = options->skip_equal_groups && objective->needs_rewards && options->kl_coef == 0;
+    double rows = 0;
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        const stm_batch group = {.n_groups = 1, .groups = batch->groups + g};
+        if (!skips || !stm_group_is_equal(&batch->groups[g]))
+            rows += stm_engine_rows_repeated(&group, true);
+    }
+    return rows;
+}
+
 /* This rank's part of the gradient, and what it took. */
 static stm_status compute_gradient(stm_optimizer *o, const stm_policy *policy, const stm_batch *batch,
                                    const stm_objective *objective, const stm_objective_options *options,
@@ -100,7 +114,7 @@ static stm_status compute_gradient(stm_optimizer *o, const stm_policy *policy, c
     const stm_status status = stm_objective_gradient(policy->engine, policy->grid, batch, objective, options, &totals,
                                                      o->gradient, &counts->sums);
     counts->rows = stm_engine_counts(policy->engine)->rows;
-    counts->rows_repeated = stm_engine_rows_repeated(batch, true);
+    counts->rows_repeated = rows_repeated(batch, objective, options);
     stm_all_reduce(policy->grid->world, &counts->rows, 1, sizeof counts->rows);
     return status;
 }

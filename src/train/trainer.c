@@ -49,7 +49,7 @@ static stm_status set_up(stm_trainer *t)
 }
 
 stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *train, const stm_prompt_set *eval,
-                              stm_trainer **out)
+                              double start_s, stm_trainer **out)
 {
     const stm_grid *grid = policy->grid;
     stm_trainer *t;
@@ -58,7 +58,7 @@ stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *tr
     t->policy.timers = &t->timers;
     stm_timers_init(&t->timers);
     stm_progress_init(&t->progress);
-    stm_boundary_init(&t->boundary, t->options->maxh, guess_save_s(policy->model));
+    stm_boundary_init(&t->boundary, start_s, t->options->maxh, guess_save_s(policy->model));
     stm_status status = stm_agree(grid, set_up(t));
     if (status == STM_OK && !t->options->check)
         status = stm_agree(grid, grid->rank == 0 ? stm_run_folder_open(t->options->run.folder, &t->folder) : STM_OK);

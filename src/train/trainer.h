@@ -15,10 +15,10 @@ size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *mod
 
 /* Everything that can be wrong beforehand: takes the run folder (not with --check, which changes nothing), finds the
  * checkpoint to go on from, and compares. policy (copied; its timers are set) and sets must outlive the trainer; the
- * model holds the start weights. eval: NULL where there is none. The caller destroys *out. Fails: STM_ERR_INPUT,
- * STM_ERR_IO, STM_ERR_MEMORY, STM_ERR_DEVICE. */
+ * model holds the start weights. eval: NULL where there is none. start_s: when the job began (stm_now_s), for --maxh.
+ * The caller destroys *out. Fails: STM_ERR_INPUT, STM_ERR_IO, STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *train, const stm_prompt_set *eval,
-                              stm_trainer **out);
+                              double start_s, stm_trainer **out);
 void stm_trainer_destroy(stm_trainer *trainer); /* NULL is fine */
 
 /* `--check`: what would be done, on rank 0's standard output. */

@@ -76,4 +76,12 @@ for ranks in 0 2; do
     grep -q ': a reward failed, first for response 0: ' err || die "a reward that fails: $(cat err)"
     [ -f "$(checkpoint no 0)" ] || die "what was there before a reward failed is not saved"
 done
+input blown.yaml blown 9 'objective: { name: sft }\n'
+sed -i 's/lr: 0.02/lr: 1.0e+30/' blown.yaml
+for ranks in 0 2; do
+    rm -rf blown
+    refused 1 'step 4: the gradient was not finite in 3 updates in a row; ..' $ranks "$STEMMA" train blown.yaml
+    [ "$(grep -c '^warning: step [234]: update skipped' blown/log.txt)" = 3 ] || die "skipped: $(cat blown/log.txt)"
+done
+say "updates that are no numbers are skipped; three in a row end the run with exit 1"
 say "wrong input: exit 2 before anything starts; a reward that fails: exit 1, the steps before are kept"
