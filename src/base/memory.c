@@ -56,7 +56,7 @@ enum { ALIGNMENT = 64 };
 
 stm_status stm_arena_create(size_t block_bytes, stm_arena **out)
 {
-    stm_arena *arena;
+    stm_arena *arena = NULL;
     STM_TRY(stm_alloc(1, sizeof *arena, &arena));
     arena->block_bytes = block_bytes;
     *out = arena;

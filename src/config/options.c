@@ -272,7 +272,7 @@ static const char *after_dot(const char *name)
 stm_status stm_option_suggest(const stm_option_row *rows, size_t n, unsigned command, bool in_file, const char *name,
                               char **suggestion)
 {
-    const char *whole[STM_OPTIONS_MAX], *keys[STM_OPTIONS_MAX];
+    const char *whole[STM_OPTIONS_MAX] = {0}, *keys[STM_OPTIONS_MAX];
     const stm_option_row *taken[STM_OPTIONS_MAX];
     size_t n_taken = 0;
     for (size_t i = 0; i < n; i++) {
