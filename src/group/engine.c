@@ -57,8 +57,11 @@ static stm_status choose_memory(stm_engine *engine, const stm_options *options)
     double limit = (double)options->memory.limit_bytes;
     if (options->memory.limit_bytes == STM_AUTO)
         limit = 0.8 * (double)node_memory_bytes() / engine->grid->node_size;
-    stm_all_reduce_min(engine->grid->world, &limit, 1); /* every rank computes alike */
+    double fixed = (double)engine->static_bytes; /* optimizer shards differ by an element or so */
+    stm_all_reduce_min(engine->grid->world, &limit, 1);
+    stm_all_reduce_max(engine->grid->world, &fixed, 1); /* so that every rank cuts alike */
     s->limit_bytes = (size_t)limit;
+    engine->static_bytes = (size_t)fixed;
     const size_t room = s->limit_bytes > engine->static_bytes ? s->limit_bytes - engine->static_bytes : 0;
     s->chunk_rows = options->memory.chunk_tokens == STM_AUTO ? rows_that_fit(engine->model, room)
                                                              : (size_t)options->memory.chunk_tokens;

@@ -52,7 +52,7 @@ stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch,
 /* What the last score or gradient did on this rank, and the most that the arenas ever held. */
 const stm_pass_counts *stm_engine_counts(const stm_engine *engine);
 size_t stm_engine_peak_bytes(const stm_engine *engine);
-size_t stm_engine_static_bytes(const stm_engine *engine); /* as given to create */
+size_t stm_engine_static_bytes(const stm_engine *engine); /* as given to create, the largest of the ranks */
 
 /* Rows that the batch costs when nothing is shared, less what no forward needs: sum over sequences of n - 1. */
 double stm_engine_rows_repeated(const stm_batch *batch, bool loss_only);
