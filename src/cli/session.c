@@ -1,6 +1,7 @@
 #include "cli/session.h"
 
 #include <omp.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,26 @@ static stm_status open_model(const stm_options *options, const char *model_path,
         return stm_model_open_random_on(MPI_COMM_WORLD, model_path, (uint64_t)options->run.seed, s->backend, s->stream,
                                         &s->model);
     return stm_model_open_on(MPI_COMM_WORLD, model_path, s->backend, s->stream, &s->model);
+}
+
+/* Threads of this rank, where OMP_NUM_THREADS does not say: the cores that it may use, shared with the ranks of the
+ * host that may use the same ones. */
+static void choose_threads(void)
+{
+    if (getenv("OMP_NUM_THREADS"))
+        return;
+    MPI_Comm host;
+    int n_ranks = 1;
+    cpu_set_t mine, all;
+    CPU_ZERO(&mine);
+    STM_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host));
+    STM_MPI(MPI_Comm_size(host, &n_ranks));
+    if (sched_getaffinity(0, sizeof mine, &mine) == 0) {
+        STM_MPI(MPI_Allreduce(&mine, &all, sizeof mine, MPI_BYTE, MPI_BOR, host));
+        const int bound = CPU_COUNT(&mine), shared = CPU_COUNT(&all) / n_ranks;
+        omp_set_num_threads(STM_MAX(1, STM_MIN(bound, shared)));
+    }
+    STM_MPI(MPI_Comm_free(&host));
 }
 
 stm_status stm_session_open(const stm_options *options, const char *model_path, stm_session *session)
