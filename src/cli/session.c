@@ -61,6 +61,7 @@ static void choose_threads(void)
 stm_status stm_session_open(const stm_options *options, const char *model_path, stm_session *session)
 {
     *session = (stm_session){0};
+    choose_threads();
     stm_status status =
         stm_backend_find(options->backend, options->precision == STM_FLOAT64 ? 8 : 4, &session->backend);
     if (status == STM_OK)
