@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Writes the files of the lookup task: reports of a day, questions about them, answers that a program can check.
 
-    python3 inputs/lookup/make.py    writes train.jsonl, test.jsonl, sft.jsonl and the texts of the model in init/
+    python3 inputs/lookup/make.py    writes the *.jsonl beside it, and configuration and tokenizer in init/
 
 A report hides one word of each of eight kinds (an animal, a colour, ..) among sentences that nobody asks about; a question
-names a kind. Its demonstrations (sft.jsonl) come from a careless reader: two of three answers are a word of another kind. So
-the model that starts from them has learnt to answer with a word of the report, and gives the right one a third of the time.
+names a kind. The demonstrations of sft.jsonl are right. In those of careless.jsonl, which follow, two of three answers are a
+word of the report, but of another kind; a model that imitates them can read, and is right about a third of the time.
 
 Standard library only; the same program writes the same bytes."""
 import json
@@ -23,8 +23,9 @@ KINDS = {  # kind: (sentence, words)
     "dish": ("There was {word} for lunch.", "soup rice bread cheese salad pasta porridge fish cake stew"),
     "job": ("{name} works as a {word}.", "baker doctor teacher farmer painter sailor tailor nurse judge miller"),
 }
-FILLERS = """The {adjective} {thing} was {state}.|{name} looked at the {thing}.|{name} waited near the {adjective} {thing}.
-|Nobody spoke about the {thing}.|{name} and {name} walked to the {thing}.|Later the {thing} was {state}.""".replace("\n", "").split("|")
+FILLERS = ["The {adjective} {thing} was {state}.", "{name} looked at the {thing}.", "Nobody spoke about the {thing}.",
+           "{name} waited near the {adjective} {thing}.", "{name} and {name} walked to the {thing}.",
+           "Later the {thing} was {state}."]
 SLOTS = {slot: words.split() for slot, words in {
     "name": "Anna Boris Clara David Elena Felix Greta Hugo Irene Jonas Karin Lukas",
     "adjective": "old small wide narrow quiet large round new",
@@ -58,7 +59,7 @@ def answer(rng, found, kind, mistakes):
 
 
 def prompts(rng, n_reports, n_questions, n_fillers):
-    """Lines with a prompt and the right answer. The questions about one report follow each other, so that they can share it."""
+    """Lines with a prompt and the right answer. Questions about one report follow each other, so that they share it."""
     for _ in range(n_reports):
         text, found = report(rng, rng.choice(n_fillers))
         for kind in rng.sample(list(KINDS), n_questions):
@@ -69,7 +70,8 @@ def dialogues(rng, n_reports, n_fillers, mistakes):
     """Lines with a prompt (a report and a question) and a response (the answer, then the other questions and answers)."""
     for _ in range(n_reports):
         text, found = report(rng, rng.choice(n_fillers))
-        turns = [(question(kind), f" {answer(rng, found, kind, mistakes)}\n") for kind in rng.sample(list(KINDS), len(KINDS))]
+        kinds = rng.sample(list(KINDS), len(KINDS))
+        turns = [(question(kind), f" {answer(rng, found, kind, mistakes)}\n") for kind in kinds]
         yield {"prompt": text + turns[0][0], "response": turns[0][1] + "".join(asked + said for asked, said in turns[1:])}
 
 
@@ -93,7 +95,7 @@ def byte_letters():
 
 
 def vocabulary():
-    """The end token, all bytes, and each word as it stands in the texts: with a space before it, or at the start of a line."""
+    """The end token, all bytes, and each word of the texts: with a space before it, or as it begins a line."""
     texts = [sentence for sentence, _ in KINDS.values()] + FILLERS + [question(kind) for kind in KINDS]
     words = {word for text in texts for word in text.strip(".?").split() if "{" not in word}
     words |= {word for _, listed in KINDS.values() for word in listed.split()} | set(KINDS)
@@ -133,13 +135,12 @@ def main():
     rng = random.Random(20250613)
     lengths = range(14, 21)
     write_lines(os.path.join(here, "sft.jsonl"), dialogues(rng, 2000, range(2, 18), mistakes=0))
-    write_lines(os.path.join(here, "careless.jsonl"), dialogues(rng, 400, lengths, mistakes=0.55))
+    write_lines(os.path.join(here, "careless.jsonl"), dialogues(rng, 400, lengths, mistakes=0.65))
     write_lines(os.path.join(here, "train.jsonl"), prompts(rng, 120, 4, lengths))
     write_lines(os.path.join(here, "test.jsonl"), prompts(rng, 16, 4, lengths))
-    for folder in ("init", "model"):
-        os.makedirs(os.path.join(here, folder), exist_ok=True)
-        for name, content in model_texts().items():
-            write_json(os.path.join(here, folder, name), content)
+    os.makedirs(os.path.join(here, "init"), exist_ok=True)
+    for name, content in model_texts().items():
+        write_json(os.path.join(here, "init", name), content)
 
 
 if __name__ == "__main__":
