@@ -35,7 +35,7 @@ awk '{ for (i = 2; i <= NF; i++) if ($i == "s," && $(i - 1) + 0 > 0) t[FILENAME]
            if (tree > 0) printf "  the same gradient, %.1f times faster\n", repeated / tree }' \
     $run/grad-tree.log $run/grad-repeated.log
 
-reward_of() { grep -o '"reward_mean": [0-9.]*' $run/metrics.jsonl | "$1" -n 1 | cut -d' ' -f2; }
+reward_of() { grep -o '"reward_mean": [0-9][0-9.]*' $run/metrics.jsonl | "$1" -n 1 | cut -d' ' -f2; }
 newest=$(ls $run/checkpoints/step-*.h5 | tail -n 1)
 say "
 Mean reward: $(reward_of head) at the first step, $(reward_of tail) at the last. All of it took $(($(seconds) - begin)) s.
