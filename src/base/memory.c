@@ -73,7 +73,8 @@ void stm_arena_destroy(stm_arena *arena)
     free(arena);
 }
 
-/* Inserts a block that holds `bytes` at `position`: blocks after it keep their contents, and marks before it their meaning. */
+/* Inserts a block that holds `bytes` at `position`: blocks after it keep their contents, and marks before it their
+ * meaning. */
 static stm_status insert_block(stm_arena *arena, size_t position, size_t bytes)
 {
     STM_TRY(stm_reserve(&arena->blocks, &arena->capacity, arena->n_blocks + 1, sizeof *arena->blocks));

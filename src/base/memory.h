@@ -1,20 +1,23 @@
 /* src/base/memory.h: allocation that names its failure, and an arena.
  *
- * The arena is a chain of blocks that only grows: mark, take, reset. Once a step has run, an equal step allocates nothing. */
+ * The arena is a chain of blocks that only grows: mark, take, reset. Once a step has run, an equal step allocates
+ * nothing. */
 #ifndef STM_BASE_MEMORY_H
 #define STM_BASE_MEMORY_H
 
 #include "base/status.h"
 
 /* malloc/calloc/realloc of n elements; the caller frees. On failure *out is unchanged. Local. Fails: STM_ERR_MEMORY. */
-stm_status stm_alloc(size_t n, size_t element_bytes, void *out);  /* out: address of a pointer; the memory is zero */
+stm_status stm_alloc(size_t n, size_t element_bytes, void *out);    /* out: address of a pointer; the memory is zero */
 stm_status stm_resize(void *inout, size_t n, size_t element_bytes); /* keeps contents; new memory is not set */
 
 /* Doubles *capacity (elements) until n fit. Local. Fails: STM_ERR_MEMORY. */
 stm_status stm_reserve(void *inout, size_t *capacity, size_t n, size_t element_bytes);
 
 typedef struct stm_arena stm_arena;
-typedef struct { size_t block, used; } stm_mark;
+typedef struct {
+    size_t block, used;
+} stm_mark;
 
 /* block_bytes: the smallest block it asks the system for. The caller destroys *out. Local. Fails: STM_ERR_MEMORY. */
 stm_status stm_arena_create(size_t block_bytes, stm_arena **out);

@@ -26,7 +26,8 @@ void stm_philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4
         out[i] = c[i];
 }
 
-/* Two uniform numbers for a key. The step's upper half and the use share a word with the seed's key by a second pass. */
+/* Two uniform numbers for a key. The step's upper half and the use share a word with the seed's key by a second pass.
+ */
 static void two_uniforms(const stm_random_key *key, double u[2])
 {
     const uint32_t seed[2] = {(uint32_t)key->seed, (uint32_t)(key->seed >> 32)};

@@ -1,4 +1,5 @@
-/* src/base/random.h: counter-based random numbers, Philox 4x32-10 (Salmon et al., SC 2011, doi 10.1145/2063384.2063405).
+/* src/base/random.h: counter-based random numbers, Philox 4x32-10 (Salmon et al., SC 2011,
+ * doi 10.1145/2063384.2063405).
  *
  * A number is a pure function of its key, so every rank and layout draws the same one. Local, no state. */
 #ifndef STM_BASE_RANDOM_H
@@ -7,7 +8,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { STM_RANDOM_TRAIN, STM_RANDOM_EVAL, STM_RANDOM_GENERATE, STM_RANDOM_SHUFFLE, STM_RANDOM_INIT } stm_random_use;
+typedef enum {
+    STM_RANDOM_TRAIN,
+    STM_RANDOM_EVAL,
+    STM_RANDOM_GENERATE,
+    STM_RANDOM_SHUFFLE,
+    STM_RANDOM_INIT
+} stm_random_use;
 
 /* slot: of the group in the whole step, not in a rank's share. */
 typedef struct {

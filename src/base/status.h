@@ -1,7 +1,7 @@
 /* src/base/status.h: how a function says that it failed.
  *
- * A function that can fail returns stm_status; the text of the failure is kept per thread until it is reported. Below cli/
- * nothing prints or exits. Nothing here communicates. */
+ * A function that can fail returns stm_status; the text of the failure is kept per thread until it is reported. Below
+ * cli/ nothing prints or exits. Nothing here communicates. */
 #ifndef STM_BASE_STATUS_H
 #define STM_BASE_STATUS_H
 

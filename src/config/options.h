@@ -1,8 +1,8 @@
 /* src/config/options.h: every option of the program, its value, and where it comes from.
  *
- * One table (options.c: name, type, default, range or choices, help, which commands take it, offset in stm_options) feeds the
- * YAML parser, the key=value overrides, --help, `stemma options` and the README's table. Code reads the plain structs below and
- * never a name. Strings belong to the options and live until stm_options_clear. Local, all of it. */
+ * One table (options.c: name, type, default, range or choices, help, which commands take it, offset in stm_options)
+ * feeds the YAML parser, the key=value overrides, --help, `stemma options` and the README's table. Code reads the plain
+ * structs below and never a name. Strings belong to the options and live until stm_options_clear. Local, all of it. */
 #ifndef STM_CONFIG_OPTIONS_H
 #define STM_CONFIG_OPTIONS_H
 
@@ -26,34 +26,46 @@ typedef enum { STM_SCHEDULE_CONSTANT, STM_SCHEDULE_LINEAR, STM_SCHEDULE_COSINE }
 typedef enum { STM_OVERLONG_ERROR, STM_OVERLONG_SKIP, STM_OVERLONG_TRUNCATE_LEFT } stm_overlong;
 typedef enum { STM_RECOMPUTE_AUTO, STM_RECOMPUTE_ALWAYS, STM_RECOMPUTE_NEVER } stm_recompute;
 
-/* One entry of the list `reward:`. Every reward reads the fields that it knows; the table refuses the others by name. */
+/* One entry of the list `reward:`. Every reward reads the fields that it knows; the table refuses the others by name.
+ */
 typedef struct {
     char *name; /* every text here and below is "" when it was not given, never NULL */
     double weight;
-    char *pattern;             /* regex: PCRE2 pattern, searched in the response */
-    char *text;                /* contains: the text to find; empty: the prompt's answer */
-    char *command;             /* command: run by /bin/sh, fed JSON lines, one number a line back */
-    double timeout_s;          /* command */
+    char *pattern;                  /* regex: PCRE2 pattern, searched in the response */
+    char *text;                     /* contains: the text to find; empty: the prompt's answer */
+    char *command;                  /* command: run by /bin/sh, fed JSON lines, one number a line back */
+    double timeout_s;               /* command */
     int64_t min_tokens, max_tokens; /* length: 1 inside, falling linearly to 0 at twice the excess */
-    char *extract;             /* exact, numeric: PCRE2 pattern whose first group (or whole match), last found, is the answer; empty: the whole text */
+    char *extract; /* exact, numeric: PCRE2 pattern whose first group (or whole match), last found, is the answer;
+                      empty: the whole text */
     bool ignore_case;
 } stm_reward_options;
 
 typedef struct {
-    char *name;                /* grpo, sft: checked against the registry of objectives */
+    char *name; /* grpo, sft: checked against the registry of objectives */
     double clip_low, clip_high, kl_coef;
     stm_kl_estimator kl_estimator;
     double advantage_eps;
     stm_advantage_scale advantage_scale;
     stm_aggregate aggregate;
-    int64_t max_tokens;        /* fixed-length: the divisor; 0: rollout.max_new_tokens */
+    int64_t max_tokens; /* fixed-length: the divisor; 0: rollout.max_new_tokens */
     bool mask_truncated, skip_equal_groups;
 } stm_objective_options;
 
 typedef struct {
-    struct { char *folder; int64_t seed, steps; } run;
-    struct { char *path, *init; } model;  /* init: file, random */
-    struct { char *prompts, *template_name; bool shuffle; int64_t max_prompt_tokens; stm_overlong overlong; } data;
+    struct {
+        char *folder;
+        int64_t seed, steps;
+    } run;
+    struct {
+        char *path, *init;
+    } model; /* init: file, random */
+    struct {
+        char *prompts, *template_name;
+        bool shuffle;
+        int64_t max_prompt_tokens;
+        stm_overlong overlong;
+    } data;
     struct {
         int64_t prompts_per_step, group_size;
         double temperature, top_p, min_p;
@@ -62,52 +74,89 @@ typedef struct {
         bool ignore_eos;
         char *save; /* rollouts kept in the run folder: none, sample, all */
     } rollout;
-    struct { size_t n; stm_reward_options *items; } reward;
+    struct {
+        size_t n;
+        stm_reward_options *items;
+    } reward;
     stm_objective_options objective;
-    struct { double lr, betas[2], eps, weight_decay, clip; stm_schedule_kind schedule; int64_t warmup_steps; double min_lr_ratio; } optim;
-    struct { int64_t epochs, minibatch_groups; } update;
-    struct { int64_t pipeline, suffix, replica, prefixes_in_flight; } parallel; /* STM_AUTO or a count; pipeline: STM_AUTO or 1 */
-    struct { int64_t limit_bytes; stm_recompute recompute; int64_t max_segment_tokens, chunk_tokens; } memory; /* limit, chunk_tokens: STM_AUTO or a number */
-    struct { int64_t min_shared_tokens; bool across_groups; } tree;
-    struct { int64_t every, keep; } checkpoint;
-    struct { int64_t every; char *prompts; int64_t samples; double temperature; int64_t stop_after; double stop_at_reward; } eval; /* stop_after: evaluations without a better one; 0: never */
-    stm_forward_mode forward;  /* --forward */
-    stm_precision precision;   /* --precision */
-    char *backend;             /* --backend: cpu, cuda, auto */
-    char *out, *resume;        /* --out; --resume: auto, never or a path */
-    char *dtype, *to;          /* export: --dtype bfloat16|float32, --to */
-    double maxh;               /* --maxh, hours; 0: none */
-    double score_temperature;  /* score --temperature; 0: the file's own, else 1 */
-    bool check, special, help, markdown; /* --check, --special, --help, options --markdown */
-    stm_strings arguments;     /* what is neither an option nor an override, in order */
+    struct {
+        double lr, betas[2], eps, weight_decay, clip;
+        stm_schedule_kind schedule;
+        int64_t warmup_steps;
+        double min_lr_ratio;
+    } optim;
+    struct {
+        int64_t epochs, minibatch_groups;
+    } update;
+    struct {
+        int64_t pipeline, suffix, replica, prefixes_in_flight;
+    } parallel; /* STM_AUTO or a count; pipeline: STM_AUTO or 1 */
+    struct {
+        int64_t limit_bytes;
+        stm_recompute recompute;
+        int64_t max_segment_tokens, chunk_tokens;
+    } memory; /* limit, chunk_tokens: STM_AUTO or a number */
+    struct {
+        int64_t min_shared_tokens;
+        bool across_groups;
+    } tree;
+    struct {
+        int64_t every, keep;
+    } checkpoint;
+    struct {
+        int64_t every;
+        char *prompts;
+        int64_t samples;
+        double temperature;
+        int64_t stop_after;
+        double stop_at_reward;
+    } eval;                               /* stop_after: evaluations without a better one; 0: never */
+    stm_forward_mode forward;             /* --forward */
+    stm_precision precision;              /* --precision */
+    char *backend;                        /* --backend: cpu, cuda, auto */
+    char *out, *resume;                   /* --out; --resume: auto, never or a path */
+    char *dtype, *to;                     /* export: --dtype bfloat16|float32, --to */
+    double maxh;                          /* --maxh, hours; 0: none */
+    double score_temperature;             /* score --temperature; 0: the file's own, else 1 */
+    bool check, special, help, markdown;  /* --check, --special, --help, options --markdown */
+    stm_strings arguments;                /* what is neither an option nor an override, in order */
     unsigned char given[STM_OPTIONS_MAX]; /* per row: who set it; read it with stm_options_given */
 } stm_options;
 
 /* The commands that take an option; a bit each in the table's row. */
 typedef enum {
-    STM_COMMAND_TRAIN = 1, STM_COMMAND_SCORE = 2, STM_COMMAND_GRAD = 4, STM_COMMAND_GENERATE = 8, STM_COMMAND_TOKENIZE = 16,
-    STM_COMMAND_EVAL = 32, STM_COMMAND_INSPECT = 64, STM_COMMAND_EXPORT = 128, STM_COMMAND_OPTIONS = 256
+    STM_COMMAND_TRAIN = 1,
+    STM_COMMAND_SCORE = 2,
+    STM_COMMAND_GRAD = 4,
+    STM_COMMAND_GENERATE = 8,
+    STM_COMMAND_TOKENIZE = 16,
+    STM_COMMAND_EVAL = 32,
+    STM_COMMAND_INSPECT = 64,
+    STM_COMMAND_EXPORT = 128,
+    STM_COMMAND_OPTIONS = 256
 } stm_command_bit;
 
 /* Defaults for every row. Fails: STM_ERR_MEMORY. */
 stm_status stm_options_init(stm_options *options);
 void stm_options_clear(stm_options *options);
 
-/* Reads an input file (sections of keys, DESIGN.md section 5). Unknown sections or keys, wrong types, values out of range, keys given
- * twice: STM_ERR_INPUT, "file:line: section.key: found .., expected .., did you mean ..?". Missing file: STM_ERR_INPUT.
- * What the command line gave stays, whichever is read first. After a failure the options may only be cleared. */
+/* Reads an input file (sections of keys, DESIGN.md section 5). Unknown sections or keys, wrong types, values out of
+ * range, keys given twice: STM_ERR_INPUT, "file:line: section.key: found .., expected .., did you mean ..?". Missing
+ * file: STM_ERR_INPUT. What the command line gave stays, whichever is read first. After a failure the options may only
+ * be cleared. */
 stm_status stm_options_read_file(stm_options *options, stm_command_bit command, const char *path);
 
 /* Same, from memory; `name` stands for the path in messages. For a file that rank 0 read and broadcast. */
-stm_status stm_options_read_text(stm_options *options, stm_command_bit command, const char *name, const char *text, size_t n);
+stm_status stm_options_read_text(stm_options *options, stm_command_bit command, const char *name, const char *text,
+                                 size_t n);
 
-/* argv[0..n): --name value, --name=value, section.key=value (value in YAML's spelling, also for lists), and plain arguments; the last
- * of several wins, and what follows `--` is plain. An option that this command does not take is an error that says so, with the
- * nearest name. */
+/* argv[0..n): --name value, --name=value, section.key=value (value in YAML's spelling, also for lists), and plain
+ * arguments; the last of several wins, and what follows `--` is plain. An option that this command does not take is an
+ * error that says so, with the nearest name. */
 stm_status stm_options_read_arguments(stm_options *options, stm_command_bit command, int n, char *const *argv);
 
-/* What one value alone cannot tell: keys that this command needs and nobody gave, values that contradict each other. To be called when
- * all has been read. Fails: STM_ERR_INPUT. */
+/* What one value alone cannot tell: keys that this command needs and nobody gave, values that contradict each other. To
+ * be called when all has been read. Fails: STM_ERR_INPUT. */
 stm_status stm_options_check(const stm_options *options, stm_command_bit command);
 
 /* True if the key was set by a file or an argument rather than by default ("objective.kl_coef"). */
@@ -116,12 +165,13 @@ bool stm_options_given(const stm_options *options, const char *name);
 /* Whole options as YAML, every default explicit, readable by stm_options_read_text. The caller frees. */
 stm_status stm_options_print(const stm_options *options, stm_command_bit command, char **yaml);
 
-/* The keys whose values differ, "optim.lr (saved 1.0e-05, now 2.0e-05), ..", apart from those that a resumed run may change: steps,
- * checkpoint.*, eval.*, paths, and all that the command line gave to `now`; "" when none. The caller frees. */
+/* The keys whose values differ, "optim.lr (saved 1.0e-05, now 2.0e-05), ..", apart from those that a resumed run may
+ * change: steps, checkpoint.*, eval.*, paths, and all that the command line gave to `now`; "" when none. The caller
+ * frees. */
 stm_status stm_options_difference(const stm_options *saved, const stm_options *now, char **names);
 
-/* The text of `stemma COMMAND --help` (command's options) or of `stemma options` (command 0: all), with defaults and ranges, at most 100
- * columns wide. The caller frees. */
+/* The text of `stemma COMMAND --help` (command's options) or of `stemma options` (command 0: all), with defaults and
+ * ranges, at most 100 columns wide. The caller frees. */
 stm_status stm_options_help(stm_command_bit command, char **text);
 
 /* All options as a table in Markdown, for the documents. The caller frees. */

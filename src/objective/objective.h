@@ -1,7 +1,8 @@
 /* src/objective/objective.h: objectives, and the one registry of them.
  *
- * An objective is a pure function of one group: no MPI, no allocation, no globals. It declares its scope, so that the engine can call it as early as it
- * may: a token objective on any token range of one response. Loss is minimised; the batch's loss is the sum over groups. Local. */
+ * An objective is a pure function of one group: no MPI, no allocation, no globals. It declares its scope, so that the
+ * engine can call it as early as it may: a token objective on any token range of one response. Loss is minimised; the
+ * batch's loss is the sum over groups. Local. */
 #ifndef STM_OBJECTIVE_OBJECTIVE_H
 #define STM_OBJECTIVE_OBJECTIVE_H
 
@@ -13,7 +14,8 @@ typedef struct {
     size_t n_groups, n_responses, n_tokens; /* responses: empty and fully masked ones too; tokens: with loss */
 } stm_totals;
 
-/* Tokens [first, first + n) of one response. logp, entropy: of this forward; old may be NULL: ratio 1 with gradient. dlogp: += . */
+/* Tokens [first, first + n) of one response. logp, entropy: of this forward; old may be NULL: ratio 1 with gradient.
+ * dlogp: += . */
 typedef struct {
     size_t n;
     const double *logp, *entropy, *old, *ref;
@@ -33,20 +35,23 @@ typedef struct {
     stm_scope scope;
     bool needs_rewards;
     /* Advantage of each response of a group from its rewards: advantage [n_responses]. */
-    void (*advantages)(const stm_objective_options *options, size_t n_responses, const double *rewards, double *advantage);
+    void (*advantages)(const stm_objective_options *options, size_t n_responses, const double *rewards,
+                       double *advantage);
     /* Adds loss and dlogp of one token range. `weight`: c of the aggregation, stm_objective_weight. */
-    void (*tokens)(const stm_objective_options *options, double advantage, double weight, const stm_tokens *tokens, stm_objective_sums *sums);
+    void (*tokens)(const stm_objective_options *options, double advantage, double weight, const stm_tokens *tokens,
+                   stm_objective_sums *sums);
 } stm_objective;
 
 /* NULL when there is none of that name; stm_objective_names lists them for messages. */
 const stm_objective *stm_objective_find(const char *name);
 size_t stm_objective_names(const char *const **names);
 
-/* Fails: STM_ERR_INPUT "objective.name: found .., expected .. or ..; did you mean ..?" for a name that is not registered. */
+/* Fails: STM_ERR_INPUT "objective.name: found .., expected .. or ..; did you mean ..?" for a name that is not
+ * registered. */
 stm_status stm_objective_check_name(const char *name);
 
-/* The factor of every token of one response with n_masked tokens that have loss (0 when n_masked is 0): 1/(n_responses n_masked), 1/n_tokens or
- * 1/(n_responses max_tokens). */
+/* The factor of every token of one response with n_masked tokens that have loss (0 when n_masked is 0): 1/(n_responses
+ * n_masked), 1/n_tokens or 1/(n_responses max_tokens). */
 double stm_objective_weight(const stm_objective_options *options, const stm_totals *totals, size_t n_masked);
 
 /* Totals of a batch. */

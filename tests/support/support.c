@@ -7,7 +7,8 @@ void stm_assert_near(double a, double b, double tolerance, const char *what, con
     const double scale = fmax(fabs(b), 1e-3);
     if (fabs(a - b) <= tolerance * scale)
         return;
-    print_error("%s: found %.17g, expected %.17g, off by %.3g of it, allowed %.3g\n", what, a, b, fabs(a - b) / scale, tolerance);
+    print_error("%s: found %.17g, expected %.17g, off by %.3g of it, allowed %.3g\n", what, a, b, fabs(a - b) / scale,
+                tolerance);
     _fail(file, line);
 }
 
@@ -19,7 +20,8 @@ void stm_assert_ok(stm_status status, const char *what, const char *file, int li
     _fail(file, line);
 }
 
-void stm_assert_fails(stm_status status, stm_status code, const char *words, const char *what, const char *file, int line)
+void stm_assert_fails(stm_status status, stm_status code, const char *words, const char *what, const char *file,
+                      int line)
 {
     if (status == code && strstr(stm_failure(), words))
         return;

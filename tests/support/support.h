@@ -23,12 +23,14 @@
 
 void stm_assert_near(double a, double b, double tolerance, const char *what, const char *file, int line);
 void stm_assert_ok(stm_status status, const char *what, const char *file, int line);
-void stm_assert_fails(stm_status status, stm_status code, const char *words, const char *what, const char *file, int line);
+void stm_assert_fails(stm_status status, stm_status code, const char *words, const char *what, const char *file,
+                      int line);
 
 /* ||a - b|| / ||b|| over n numbers. */
 double stm_relative_difference(const double *a, const double *b, size_t n);
 
-/* "<folder of recorded data>/name": tests/fixtures if it is there, else ../shared/data; NULL when neither has it. Static storage. */
+/* "<folder of recorded data>/name": tests/fixtures if it is there, else ../shared/data; NULL when neither has it.
+ * Static storage. */
 const char *stm_fixture(const char *name);
 
 #endif
