@@ -1,0 +1,256 @@
+/* What the trainer does on ranks, against one rank and against plain loops: an update, the reference, the agreement
+ * between two steps. */
+#include <signal.h>
+
+#include "support/batch.h"
+#include "support/model.h"
+#include "support/mpi.h"
+#include "train/boundary.h"
+#include "train/optimizer.h"
+#include "train/reference.h"
+
+enum { N_GROUPS = 7 };
+
+typedef struct {
+    stm_options options;
+    stm_stream *stream;
+    stm_model *model;
+    stm_batch batch;
+    stm_grid grid;
+    stm_policy policy;
+} fixture;
+
+static void set_up(fixture *f, MPI_Comm comm, const char *const *overrides, size_t n)
+{
+    *f = (fixture){0};
+    stm_test_options(&f->options, overrides, n);
+    f->options.optim.lr = 0.01;
+    f->options.optim.weight_decay = 0.1;
+    assert_ok(stm_backend_cpu_f64.open(1, &f->stream));
+    f->model = stm_test_model(&stm_backend_cpu_f64, f->stream, &stm_test_configs[STM_TEST_QWEN3], 5);
+    stm_test_batch(3, N_GROUPS, f->model->config.vocab_size, &f->batch);
+    assert_ok(stm_grid_create(comm, STM_AUTO, STM_AUTO, N_GROUPS, &f->grid));
+    f->policy = (stm_policy){.options = &f->options, .model = f->model, .grid = &f->grid};
+    assert_ok(stm_engine_create(f->model, &f->grid, &f->options, 0, &f->policy.engine));
+}
+
+static void tear_down(fixture *f)
+{
+    stm_engine_destroy(f->policy.engine);
+    stm_grid_destroy(&f->grid);
+    stm_batch_clear(&f->batch);
+    stm_model_destroy(f->model);
+    stm_backend_cpu_f64.close(f->stream);
+    stm_options_clear(&f->options);
+}
+
+static void update(fixture *f, stm_optimizer *optimizer, stm_update_counts *counts)
+{
+    assert_ok(stm_optimizer_update(optimizer, &f->policy, &f->batch, stm_objective_find(f->options.objective.name),
+                                   &f->options.objective, f->options.optim.lr, counts));
+}
+
+/* AdamW in plain loops over whole arrays: Loshchilov and Hutter, arXiv:1711.05101, the clipped gradient as in Pascanu
+ * et al., arXiv:1211.5063. Returns the norm before clipping. */
+static double plain_update(const stm_options *o, int step, size_t n, const double *gradient, double *m, double *v,
+                           double *weights)
+{
+    double squares = 0;
+    for (size_t i = 0; i < n; i++)
+        squares += gradient[i] * gradient[i];
+    const double norm = sqrt(squares), scale = o->optim.clip > 0 ? fmin(1.0, o->optim.clip / norm) : 1.0;
+    const double b1 = o->optim.betas[0], b2 = o->optim.betas[1];
+    for (size_t i = 0; i < n; i++) {
+        const double g = scale * gradient[i];
+        m[i] = b1 * m[i] + (1 - b1) * g;
+        v[i] = b2 * v[i] + (1 - b2) * g * g;
+        weights[i] -= o->optim.lr * o->optim.weight_decay * weights[i];
+        weights[i] -= o->optim.lr * (m[i] / (1 - pow(b1, step))) / (sqrt(v[i] / (1 - pow(b2, step))) + o->optim.eps);
+    }
+    return norm;
+}
+
+/* clip_to_norm: the clip as a multiple of the first gradient's norm; 0: no clipping. */
+static void compare_updates(double clip_to_norm)
+{
+    fixture f;
+    stm_optimizer optimizer;
+    stm_update_counts counts;
+    stm_test_result result;
+    set_up(&f, MPI_COMM_WORLD, NULL, 0);
+    const size_t n = f.model->n_parameters;
+    double *m = calloc(n, sizeof *m), *v = calloc(n, sizeof *v), *expected = stm_test_weights(f.model);
+    assert_ok(stm_optimizer_create(f.model, f.grid.rank, f.grid.n_ranks, &optimizer));
+    for (int step = 1; step <= 3; step++) {
+        stm_test_gradient(MPI_COMM_SELF, f.model, &f.batch, &f.options, &result);
+        if (step == 1) {
+            double squares = 0;
+            for (size_t i = 0; i < n; i++)
+                squares += result.gradient[i] * result.gradient[i];
+            f.options.optim.clip = clip_to_norm * sqrt(squares);
+        }
+        const double norm = plain_update(&f.options, step, n, result.gradient, m, v, expected);
+        update(&f, &optimizer, &counts);
+        assert_false(counts.skipped);
+        assert_near(counts.grad_norm, norm, 1e-12);
+        assert_near(counts.sums.loss, result.loss, 1e-12);
+        double *found = stm_test_weights(f.model);
+        /* AdamW divides by the root of a second moment: where that is tiny, the gradient's rounding is not */
+        assert_true(stm_relative_difference(found, expected, n) < 1e-8);
+        free(found);
+        stm_test_result_clear(&result);
+    }
+    assert_int_equal(optimizer.n_updates, 3);
+    stm_optimizer_destroy(&optimizer, f.model);
+    free(m);
+    free(v);
+    free(expected);
+    tear_down(&f);
+}
+
+static void an_update_is_adamw_on_the_whole_gradient(void **state)
+{
+    (void)state;
+    compare_updates(0);
+}
+
+static void a_gradient_longer_than_the_clip_is_scaled_to_it(void **state)
+{
+    (void)state;
+    compare_updates(1e-3);
+}
+
+static void a_gradient_shorter_than_the_clip_is_left_alone(void **state)
+{
+    (void)state;
+    compare_updates(10);
+}
+
+static void an_update_that_is_no_number_changes_nothing(void **state)
+{
+    (void)state;
+    fixture f;
+    stm_optimizer optimizer;
+    stm_update_counts counts;
+    set_up(&f, MPI_COMM_WORLD, NULL, 0);
+    const size_t n = f.model->n_parameters;
+    assert_ok(stm_optimizer_create(f.model, f.grid.rank, f.grid.n_ranks, &optimizer));
+    double *before = stm_test_weights(f.model);
+    for (size_t i = 0; i < f.batch.groups[0].n_responses; i++) /* a reward that no judge would let pass */
+        f.batch.groups[0].responses[i].reward = NAN;
+    update(&f, &optimizer, &counts);
+    assert_true(counts.skipped);
+    assert_int_equal(optimizer.n_updates, 0);
+    double *after = stm_test_weights(f.model);
+    assert_memory_equal(after, before, n * sizeof *after);
+    free(before);
+    free(after);
+    stm_optimizer_destroy(&optimizer, f.model);
+    tear_down(&f);
+}
+
+static void groups_that_are_skipped_are_not_counted_as_repeated(void **state)
+{
+    (void)state;
+    fixture f;
+    stm_optimizer optimizer;
+    stm_update_counts counts;
+    set_up(&f, MPI_COMM_WORLD, (const char *const[]){"--forward=repeated"}, 1);
+    f.options.objective.kl_coef = 0;
+    f.options.objective.skip_equal_groups = true;
+    for (size_t i = 0; i < f.batch.groups[3].n_responses; i++)
+        f.batch.groups[3].responses[i].reward = 0.5;
+    assert_ok(stm_optimizer_create(f.model, f.grid.rank, f.grid.n_ranks, &optimizer));
+    update(&f, &optimizer, &counts);
+    assert_near(counts.rows, counts.rows_repeated, 1e-15);
+    assert_true(counts.rows_repeated < stm_engine_rows_repeated(&f.batch, true));
+    stm_optimizer_destroy(&optimizer, f.model);
+    tear_down(&f);
+}
+
+static void the_reference_keeps_the_weights_of_its_making(void **state)
+{
+    (void)state;
+    fixture f;
+    stm_reference *reference;
+    stm_scores start, now;
+    set_up(&f, MPI_COMM_WORLD, NULL, 0);
+    assert_ok(stm_score_batch(f.policy.engine, &f.grid, &f.batch, &start));
+    assert_ok(stm_reference_create(f.model, &reference));
+    assert_ok(stm_model_randomize(f.model, 99));
+    double *before = stm_test_weights(f.model);
+    assert_ok(stm_reference_score(reference, &f.policy, &f.batch));
+    double *after = stm_test_weights(f.model);
+    assert_memory_equal(after, before, f.model->n_parameters * sizeof *after); /* the policy has its own back */
+    assert_ok(stm_score_batch(f.policy.engine, &f.grid, &f.batch, &now));
+    assert_true(stm_relative_difference(now.logp, start.logp, now.n_tokens) > 1e-3);
+    for (size_t g = 0; g < f.batch.n_groups; g++)
+        for (size_t i = 0; i < f.batch.groups[g].n_responses; i++) {
+            const stm_response *response = &f.batch.groups[g].responses[i];
+            const double *expected = start.logp + start.first[start.response_0[g] + i];
+            for (size_t k = 0; k < response->n; k++)
+                assert_true(response->ref_logprobs[k] == expected[k]);
+        }
+    stm_scores_clear(&start);
+    stm_scores_clear(&now);
+    free(before);
+    free(after);
+    stm_reference_destroy(reference);
+    tear_down(&f);
+}
+
+/* Boundaries */
+
+static void what_one_rank_sees_all_ranks_do(void **state)
+{
+    (void)state;
+    stm_grid grid;
+    stm_boundary boundary;
+    assert_ok(stm_grid_create(MPI_COMM_WORLD, STM_AUTO, STM_AUTO, 4, &grid));
+    for (int who = 0; who < grid.n_ranks; who++) {
+        stm_boundary_init(&boundary, stm_now_s(), 0, 1);
+        assert_int_equal(stm_boundary_agree(&boundary, &grid, NULL, false), 0);
+        if (grid.rank == who)
+            raise(who % 2 ? SIGTERM : SIGUSR1);
+        assert_int_equal(stm_boundary_agree(&boundary, &grid, NULL, false), STM_BOUNDARY_SIGNAL);
+    }
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGUSR1, SIG_DFL);
+    stm_grid_destroy(&grid);
+}
+
+static void the_time_limit_leaves_room_for_a_step_a_save_and_an_evaluation(void **state)
+{
+    (void)state;
+    stm_grid grid;
+    stm_boundary boundary;
+    assert_ok(stm_grid_create(MPI_COMM_WORLD, STM_AUTO, STM_AUTO, 4, &grid));
+    stm_boundary_init(&boundary, stm_now_s() - 3000, 1.0, 100); /* 600 s are left */
+    stm_boundary_measured(&boundary.step_s, 300);
+    stm_boundary_measured(&boundary.step_s, 200); /* the longest counts */
+    stm_boundary_measured(&boundary.eval_s, 200);
+    assert_int_equal(stm_boundary_agree(&boundary, &grid, NULL, false), 0); /* 400 s and a tenth */
+    assert_int_equal(stm_boundary_agree(&boundary, &grid, NULL, true), STM_BOUNDARY_TIME);
+    stm_boundary_measured(&boundary.save_s, 260);
+    assert_int_equal(stm_boundary_agree(&boundary, &grid, NULL, false), STM_BOUNDARY_TIME);
+    boundary.limit_s = 0;
+    assert_int_equal(stm_boundary_agree(&boundary, &grid, NULL, true), 0);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGUSR1, SIG_DFL);
+    stm_grid_destroy(&grid);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_update_is_adamw_on_the_whole_gradient),
+        cmocka_unit_test(a_gradient_longer_than_the_clip_is_scaled_to_it),
+        cmocka_unit_test(a_gradient_shorter_than_the_clip_is_left_alone),
+        cmocka_unit_test(an_update_that_is_no_number_changes_nothing),
+        cmocka_unit_test(groups_that_are_skipped_are_not_counted_as_repeated),
+        cmocka_unit_test(the_reference_keeps_the_weights_of_its_making),
+        cmocka_unit_test(what_one_rank_sees_all_ranks_do),
+        cmocka_unit_test(the_time_limit_leaves_room_for_a_step_a_save_and_an_evaluation),
+    };
+    return stm_mpi_tests(argc, argv, tests, sizeof tests / sizeof *tests);
+}
