@@ -70,6 +70,21 @@ static double plain_update(const stm_options *o, int step, size_t n, const doubl
     return norm;
 }
 
+/* Smaller buckets than any model of use would have, so that a rank owns several ranges. */
+static void cut_finely(const fixture *f, stm_optimizer *optimizer)
+{
+    const stm_backend *backend = f->model->backend;
+    void **states[] = {&optimizer->exp_avg, &optimizer->exp_avg_sq};
+    optimizer->shards.bucket_n = 1000;
+    const size_t bytes = stm_shards_count(&optimizer->shards, f->grid.rank) * backend->real_bytes;
+    assert_true(stm_shards_n_ranges(&optimizer->shards) > 2);
+    for (size_t i = 0; i < 2; i++) {
+        backend->free(f->stream, *states[i]);
+        assert_ok(backend->alloc(f->stream, bytes, states[i]));
+        assert_ok(backend->zero(f->stream, *states[i], bytes));
+    }
+}
+
 /* clip_to_norm: the clip as a multiple of the first gradient's norm; 0: no clipping. */
 static void compare_updates(double clip_to_norm)
 {
@@ -81,6 +96,7 @@ static void compare_updates(double clip_to_norm)
     const size_t n = f.model->n_parameters;
     double *m = calloc(n, sizeof *m), *v = calloc(n, sizeof *v), *expected = stm_test_weights(f.model);
     assert_ok(stm_optimizer_create(f.model, f.grid.rank, f.grid.n_ranks, &optimizer));
+    cut_finely(&f, &optimizer);
     for (int step = 1; step <= 3; step++) {
         stm_test_gradient(MPI_COMM_SELF, f.model, &f.batch, &f.options, &result);
         if (step == 1) {
