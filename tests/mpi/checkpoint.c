@@ -635,6 +635,18 @@ static void a_file_system_may_reserve_nothing_and_write_little_at_once(void **st
     stm_mpi_remove_folder(folder);
 }
 
+static char mounted_on[4200]; /* rank 0: the tmpfs that is there */
+
+/* Also after a failure, so that no mount is left. */
+static int unmount(void **state)
+{
+    (void)state;
+    if (*mounted_on)
+        umount2(mounted_on, MNT_DETACH);
+    *mounted_on = 0;
+    return 0;
+}
+
 /* Needs the right to mount; where it is not given, the two tests above stand alone. */
 static void a_full_disk_is_refused_cleanly_and_the_run_goes_on(void **state)
 {
@@ -643,6 +655,8 @@ static void a_full_disk_is_refused_cleanly_and_the_run_goes_on(void **state)
     int mounted = 0;
     if (world_rank() == 0)
         mounted = mount("tmpfs", folder, "tmpfs", 0, "size=2m") == 0;
+    if (mounted)
+        snprintf(mounted_on, sizeof mounted_on, "%s", folder);
     MPI_Bcast(&mounted, 1, MPI_INT, 0, MPI_COMM_WORLD);
     if (mounted) {
         save_step(folder, 1);
@@ -670,8 +684,7 @@ static void a_full_disk_is_refused_cleanly_and_the_run_goes_on(void **state)
         assert_found(folder, "step-00000002.h5", NULL);
         run_close(&r);
         MPI_Barrier(MPI_COMM_WORLD);
-        if (world_rank() == 0)
-            umount2(folder, MNT_DETACH);
+        unmount(state);
     } else if (world_rank() == 0) {
         fprintf(stderr, "no right to mount a small tmpfs: a full disk was tried by a limit on file sizes alone\n");
     }
@@ -799,7 +812,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_failed_write_on_one_rank_is_known_to_all),
         cmocka_unit_test(a_failing_disk_never_leaves_a_bad_checkpoint),
         cmocka_unit_test(a_file_system_may_reserve_nothing_and_write_little_at_once),
-        cmocka_unit_test(a_full_disk_is_refused_cleanly_and_the_run_goes_on),
+        cmocka_unit_test_teardown(a_full_disk_is_refused_cleanly_and_the_run_goes_on, unmount),
         cmocka_unit_test(a_checkpoint_opens_as_the_model_it_was_saved_from),
         cmocka_unit_test(what_is_no_model_is_refused_on_every_rank),
     };
