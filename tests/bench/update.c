@@ -1,12 +1,15 @@
 /* The update by tree against repetition: time, rows and rate of one gradient, over prompt length and group size.
  *
- *   bench_update [hidden layers vocab]      float32, one rank, all threads; the smallest of three runs each */
+ *   bench_update [hidden layers vocab [prompt answer group]]    float32, one rank, all threads; the best of three runs
+ *
+ * With a shape of its own it also shows where the time of the tree goes, by operation. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/random.h"
 #include "group/score.h"
+#include "profile.h"
 
 static void check(stm_status status)
 {
@@ -74,6 +77,75 @@ static measure run(const stm_model *model, const stm_grid *grid, const stm_batch
     return best;
 }
 
+/* Multiplications and additions of a two-level tree, forward and backward: what is skipped or done twice not counted.
+ */
+static double useful_flops(const stm_model_config *config, const size_t shape[4], double rows)
+{
+    const double groups = (double)shape[0], prompt = (double)shape[1], n = (double)shape[2], answer = (double)shape[3];
+    const double pairs = groups * (prompt * prompt / 2 + n * answer * (prompt + answer / 2));
+    const double attention = 4 * pairs * (double)(config->n_heads * config->head_dim * config->n_layers);
+    return 3 * (rows * stm_model_layer_flops(config) + groups * n * answer * stm_model_head_flops(config) + attention);
+}
+
+/* The rate of one large product, by the backend itself. */
+static double gemm_rate(const stm_backend *b, stm_stream *stream)
+{
+    enum { N = 1024 };
+    void *x;
+    double best = 1e30;
+    check(b->alloc(stream, 3 * N * N * b->real_bytes, &x));
+    check(b->zero(stream, x, 3 * N * N * b->real_bytes));
+    const stm_gemm gemm = {.m = N,
+                           .n = N,
+                           .k = N,
+                           .alpha = 1,
+                           .a = x,
+                           .b = stm_at(b, x, N * N),
+                           .c = stm_at(b, x, 2 * N * N),
+                           .lda = N,
+                           .ldb = N,
+                           .ldc = N};
+    for (int i = 0; i < 20; i++) {
+        const double start = stm_now_s();
+        check(b->gemm(stream, &gemm));
+        best = STM_MIN(best, stm_now_s() - start);
+    }
+    b->free(stream, x);
+    return 2.0 * N * N * N / best;
+}
+
+static void print_shape(const stm_model *model, const stm_grid *grid, stm_options *options, const size_t shape[4],
+                        double rate, void *gradient)
+{
+    stm_batch batch;
+    make_batch(shape[0], shape[1], shape[2], shape[3], model->config.vocab_size, &batch);
+    const measure tree = run(model, grid, &batch, options, STM_FORWARD_TREE, gradient);
+    const measure repeated = run(model, grid, &batch, options, STM_FORWARD_REPEATED, gradient);
+    const double flops = useful_flops(&model->config, shape, tree.rows);
+    printf("%7zu %7zu %6zu %7zu | %8.0f %9.0f %8.3f %11.3f %6.2f | %8.0f %5.0f %% | %7.1f %13.1f\n", shape[0], shape[1],
+           shape[2], shape[3], tree.rows, repeated.rows, tree.seconds, repeated.seconds,
+           repeated.seconds / tree.seconds, flops / tree.seconds / 1e9, 100 * flops / tree.seconds / rate,
+           tree.peak_bytes / (1 << 20), repeated.peak_bytes / (1 << 20));
+    fflush(stdout);
+    stm_batch_clear(&batch);
+}
+
+/* One gradient by tree, with a clock around each operation. */
+static void print_profile(stm_model *model, const stm_grid *grid, stm_options *options, const size_t shape[4],
+                          void *gradient)
+{
+    const stm_backend *plain = model->backend, timed = profile_begin(plain);
+    stm_batch batch;
+    make_batch(shape[0], shape[1], shape[2], shape[3], model->config.vocab_size, &batch);
+    model->backend = &timed;
+    const double start = stm_now_s();
+    const measure all = run(model, grid, &batch, options, STM_FORWARD_TREE, gradient);
+    profile_print(stm_now_s() - start);
+    (void)all;
+    model->backend = plain;
+    stm_batch_clear(&batch);
+}
+
 int main(int argc, char **argv)
 {
     static const size_t shapes[][4] = {{4, 256, 8, 16},   {4, 256, 16, 64},  {2, 1024, 8, 64},
@@ -83,12 +155,12 @@ int main(int argc, char **argv)
     const stm_model_config config = {.architecture = "llama",
                                      .vocab_size = vocab,
                                      .hidden_size = hidden,
-                                     .intermediate_size = 3 * hidden,
+                                     .intermediate_size = hidden * 43 / 16,
                                      .n_layers = layers,
                                      .n_heads = hidden / 64,
                                      .n_kv_heads = STM_MAX(hidden / 128, 1),
                                      .head_dim = 64,
-                                     .max_positions = 8192,
+                                     .max_positions = 32768,
                                      .rms_eps = 1e-5,
                                      .rope_theta = 1e4};
     int provided;
@@ -106,24 +178,19 @@ int main(int argc, char **argv)
     check(stm_grid_create(MPI_COMM_SELF, 1, 1, 1, &grid));
     check(b->alloc(stream, model->n_parameters * b->real_bytes, &gradient));
     check(b->zero(stream, gradient, model->n_parameters * b->real_bytes));
-    printf("hidden %zu, %zu layers, vocabulary %zu: %.1f million parameters\n", hidden, layers, vocab,
-           (double)model->n_parameters / 1e6);
+    const double rate = gemm_rate(b, stream);
+    printf("hidden %zu, %zu layers, vocabulary %zu: %.1f million parameters; a GEMM of 1024 runs at %.0f GFLOP/s\n",
+           hidden, layers, vocab, (double)model->n_parameters / 1e6, rate / 1e9);
     printf(
-        "prompts  prompt  group  response |  rows tree  repeated   tree s  repeated s  ratio | GEMM GFLOP/s  MiB tree  "
-        "MiB repeated\n");
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        stm_batch batch;
-        make_batch(shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3], vocab, &batch);
-        const measure tree = run(model, &grid, &batch, &options, STM_FORWARD_TREE, gradient);
-        const measure repeated = run(model, &grid, &batch, &options, STM_FORWARD_REPEATED, gradient);
-        const double active = (double)(shapes[i][0] * shapes[i][2] * shapes[i][3]);
-        const double flops = 3 * (tree.rows * stm_model_layer_flops(&config) + active * stm_model_head_flops(&config));
-        printf("%7zu %7zu %6zu %9zu | %10.0f %9.0f %8.3f %11.3f %6.2f | %12.0f %9.1f %13.1f\n", shapes[i][0],
-               shapes[i][1], shapes[i][2], shapes[i][3], tree.rows, repeated.rows, tree.seconds, repeated.seconds,
-               repeated.seconds / tree.seconds, flops / tree.seconds / 1e9, tree.peak_bytes / (1 << 20),
-               repeated.peak_bytes / (1 << 20));
-        fflush(stdout);
-        stm_batch_clear(&batch);
+        "prompts  prompt  group  answer |     rows  repeated   tree s  repeated s  ratio |  GFLOP/s  of GEMM |     MiB"
+        "  MiB repeated\n");
+    if (argc > 6) {
+        const size_t shape[4] = {1, (size_t)atol(argv[4]), (size_t)atol(argv[6]), (size_t)atol(argv[5])};
+        print_shape(model, &grid, &options, shape, rate, gradient);
+        print_profile(model, &grid, &options, shape, gradient);
+    } else {
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            print_shape(model, &grid, &options, shapes[i], rate, gradient);
     }
     b->free(stream, gradient);
     stm_grid_destroy(&grid);
