@@ -58,6 +58,11 @@ stm_status stm_trainer_save(stm_trainer *trainer);
 stm_status stm_trainer_load(stm_trainer *trainer);
 stm_status stm_trainer_mark_best(stm_trainer *trainer);
 
+/* close.c. finish: reason: why the run ends before it is done, or NULL. say_done: for a run that was done before.
+ * Collective. */
+stm_status stm_trainer_finish(stm_trainer *trainer, const char *reason);
+stm_status stm_trainer_say_done(stm_trainer *trainer);
+
 /* A warning in the log for what rank 0 could not write: the run goes on without it. */
 void stm_trainer_warn(stm_status status, const char *what);
 
