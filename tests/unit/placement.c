@@ -1,0 +1,244 @@
+/* Placement: every segment has one rank that computes it, and no rank much more to do than another. */
+#include "group/placement.h"
+#include "support/batch.h"
+#include "support/model.h"
+
+enum { VOCAB = 97 };
+
+static const stm_forest_options tree = {
+    .mode = STM_FORWARD_TREE, .min_shared_tokens = 16, .across_groups = true, .max_segment_tokens = 50};
+
+static const stm_model_config *config(void)
+{
+    return &stm_test_configs[STM_TEST_LLAMA];
+}
+
+static stm_sequence *list_sequences(const stm_batch *batch, size_t *n)
+{
+    stm_sequence *out;
+    size_t most = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        most += batch->groups[g].n_responses;
+    assert_ok(stm_alloc(most, sizeof *out, &out));
+    *n = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++)
+            out[(*n)++] = (stm_sequence){g, i, batch->groups[g].n_prompt + batch->groups[g].responses[i].n};
+    return out;
+}
+
+static void make_forest(const stm_batch *batch, const stm_forest_options *options, stm_forest *forest)
+{
+    size_t n;
+    stm_sequence *sequences = list_sequences(batch, &n);
+    assert_ok(stm_forest_create(batch, sequences, n, options, forest));
+    free(sequences);
+}
+
+/* n_groups groups of n_responses equal responses in length, different in their tokens. */
+static void make_even_batch(size_t n_groups, size_t n_prompt, size_t n_responses, size_t n_response, stm_batch *batch)
+{
+    *batch = (stm_batch){.n_groups = n_groups};
+    assert_ok(stm_alloc(n_groups, sizeof *batch->groups, &batch->groups));
+    for (size_t g = 0; g < n_groups; g++) {
+        stm_group *group = &batch->groups[g];
+        *group = (stm_group){.n_prompt = n_prompt, .n_responses = n_responses, .temperature = 1};
+        assert_ok(stm_alloc(n_prompt, sizeof(int32_t), &group->prompt));
+        group->prompt[0] = (int32_t)g;
+        assert_ok(stm_alloc(n_responses, sizeof *group->responses, &group->responses));
+        for (size_t i = 0; i < n_responses; i++) {
+            stm_response *r = &group->responses[i];
+            r->n = n_response;
+            assert_ok(stm_alloc(n_response, sizeof(int32_t), &r->ids));
+            assert_ok(stm_alloc(n_response, 1, &r->mask));
+            r->ids[0] = (int32_t)i;
+        }
+    }
+}
+
+/* Adds what a wave gives each rank to load [team_size], and to `times` [n_segments] how often a segment is computed. */
+static void add_wave(const stm_forest *forest, const stm_placement *p, const stm_wave *wave, double *load,
+                     size_t *times)
+{
+    for (size_t i = wave->first_shared; i < wave->first_shared + wave->n_shared; i++)
+        for (size_t k = 0; k < p->shared[i].n; k++) {
+            const size_t segment = p->segments[p->shared[i].first + k];
+            times[segment]++;
+            load[p->shared[i].owner] += stm_segment_cost(config(), &forest->segments[segment]);
+        }
+    for (size_t i = wave->first_unit; i < wave->first_unit + wave->n_units; i++)
+        for (size_t s = p->units[i].segment; s < forest->segments[p->units[i].segment].last; s++) {
+            times[s]++;
+            load[p->units[i].rank] += stm_segment_cost(config(), &forest->segments[s]);
+        }
+}
+
+static void assert_each_once(const stm_forest *forest, const stm_placement *p, int team_size)
+{
+    double load[8] = {0};
+    size_t *times;
+    assert_ok(stm_alloc(forest->n_segments, sizeof *times, &times));
+    for (size_t w = 0; w < p->n_waves; w++)
+        add_wave(forest, p, &p->waves[w], load, times);
+    for (size_t s = 0; s < forest->n_segments; s++)
+        assert_int_equal(times[s], 1);
+    for (int r = team_size; r < 8; r++)
+        assert_true(load[r] == 0);
+    free(times);
+}
+
+static void every_segment_is_computed_once(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 10; seed++)
+        for (int team_size = 1; team_size <= 5; team_size++) {
+            stm_batch batch;
+            stm_forest forest;
+            stm_placement p;
+            stm_test_batch(seed, 9, VOCAB, &batch);
+            make_forest(&batch, &tree, &forest);
+            assert_ok(stm_placement_create(&forest, config(), team_size, 1 + seed % 3, &p));
+            assert_each_once(&forest, &p, team_size);
+            stm_placement_clear(&p);
+            assert_ok(stm_placement_create_shared(&forest, config(), team_size, &p));
+            assert_each_once(&forest, &p, team_size);
+            assert_int_equal(p.n_units, 0);
+            stm_placement_clear(&p);
+            stm_forest_clear(&forest);
+            stm_batch_clear(&batch);
+        }
+}
+
+/* A shared segment's ancestors are shared, in an earlier entry or before it in its own. */
+static void what_is_shared_comes_after_its_ancestors(void **state)
+{
+    (void)state;
+    stm_batch batch;
+    stm_forest forest;
+    stm_placement p;
+    uint8_t *seen;
+    stm_test_batch(2, 30, VOCAB, &batch);
+    make_forest(&batch, &tree, &forest);
+    assert_ok(stm_placement_create_shared(&forest, config(), 3, &p));
+    assert_ok(stm_alloc(forest.n_segments, 1, &seen));
+    for (size_t i = 0; i < p.n_segments; i++) {
+        const size_t parent = forest.segments[p.segments[i]].parent;
+        assert_true(parent == STM_NONE || seen[parent]);
+        seen[p.segments[i]] = 1;
+    }
+    free(seen);
+    stm_placement_clear(&p);
+    stm_forest_clear(&forest);
+    stm_batch_clear(&batch);
+}
+
+static double worst_over_mean(const double *load, int n)
+{
+    double worst = 0, sum = 0;
+    for (int r = 0; r < n; r++) {
+        worst = fmax(worst, load[r]);
+        sum += load[r];
+    }
+    return worst * n / sum;
+}
+
+/* 24 answers of 40 tokens and a prompt of 100: owners do fewer answers. An answer more or less is 1 / 8 of a share. */
+static void a_team_shares_a_group_evenly_prompt_included(void **state)
+{
+    (void)state;
+    for (int team_size = 2; team_size <= 5; team_size++) {
+        stm_batch batch;
+        stm_forest forest;
+        stm_placement p;
+        double load[8] = {0};
+        size_t *times;
+        make_even_batch(1, 100, 24, 40, &batch);
+        make_forest(&batch, &tree, &forest);
+        assert_ok(stm_placement_create(&forest, config(), team_size, 2, &p));
+        assert_ok(stm_alloc(forest.n_segments, sizeof *times, &times));
+        for (size_t w = 0; w < p.n_waves; w++)
+            add_wave(&forest, &p, &p.waves[w], load, times);
+        assert_true(worst_over_mean(load, team_size) < 1.2);
+        free(times);
+        stm_placement_clear(&p);
+        stm_forest_clear(&forest);
+        stm_batch_clear(&batch);
+    }
+}
+
+static void ownership_rotates_and_few_prompts_are_alive(void **state)
+{
+    (void)state;
+    stm_batch batch;
+    stm_forest forest;
+    stm_placement p;
+    make_even_batch(7, 30, 4, 20, &batch);
+    make_forest(&batch, &tree, &forest);
+    assert_ok(stm_placement_create(&forest, config(), 3, 2, &p));
+    for (size_t i = 0; i < p.n_shared; i++)
+        assert_int_equal(p.shared[i].owner, i % 3);
+    for (size_t w = 0; w < p.n_waves; w++)
+        assert_true(p.waves[w].n_shared <= 2);
+    assert_int_equal(p.n_shared, 7);
+    stm_placement_clear(&p);
+    stm_forest_clear(&forest);
+    stm_batch_clear(&batch);
+}
+
+/* Loads of teams, in response tokens. */
+static double team_balance(const stm_batch *batch, const stm_forest_options *options, int n_teams)
+{
+    static const int sizes[] = {1, 1, 1, 1, 1};
+    double load[8] = {0};
+    int *team_of;
+    size_t n;
+    stm_sequence *sequences = list_sequences(batch, &n);
+    assert_ok(stm_alloc(batch->n_groups, sizeof *team_of, &team_of));
+    assert_ok(stm_teams_assign(batch, sequences, n, options, config(), n_teams, sizes, team_of));
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        assert_true(team_of[g] >= 0 && team_of[g] < n_teams);
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++)
+            load[team_of[g]] += (double)batch->groups[g].responses[i].n;
+    }
+    free(team_of);
+    free(sequences);
+    return worst_over_mean(load, n_teams);
+}
+
+static void teams_get_equal_shares_of_many_groups(void **state)
+{
+    (void)state;
+    stm_batch batch;
+    make_even_batch(40, 30, 4, 20, &batch);
+    for (int n_teams = 1; n_teams <= 5; n_teams++)
+        assert_true(team_balance(&batch, &tree, n_teams) < 1.1);
+    stm_batch_clear(&batch);
+}
+
+/* All groups ask about one document: one tree, which would leave all teams but one without work. */
+static void a_tree_too_large_for_a_team_is_cut_between_groups(void **state)
+{
+    (void)state;
+    stm_batch batch;
+    make_even_batch(40, 60, 4, 20, &batch);
+    for (size_t g = 0; g < batch.n_groups; g++) {
+        batch.groups[g].prompt[0] = 1;
+        batch.groups[g].prompt[59] = (int32_t)g; /* the question */
+    }
+    for (int n_teams = 2; n_teams <= 5; n_teams++)
+        assert_true(team_balance(&batch, &tree, n_teams) < 1.3);
+    stm_batch_clear(&batch);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_segment_is_computed_once),
+        cmocka_unit_test(what_is_shared_comes_after_its_ancestors),
+        cmocka_unit_test(a_team_shares_a_group_evenly_prompt_included),
+        cmocka_unit_test(ownership_rotates_and_few_prompts_are_alive),
+        cmocka_unit_test(teams_get_equal_shares_of_many_groups),
+        cmocka_unit_test(a_tree_too_large_for_a_team_is_cut_between_groups),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
