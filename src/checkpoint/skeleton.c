@@ -61,6 +61,7 @@ stm_status stm_skeleton_create(const char *path, size_t user_block, stm_skeleton
         H5Pset_file_locking(access, false, true) < 0 ||
         H5Pset_alloc_time(skeleton->dataset_options, H5D_ALLOC_TIME_EARLY) < 0 ||
         H5Pset_fill_time(skeleton->dataset_options, H5D_FILL_TIME_NEVER) < 0 ||
+        H5Pset_obj_track_times(skeleton->dataset_options, false) < 0 || /* equal states, equal files */
         H5Pset_create_intermediate_group(skeleton->link_options, 1) < 0 ||
         (skeleton->file = H5Fcreate(place, H5F_ACC_TRUNC, file_options, access)) < 0) {
         status = stm_hdf5_fail(path, "cannot be laid out");
@@ -134,13 +135,14 @@ static hid_t text_type(void)
 
 stm_status stm_skeleton_text(stm_skeleton *skeleton, const char *name, const char *text)
 {
-    const hid_t type = text_type(), space = H5Screate(H5S_SCALAR);
-    const hid_t dataset =
-        H5Dcreate2(skeleton->file, name, type, space, skeleton->link_options, H5P_DEFAULT, H5P_DEFAULT);
+    const hid_t type = text_type(), space = H5Screate(H5S_SCALAR), options = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_obj_track_times(options, false);
+    const hid_t dataset = H5Dcreate2(skeleton->file, name, type, space, skeleton->link_options, options, H5P_DEFAULT);
     const bool written = dataset >= 0 && H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, &text) >= 0;
     const stm_status status = written ? STM_OK : stm_hdf5_fail(skeleton->path, name);
     if (dataset >= 0)
         H5Dclose(dataset);
+    H5Pclose(options);
     H5Sclose(space);
     H5Tclose(type);
     return status;

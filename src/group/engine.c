@@ -243,6 +243,7 @@ static stm_walk walk_of(stm_engine *engine, stm_pass *pass, const stm_placement 
                       .team_rank = engine->grid->team_rank,
                       .chunk_rows = engine->settings.chunk_rows,
                       .recompute = engine->settings.recompute,
+                      .timers = engine->settings.timers,
                       .room_bytes = engine->settings.limit_bytes > engine->static_bytes
                                         ? engine->settings.limit_bytes - engine->static_bytes
                                         : 0};

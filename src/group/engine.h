@@ -7,6 +7,7 @@
 #ifndef STM_GROUP_ENGINE_H
 #define STM_GROUP_ENGINE_H
 
+#include "base/timers.h"
 #include "group/chunk.h"
 #include "mpi/grid.h"
 
@@ -26,6 +27,7 @@ typedef struct {
     size_t limit_bytes;        /* of a rank's memory, static bytes included */
     stm_recompute recompute;
     size_t prefixes_in_flight;
+    stm_timers *timers; /* of the caller, for the phases that lie inside a call; NULL: none */
 } stm_engine_settings;
 stm_engine_settings *stm_engine_settings_of(stm_engine *engine);
 

@@ -141,6 +141,16 @@ static void apply(void *context, const stm_visit *visit)
     c->objective->tokens(c->options, c->advantage[index], c->weight[index], &tokens, &c->sums);
 }
 
+/* The same status everywhere; what a rank waits for the slowest is counted as waiting. */
+static stm_status agree(stm_engine *engine, const stm_grid *grid, stm_status mine)
+{
+    stm_timers *timers = stm_engine_settings_of(engine)->timers;
+    stm_timers_push(timers, STM_PHASE_WAIT);
+    const stm_status status = stm_agree(grid, mine);
+    stm_timers_pop(timers, STM_PHASE_WAIT);
+    return status;
+}
+
 /* The last field is a maximum, the others are sums. */
 static void add_over_ranks(const stm_grid *grid, stm_objective_sums *sums)
 {
@@ -158,7 +168,7 @@ stm_status stm_objective_gradient(stm_engine *engine, const stm_grid *grid, cons
     stm_status status = weigh(&c, totals);
     if (status == STM_OK)
         status = stm_engine_gradient(engine, batch, c.skip, apply, &c, gradient);
-    status = stm_agree(grid, status);
+    status = agree(engine, grid, status);
     add_over_ranks(grid, &c.sums);
     *sums = c.sums;
     clear(&c);

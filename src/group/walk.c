@@ -164,8 +164,10 @@ static stm_status run_shared(stm_walk *walk, const stm_wave *wave, shared_chunk 
             STM_TRY(open_shared(walk, shared, &at, &chunks[(*n_chunks)++]));
     }
     STM_TRY(walk->pass->model->backend->synchronize(walk->pass->model->stream));
+    stm_timers_push(walk->timers, STM_PHASE_KV);
     for (size_t i = 0; i < *n_chunks; i++)
         broadcast_kv(walk, &chunks[i]);
+    stm_timers_pop(walk->timers, STM_PHASE_KV);
     return STM_OK;
 }
 
@@ -173,7 +175,9 @@ static stm_status shared_backward(stm_walk *walk, const shared_chunk *chunks, si
 {
     STM_TRY(walk->pass->model->backend->synchronize(walk->pass->model->stream));
     for (size_t i = n_chunks; i-- > 0;) {
+        stm_timers_push(walk->timers, STM_PHASE_KV);
         reduce_dkv(walk, &chunks[i]);
+        stm_timers_pop(walk->timers, STM_PHASE_KV);
         if (chunks[i].owner == walk->team_rank)
             STM_TRY(stm_chunk_backward(walk->pass, chunks[i].chunk));
     }

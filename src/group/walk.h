@@ -4,6 +4,7 @@
 
 #include <mpi.h>
 
+#include "base/timers.h"
 #include "group/chunk.h"
 #include "group/placement.h"
 
@@ -14,7 +15,8 @@ typedef struct {
     int team_rank;
     size_t chunk_rows;
     stm_recompute recompute;
-    size_t room_bytes; /* that the arenas may take before activations are dropped */
+    stm_timers *timers; /* NULL: none */
+    size_t room_bytes;  /* that the arenas may take before activations are dropped */
 } stm_walk;
 
 /* Every wave: shared segments at their owners, K and V to the team, units, dK and dV back to the owners. After a

@@ -227,7 +227,11 @@ stm_status stm_rollout(stm_engine *engine, const stm_model *model, const stm_gri
     if (status == STM_OK)
         status = find_groups(&w);
     if ((status = stm_agree(grid, status)) == STM_OK)
-        status = stm_agree(grid, run_waves(&w));
+        status = run_waves(&w);
+    stm_timers *timers = stm_engine_settings_of(engine)->timers;
+    stm_timers_push(timers, STM_PHASE_WAIT);
+    status = stm_agree(grid, status);
+    stm_timers_pop(timers, STM_PHASE_WAIT);
     if (status == STM_OK)
         status = exchange(grid, w.items, w.n_items, batch);
     if (counts) {

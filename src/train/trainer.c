@@ -54,6 +54,7 @@ stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *tr
     STM_TRY(stm_agree(grid, stm_alloc(1, sizeof *t, &t)));
     *t = (stm_trainer){.policy = *policy, .options = policy->options, .train = train, .eval = eval, .saved_step = -1};
     t->policy.timers = &t->timers;
+    stm_engine_settings_of(policy->engine)->timers = &t->timers;
     stm_timers_init(&t->timers);
     stm_progress_init(&t->progress);
     stm_boundary_init(&t->boundary, start_s, t->options->maxh, guess_save_s(policy->model));
