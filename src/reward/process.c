@@ -14,10 +14,9 @@
 extern char **environ;
 
 typedef struct {
-    pid_t id;       /* also of its process group */
-    int in, out;    /* our ends of its stdin and stdout; -1: closed */
-    bool ended;     /* waited for */
-    int exit_state; /* of waitpid */
+    pid_t id;    /* also of its process group */
+    int in, out; /* our ends of its stdin and stdout; -1: closed */
+    bool ended;  /* but not yet waited for, so that its group's number stays its own */
 } process;
 
 static void close_once(int *fd)
@@ -96,8 +95,9 @@ out:
 
 static bool has_ended(process *child)
 {
-    if (!child->ended && waitpid(child->id, &child->exit_state, WNOHANG) != 0)
-        child->ended = true; /* or somebody else waited for it: then the state stays 0 */
+    siginfo_t about = {0};
+    if (!child->ended)
+        child->ended = waitid(P_PID, (id_t)child->id, &about, WEXITED | WNOHANG | WNOWAIT) != 0 || about.si_pid != 0;
     return child->ended;
 }
 
@@ -144,10 +144,26 @@ static stm_status exchange(process *child, const char *input, size_t n_input, do
             return stm_fail(STM_ERR_IO, "timed out after %g s", timeout_s);
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
-    if (WIFSIGNALED(child->exit_state))
-        return stm_fail(STM_ERR_IO, "was ended by signal %d", WTERMSIG(child->exit_state));
-    if (WEXITSTATUS(child->exit_state) != 0)
-        return stm_fail(STM_ERR_IO, "ended with exit code %d", WEXITSTATUS(child->exit_state));
+    return STM_OK;
+}
+
+/* Ends the child, if it has not ended, and whatever it has left running in its group: that would hold the job's stderr
+ * open, and with it the launcher. Returns the child's state as waitpid gives it; 0 when somebody else took it. */
+static int end_group(const process *child)
+{
+    int state = 0;
+    kill(-child->id, SIGKILL);
+    while (waitpid(child->id, &state, 0) < 0 && errno == EINTR)
+        ;
+    return state;
+}
+
+static stm_status judge(int state)
+{
+    if (WIFSIGNALED(state))
+        return stm_fail(STM_ERR_IO, "was ended by signal %d", WTERMSIG(state));
+    if (WEXITSTATUS(state) != 0)
+        return stm_fail(STM_ERR_IO, "ended with exit code %d", WEXITSTATUS(state));
     return STM_OK;
 }
 
@@ -168,11 +184,9 @@ stm_status stm_process_run(const char *command, const char *input, size_t n_inpu
     stm_status status = start(command, &before, &child);
     if (status == STM_OK) {
         status = exchange(&child, input, n_input, timeout_s, most_output, &text, &n);
-        if (!child.ended) {
-            kill(-child.id, SIGKILL); /* the group: what the shell has started, too */
-            while (waitpid(child.id, &child.exit_state, 0) < 0 && errno == EINTR)
-                ;
-        }
+        const int state = end_group(&child);
+        if (status == STM_OK)
+            status = judge(state);
     }
     close_once(&child.in);
     close_once(&child.out);
