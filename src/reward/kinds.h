@@ -40,7 +40,8 @@ struct stm_reward_kind {
     const char *name;
     unsigned reads; /* stm_reward_reads */
     bool (*needs_answer)(const stm_reward_options *options);
-    stm_status (*check)(const stm_reward_item *item); /* of the options; may be NULL */
+    stm_status (*check)(const stm_reward_item *item);                            /* of the options; may be NULL */
+    stm_status (*check_answer)(const stm_reward_item *item, const char *answer); /* may be NULL */
     /* Exactly one of the two is there: one response, or all of them at once ([n] rewards into out). */
     double (*one)(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint);
     stm_status (*all)(const stm_reward_item *item, size_t n, const stm_reward_input *inputs, double *out,

@@ -136,6 +136,15 @@ static bool same(double a, double b)
     return fabs(a - b) <= 1e-9 * STM_MAX(1.0, fabs(b));
 }
 
+static stm_status check_answer(const stm_reward_item *item, const char *answer)
+{
+    double value;
+    if (number_of(answer, strlen(answer), &value))
+        return STM_OK;
+    return stm_fail(STM_ERR_INPUT, "answer: found \"%.100s\", expected a number in it, which %s (numeric) compares",
+                    answer, item->where);
+}
+
 static double score(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint)
 {
     size_t start, n;
@@ -154,5 +163,6 @@ const stm_reward_kind stm_reward_numeric = {
     .name = "numeric",
     .reads = STM_READS_EXTRACT,
     .needs_answer = stm_reward_always,
+    .check_answer = check_answer,
     .one = score,
 };

@@ -172,6 +172,14 @@ bool stm_reward_set_needs_answer(const stm_reward_set *set)
     return false;
 }
 
+stm_status stm_reward_set_check_answer(const stm_reward_set *set, const char *answer)
+{
+    for (size_t i = 0; i < set->n && answer; i++)
+        if (set->items[i].kind->check_answer)
+            STM_TRY(set->items[i].kind->check_answer(&set->items[i], answer));
+    return STM_OK;
+}
+
 /* An answer that is needed and missing; the reader of prompts refuses such lines, so this is for callers that do not
  * read any. */
 static double score_one(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint)

@@ -42,12 +42,15 @@ static stm_status check_rewards_have_text(const stm_options *options, const stm_
     return STM_OK;
 }
 
-static stm_status needs_answer(const stm_options *options, bool *needs)
+/* Each answer is one that the rewards can compare with. */
+static stm_status check_answers(const stm_reward_set *rewards, const stm_prompt_set *set)
 {
-    stm_reward_set *rewards;
-    STM_TRY(stm_reward_set_create(options->reward.items, options->reward.n, &rewards));
-    *needs = stm_reward_set_needs_answer(rewards);
-    stm_reward_set_destroy(rewards);
+    for (size_t i = 0; i < set->prompts.n; i++) {
+        const stm_prompt *prompt = &set->prompts.items[i];
+        const stm_status status = stm_reward_set_check_answer(rewards, prompt->answer);
+        if (status != STM_OK)
+            return stm_fail_context(status, "%s:%zu", set->path, prompt->line);
+    }
     return STM_OK;
 }
 
@@ -61,20 +64,29 @@ static stm_status read_set(MPI_Comm comm, const stm_options *options, const stm_
                            .max_new_tokens = (size_t)options->rollout.max_new_tokens,
                            .needs_response = what == FOR_DEMONSTRATIONS,
                            .end_token = end_token(options, model, text)};
+    stm_reward_set *rewards = NULL;
+    stm_status status;
     char *bytes;
     size_t n;
     set->path = path;
     set->present = true;
     if (what == FOR_ROLLOUTS) {
         STM_TRY(check_rewards_have_text(options, text));
-        STM_TRY(needs_answer(options, &use.needs_answer));
         if (options->rollout.stop.n > 0 && !text->tokenizer)
             return stm_fail(STM_ERR_INPUT,
                             "rollout.stop: found %zu texts, expected none for a model without tokenizer.json",
                             options->rollout.stop.n);
     }
     STM_TRY(stm_broadcast_file(comm, path, &bytes, &n));
-    const stm_status status = stm_prompts_read(path, bytes, n, text, &use, &set->prompts);
+    if (what == FOR_ROLLOUTS) {
+        STM_GOTO_OUT(stm_reward_set_create(options->reward.items, options->reward.n, &rewards));
+        use.needs_answer = stm_reward_set_needs_answer(rewards);
+    }
+    STM_GOTO_OUT(stm_prompts_read(path, bytes, n, text, &use, &set->prompts));
+    if (rewards)
+        STM_GOTO_OUT(check_answers(rewards, set));
+out:
+    stm_reward_set_destroy(rewards);
     free(bytes);
     return stm_agree_on(comm, status);
 }

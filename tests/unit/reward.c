@@ -128,6 +128,21 @@ static void numeric_compares_numbers_however_they_are_written(void **state)
             fail_msg("\"%s\" against \"%s\" is not %g", cases[i].text, cases[i].answer, cases[i].reward);
 }
 
+static void answers_without_a_number_are_refused_before_any_response(void **state)
+{
+    (void)state;
+    stm_reward_set *set;
+    const stm_reward_options items[] = {named("exact"), named("numeric")};
+    assert_ok(stm_reward_set_create(items, 2, &set));
+    assert_ok(stm_reward_set_check_answer(set, "so\n#### 1,234"));
+    assert_fails(stm_reward_set_check_answer(set, "rabbit"), STM_ERR_INPUT,
+                 "answer: found \"rabbit\", expected a number in it, which reward[1] (numeric) compares");
+    stm_reward_set_destroy(set);
+    assert_ok(stm_reward_set_create(items, 1, &set));
+    assert_ok(stm_reward_set_check_answer(set, "rabbit"));
+    stm_reward_set_destroy(set);
+}
+
 static void numeric_survives_numbers_without_end(void **state)
 {
     (void)state;
@@ -392,20 +407,18 @@ static void a_command_that_fails_gives_no_reward_and_says_why(void **state)
     }
 }
 
-static void a_command_that_takes_too_long_is_killed_with_its_children(void **state)
+/* The reward of a command that starts `sleep 300` and then does `rest`; fails unless sleep is gone thereafter. */
+static double reward_with_child(const char *rest, double timeout_s)
 {
-    (void)state;
     const stm_reward_input input = {.prompt_text = "", .text = "a"};
     char path[] = "/tmp/stemma_reward_XXXXXX", command[256], pid[32] = "";
     const int file = mkstemp(path);
     assert_true(file >= 0);
     double total;
-    snprintf(command, sizeof command, "sleep 300 & echo $! > %s; wait", path);
+    snprintf(command, sizeof command, "sleep 300 & echo $! > %s; %s", path, rest);
     const double before = stm_now_s();
-    run_command(command, 0.5, 1, &input, &total);
-    assert_true(isnan(total));
+    run_command(command, timeout_s, 1, &input, &total);
     assert_true(stm_now_s() - before < 10.0);
-    assert_non_null(strstr(stm_failure(), "timed out after 0.5 s"));
     assert_true(read(file, pid, sizeof pid - 1) > 0);
     bool gone = false;
     for (int i = 0; i < 1000 && !gone; i++) { /* its new parent takes a moment to wait for it */
@@ -420,17 +433,23 @@ static void a_command_that_takes_too_long_is_killed_with_its_children(void **sta
     assert_true(gone);
     close(file);
     unlink(path);
+    return total;
 }
 
-static void a_child_left_running_does_not_hold_up_the_rewards(void **state)
+static void a_command_that_takes_too_long_is_killed_with_its_children(void **state)
 {
     (void)state;
-    const stm_reward_input input = {.prompt_text = "", .text = "a"};
-    double total;
-    const double before = stm_now_s();
-    run_command("sleep 3 & echo 1", 20, 1, &input, &total); /* sleep keeps our pipe open */
-    assert_true(total == 1.0);
-    assert_true(stm_now_s() - before < 2.5);
+    assert_true(isnan(reward_with_child("wait", 0.5)));
+    assert_non_null(strstr(stm_failure(), "timed out after 0.5 s"));
+}
+
+/* It would keep our pipe open, and after the job the launcher's. */
+static void a_child_left_running_neither_holds_up_the_rewards_nor_outlives_them(void **state)
+{
+    (void)state;
+    assert_true(reward_with_child("echo 1", 20) == 1.0);
+    assert_true(isnan(reward_with_child("exit 4", 20)));
+    assert_non_null(strstr(stm_failure(), "ended with exit code 4"));
 }
 
 static void full_pipes_on_both_sides_do_not_deadlock(void **state)
@@ -491,6 +510,7 @@ int main(void)
         cmocka_unit_test(exact_can_ignore_case_in_any_alphabet),
         cmocka_unit_test(extract_takes_the_last_match_and_its_first_group),
         cmocka_unit_test(numeric_compares_numbers_however_they_are_written),
+        cmocka_unit_test(answers_without_a_number_are_refused_before_any_response),
         cmocka_unit_test(numeric_survives_numbers_without_end),
         cmocka_unit_test(numeric_agrees_with_every_labelled_solution_of_gsm8k),
         cmocka_unit_test(regex_searches_and_the_dot_matches_newlines),
@@ -505,7 +525,7 @@ int main(void)
         cmocka_unit_test(a_command_gives_one_number_a_line),
         cmocka_unit_test(a_command_that_fails_gives_no_reward_and_says_why),
         cmocka_unit_test(a_command_that_takes_too_long_is_killed_with_its_children),
-        cmocka_unit_test(a_child_left_running_does_not_hold_up_the_rewards),
+        cmocka_unit_test(a_child_left_running_neither_holds_up_the_rewards_nor_outlives_them),
         cmocka_unit_test(full_pipes_on_both_sides_do_not_deadlock),
         cmocka_unit_test(a_command_that_never_reads_raises_no_signal),
         cmocka_unit_test(a_command_inherits_no_variables_of_mpi),
