@@ -1,6 +1,7 @@
 #include "metrics/metrics.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -15,7 +16,9 @@ enum { HEADING_EVERY = 25, N_RECENT = 20 };
 
 struct stm_metrics {
     char *path;
-    FILE *file;
+    int file;        /* descriptor, -1: none */
+    char *unwritten; /* [n_unwritten]: lines that found no room yet */
+    size_t n_unwritten, capacity;
     int64_t n_steps;
     bool supervised; /* the columns of the latest heading */
     size_t n_lines, n_timed;
@@ -116,13 +119,14 @@ stm_status stm_metrics_open(const char *folder, int64_t resume_step, int64_t n_s
     stm_metrics *metrics;
     STM_TRY(stm_alloc(1, sizeof *metrics, &metrics));
     metrics->n_steps = n_steps;
+    metrics->file = -1;
     stm_status status;
     STM_GOTO_OUT(stm_format(&metrics->path, "%s/metrics.jsonl", folder));
     if (access(metrics->path, F_OK) == 0)
         STM_GOTO_OUT(resume_step > 0 ? drop_later_records(metrics->path, resume_step)
                                      : put_aside(folder, metrics->path));
-    metrics->file = fopen(metrics->path, "ae");
-    if (!metrics->file) {
+    metrics->file = open(metrics->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    if (metrics->file < 0) {
         status = write_failure(metrics->path);
         goto out;
     }
@@ -133,12 +137,32 @@ out:
     return status;
 }
 
+/* Appends the lines that are not in the file yet; a part of them that found room is taken back, so that the file ends
+ * with a whole line. */
+static stm_status write_lines(stm_metrics *metrics)
+{
+    const off_t end = lseek(metrics->file, 0, SEEK_END);
+    const ssize_t n = end < 0 ? -1 : write(metrics->file, metrics->unwritten, metrics->n_unwritten);
+    if (n == (ssize_t)metrics->n_unwritten) {
+        metrics->n_unwritten = 0;
+        return STM_OK;
+    }
+    const int error = n < 0 ? errno : ENOSPC;
+    if (n > 0 && ftruncate(metrics->file, end) != 0)
+        return write_failure(metrics->path);
+    errno = error;
+    return write_failure(metrics->path);
+}
+
 void stm_metrics_close(stm_metrics *metrics)
 {
     if (!metrics)
         return;
-    if (metrics->file)
-        fclose(metrics->file);
+    if (metrics->file >= 0 && metrics->n_unwritten > 0)
+        (void)write_lines(metrics);
+    if (metrics->file >= 0)
+        close(metrics->file);
+    free(metrics->unwritten);
     free(metrics->path);
     free(metrics);
 }
@@ -170,11 +194,15 @@ stm_status stm_metrics_write(stm_metrics *metrics, const stm_record *record)
     char *text = record_text(record);
     if (!text)
         return stm_fail(STM_ERR_MEMORY, "out of memory");
-    const bool failed = fprintf(metrics->file, "%s\n", text) < 0 || fflush(metrics->file) != 0;
-    const int error = errno;
+    const size_t n = strlen(text);
+    const stm_status status = stm_reserve(&metrics->unwritten, &metrics->capacity, metrics->n_unwritten + n + 1, 1);
+    if (status == STM_OK) {
+        memcpy(metrics->unwritten + metrics->n_unwritten, text, n);
+        metrics->n_unwritten += n;
+        metrics->unwritten[metrics->n_unwritten++] = '\n';
+    }
     free(text);
-    errno = error;
-    return failed ? write_failure(metrics->path) : STM_OK;
+    return status == STM_OK ? write_lines(metrics) : status;
 }
 
 static double time_left(stm_metrics *metrics, const stm_record *record)

@@ -13,7 +13,8 @@ typedef struct stm_metrics stm_metrics;
 stm_status stm_metrics_open(const char *folder, int64_t resume_step, int64_t n_steps, stm_metrics **out);
 void stm_metrics_close(stm_metrics *metrics); /* NULL is fine */
 
-/* Appends the record as one line and flushes it. Fails: STM_ERR_IO, STM_ERR_MEMORY. */
+/* Appends the record as one line. One that finds no room on the disk is kept, and written with the next or at the
+ * close; the file ends with a whole line meanwhile. Fails: STM_ERR_IO, STM_ERR_MEMORY. */
 stm_status stm_metrics_write(stm_metrics *metrics, const stm_record *record);
 
 /* The step line with its newline, at most 110 columns while n_steps has at most six digits; before it, at first and

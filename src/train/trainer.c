@@ -181,7 +181,7 @@ static stm_status evaluate(stm_trainer *t, stm_record *record)
 static void write_record(stm_trainer *t, const stm_record *record)
 {
     if (t->metrics)
-        stm_trainer_warn(stm_metrics_write(t->metrics, record), "the step is not in metrics.jsonl");
+        stm_trainer_warn(stm_metrics_write(t->metrics, record), "the step is not yet in metrics.jsonl");
 }
 
 /* Before the first step: what the start model can do. */

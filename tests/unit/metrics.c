@@ -154,21 +154,41 @@ static void folder_that_is_missing_is_named(void **state)
     assert_null(metrics);
 }
 
-static void full_disk_is_an_error(void **state)
+/* Writes the records from..to while files may not grow beyond `most` bytes: as a full disk, but for the error's name.
+ */
+static void write_without_room(stm_metrics *metrics, int from, int to, rlim_t most)
 {
-    stm_metrics *metrics;
-    const stm_record record = record_of(1);
     struct rlimit all, few;
-    assert_ok(stm_metrics_open(*state, 0, 10, &metrics));
     getrlimit(RLIMIT_FSIZE, &all);
     few = all;
-    few.rlim_cur = 16; /* bytes a file: as a full disk, but for the name of the error */
+    few.rlim_cur = most;
     signal(SIGXFSZ, SIG_IGN);
-    setrlimit(RLIMIT_FSIZE, &few);
-    const stm_status status = stm_metrics_write(metrics, &record);
-    setrlimit(RLIMIT_FSIZE, &all);
-    assert_fails(status, STM_ERR_IO, "metrics.jsonl: cannot be written: File too large");
+    for (int step = from; step <= to; step++) {
+        const stm_record record = record_of(step);
+        setrlimit(RLIMIT_FSIZE, &few);
+        const stm_status status = stm_metrics_write(metrics, &record);
+        setrlimit(RLIMIT_FSIZE, &all);
+        assert_fails(status, STM_ERR_IO, "metrics.jsonl: cannot be written: ");
+    }
+}
+
+static void steps_that_found_no_room_are_written_when_there_is_some(void **state)
+{
+    stm_metrics *metrics;
+    const stm_record first = record_of(1), fourth = record_of(4);
+    assert_ok(stm_metrics_open(*state, 0, 10, &metrics));
+    assert_ok(stm_metrics_write(metrics, &first));
+    char *before = text_of(*state, "metrics.jsonl");
+    write_without_room(metrics, 2, 3, strlen(before) + 16); /* room for a part of a line */
+    char *full = text_of(*state, "metrics.jsonl");
+    assert_string_equal(full, before); /* no torn line */
+    assert_ok(stm_metrics_write(metrics, &fourth));
+    assert_steps(*state, 4);
+    write_without_room(metrics, 5, 5, 16);
     stm_metrics_close(metrics);
+    assert_steps(*state, 5);
+    free(full);
+    free(before);
 }
 
 static void rates_follow_from_counts_and_seconds(void **state)
@@ -351,7 +371,7 @@ int main(void)
         IN_A_FOLDER(unknown_fields_of_another_version_survive_a_resume),
         IN_A_FOLDER(fresh_start_keeps_the_records_of_an_earlier_run_aside),
         IN_A_FOLDER(folder_that_is_missing_is_named),
-        IN_A_FOLDER(full_disk_is_an_error),
+        IN_A_FOLDER(steps_that_found_no_room_are_written_when_there_is_some),
         cmocka_unit_test(rates_follow_from_counts_and_seconds),
         cmocka_unit_test(numbers_fit_their_width),
         cmocka_unit_test(times_are_short),
