@@ -91,18 +91,22 @@ stm_status stm_make_folders(const char *path)
     if (!copy)
         return stm_fail(STM_ERR_MEMORY, "out of memory");
     stm_status status = STM_OK;
+    int error = 0;
     for (char *c = copy + 1; status == STM_OK; c++) {
         if (*c != '/' && *c != 0)
             continue;
         const char end = *c;
         *c = 0;
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-            status = stm_fail(STM_ERR_IO, "%s: cannot make the folder: %s", copy, strerror(errno));
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST) {
+            error = errno;
+            status = stm_fail(STM_ERR_IO, "%s: cannot make the folder: %s", copy, strerror(error));
+        }
         *c = end;
         if (end == 0)
             break;
     }
     free(copy);
+    errno = error;
     return status;
 }
 

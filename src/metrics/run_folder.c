@@ -150,6 +150,20 @@ static stm_status open_log(stm_run_folder *run)
     return STM_OK;
 }
 
+/* What cannot become a run folder is wrong input, whatever the system calls it; a full disk is not. */
+static stm_status make_run_folder(const char *folder)
+{
+    struct stat about;
+    if (stat(folder, &about) == 0 && !S_ISDIR(about.st_mode))
+        return stm_fail(STM_ERR_INPUT, "run.folder: %s: found a file, expected a folder", folder);
+    if (stat(folder, &about) != 0 && stm_make_folders(folder) != STM_OK)
+        return stm_fail(errno == ENOSPC || errno == EDQUOT ? STM_ERR_IO : STM_ERR_INPUT,
+                        "run.folder: %s: cannot be made: %s", folder, strerror(errno));
+    if (access(folder, W_OK | X_OK) != 0)
+        return stm_fail(STM_ERR_INPUT, "run.folder: %s: cannot be written to: %s", folder, strerror(errno));
+    return STM_OK;
+}
+
 stm_status stm_run_folder_open(const char *folder, stm_run_folder **out)
 {
     stm_run_folder *run;
@@ -158,7 +172,7 @@ stm_status stm_run_folder_open(const char *folder, stm_run_folder **out)
     stm_status status;
     int warning;
     STM_GOTO_OUT(stm_format(&run->path, "%s", folder));
-    STM_GOTO_OUT(stm_make_folders(folder));
+    STM_GOTO_OUT(make_run_folder(folder));
     STM_GOTO_OUT(take_lock(run, &warning));
     STM_GOTO_OUT(make_folder_in(run, "rollouts"));
     STM_GOTO_OUT(make_folder_in(run, "checkpoints"));
@@ -189,8 +203,8 @@ stm_status stm_run_folder_begin(stm_run_folder *run, const char *input_text)
 {
     if (!run)
         return STM_OK;
-    STM_TRY(replace_file_in(run, "input.yaml", input_text, strlen(input_text)));
-    return remove_file_in(run, "DONE");
+    STM_TRY(remove_file_in(run, "DONE")); /* first, since a script must not find it should the rest fail */
+    return replace_file_in(run, "input.yaml", input_text, strlen(input_text));
 }
 
 static void look(stm_run_folder *run)

@@ -17,11 +17,12 @@ typedef struct stm_run_folder stm_run_folder;
 
 /* Makes the folder and its sub-folders where missing, takes the lock and opens the log (a line with date, host and
  * version marks where a job starts). A file system that cannot lock gets a warning in the log. Fails: STM_ERR_INPUT
- * when another running job holds the lock (named by host and process id), STM_ERR_IO, STM_ERR_MEMORY. */
+ * where there can be no such folder, or when another running job holds the lock (named by host and process id),
+ * STM_ERR_IO, STM_ERR_MEMORY. */
 stm_status stm_run_folder_open(const char *folder, stm_run_folder **out);
 void stm_run_folder_close(stm_run_folder *run); /* closes the log, gives the lock back */
 
-/* When it is settled that training starts or goes on: writes input.yaml (temporary file, rename) and removes DONE.
+/* When it is settled that training starts or goes on: removes DONE and writes input.yaml (temporary file, rename).
  * Fails: STM_ERR_IO. */
 stm_status stm_run_folder_begin(stm_run_folder *run, const char *input_text);
 

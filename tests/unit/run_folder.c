@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -57,7 +58,10 @@ static void folder_that_cannot_be_made_is_named(void **state)
 {
     stm_run_folder *run = NULL;
     stm_test_write_text(stm_test_path(*state, "file"), "");
-    assert_fails(stm_run_folder_open(stm_test_path(*state, "file/run"), &run), STM_ERR_IO, "file/run");
+    assert_fails(stm_run_folder_open(stm_test_path(*state, "file/run"), &run), STM_ERR_INPUT,
+                 "file/run: cannot be made: ");
+    assert_fails(stm_run_folder_open(stm_test_path(*state, "file"), &run), STM_ERR_INPUT,
+                 "file: found a file, expected a folder");
     assert_null(run);
 }
 
@@ -184,6 +188,10 @@ static void done_marks_the_end_and_goes_when_training_goes_on(void **state)
     assert_ok(stm_run_folder_begin(run, "b"));
     assert_false(stm_test_exists(stm_test_path(*state, "DONE")));
     assert_text(*state, "input.yaml", "b\n");
+    assert_ok(stm_run_folder_done(run, 201));
+    mkdir(stm_test_path(*state, "input.yaml.part"), 0777); /* the new input.yaml cannot be written */
+    assert_fails(stm_run_folder_begin(run, "c"), STM_ERR_IO, "input.yaml.part");
+    assert_false(stm_test_exists(stm_test_path(*state, "DONE")));
     stm_run_folder_close(run);
 }
 
