@@ -27,7 +27,9 @@ static stm_status open_tokenizer(const stm_options *options, const char *model_p
         stm_template_choose(options->data.template_name, model_path, model->tokenizer_config_json, NULL, &s->chat);
     s->text.chat = s->chat;
     const bool automatic = strcmp(options->data.template_name, "auto") == 0;
-    return automatic ? STM_OK : status; /* without a known one, messages are refused where they stand */
+    if (status != STM_OK && !automatic)
+        return stm_fail_context(status, "data.template");
+    return STM_OK; /* without a known one, messages are refused where they stand */
 }
 
 static stm_status open_model(const stm_options *options, const char *model_path, stm_session *s)

@@ -516,8 +516,8 @@ stm_status stm_template_find(const char *name, stm_template **out)
         size_t n;
         const char *const *names = stm_template_names(&n);
         const char *near = stm_nearest_name(name, names, n);
-        return stm_fail(STM_ERR_INPUT, "chat template \"%s\" is not known%s%s%s", name, near ? ", did you mean " : "",
-                        near ? near : "", near ? "?" : "");
+        return stm_fail(STM_ERR_INPUT, "found %s, expected auto, chatml, llama3, mistral or plain%s%s%s", name,
+                        near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
     }
     STM_TRY(stm_alloc(1, sizeof **out, out));
     (*out)->kind = found;

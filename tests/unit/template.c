@@ -192,7 +192,7 @@ static void what_is_not_known_is_refused(void **state)
     char *text;
     static const stm_message tool[] = {{"tool", "x"}}, twice[] = {{"user", "x"}, {"user", "y"}};
     assert_fails(stm_template_choose("chatlm", "folder", NULL, NULL, &t), STM_ERR_INPUT,
-                 "chat template \"chatlm\" is not known, did you mean chatml?");
+                 "found chatlm, expected auto, chatml, llama3, mistral or plain; did you mean chatml?");
     assert_fails(stm_template_choose("auto", "folder", NULL, NULL, &t), STM_ERR_INPUT,
                  "folder: found no chat template");
     assert_fails(stm_template_choose("auto", "folder", "{}", NULL, &t), STM_ERR_INPUT,
