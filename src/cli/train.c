@@ -1,6 +1,7 @@
 /* `stemma train`: the main job; the work is in src/train. */
 #include "cli/commands.h"
 #include "cli/session.h"
+#include "metrics/log.h"
 #include "train/trainer.h"
 
 typedef struct {
@@ -36,6 +37,8 @@ stm_status stm_cli_train(const stm_options *options)
     } else if (status == STM_OK) {
         status = stm_trainer_run(j.trainer);
     }
+    if (status != STM_OK)
+        stm_log_file("failed: %s", stm_failure());
     stm_trainer_destroy(j.trainer);
     stm_prompt_set_clear(&j.train);
     stm_prompt_set_clear(&j.eval);

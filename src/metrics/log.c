@@ -46,6 +46,18 @@ void stm_log(const char *format, ...)
     free(text);
 }
 
+void stm_log_file(const char *format, ...)
+{
+    va_list list;
+    if (!file)
+        return;
+    va_start(list, format);
+    vfprintf(file, format, list);
+    va_end(list);
+    fputc('\n', file);
+    fflush(file);
+}
+
 stm_status stm_log_to(const char *path)
 {
     if (file)
