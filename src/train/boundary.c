@@ -17,7 +17,10 @@ void stm_boundary_init(stm_boundary *boundary, double start_s, double max_hours,
     sigemptyset(&once.sa_mask);
     sigemptyset(&always.sa_mask);
     signalled = 0;
+    struct sigaction before;
     sigaction(SIGTERM, &once, NULL);
+    if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* a job in the background ignores it */
+        sigaction(SIGINT, &once, NULL);
     sigaction(SIGUSR1, &always, NULL);
 }
 
