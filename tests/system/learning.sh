@@ -67,6 +67,9 @@ for ranks in 0 2; do
     echo '{"prompt": "a cat"}' > bare.jsonl
     refused 2 'bare.jsonl:1: answer: ..' $ranks "$STEMMA" train wrong.yaml data.prompts=bare.jsonl 'reward=[{name: exact}]'
     refused 2 'bare.jsonl:1: response: ..' $ranks "$STEMMA" train wrong.yaml data.prompts=bare.jsonl objective.name=sft
+    refused 2 'prompts.jsonl:1: answer: found "a", expected a number in it, ..' $ranks "$STEMMA" train wrong.yaml 'reward=[{name: numeric}]'
+    refused 2 'data.template: found chatm, ..' $ranks "$STEMMA" train wrong.yaml data.template=chatm
+    refused 2 'run.folder: few.jsonl: found a file, ..' $ranks "$STEMMA" train wrong.yaml run.folder=few.jsonl
     refused 2 'reward: found an empty list, ..' $ranks "$STEMMA" train wrong.yaml objective.name=sft 'reward=[]' eval.prompts=few.jsonl
     [ ! -e no ] || die "wrong input made a run folder"
     succeeds $ranks "$STEMMA" train wrong.yaml --check eval.prompts=few.jsonl
@@ -74,6 +77,7 @@ for ranks in 0 2; do
     grep -q '13 prompts of prompts.jsonl' out && grep -q '^model: llama, 2 layers' out || die "--check: $(cat out)"
     refused 1 'prompts.jsonl:..' $ranks "$STEMMA" train wrong.yaml 'reward=[{name: command, command: "exit 3"}]'
     grep -q ': a reward failed, first for response 0: ' err || die "a reward that fails: $(cat err)"
+    grep -q '^failed: prompts.jsonl:.*exit code 3$' no/log.txt || die "log.txt does not tell why: $(cat no/log.txt)"
     [ -f "$(checkpoint no 0)" ] || die "what was there before a reward failed is not saved"
 done
 input blown.yaml blown 9 'objective: { name: sft }\n'

@@ -102,7 +102,7 @@ sed -i '/^rollout: { save/d; s/max_new_tokens: 4/max_new_tokens: 4, save: none/'
 ends_by() {
     rm -rf endless
     if [ "$1" = 0 ]; then
-        timeout 60 "$STEMMA" train endless.yaml > ended.txt 2>&1 &
+        timeout 60 env --default-signal=INT "$STEMMA" train endless.yaml > ended.txt 2>&1 & # bash ignores it for jobs
     else
         timeout 60 "$MPIRUN" -n "$1" "$STEMMA" train endless.yaml > ended.txt 2>&1 &
     fi
@@ -123,6 +123,7 @@ for ranks in 0 2; do
 done
 ends_by 0 'kill -USR1 $(pgrep -P $job -x stemma)'
 ends_by 0 'kill -TERM $(pgrep -P $job -x stemma)'
+ends_by 0 'kill -INT $(pgrep -P $job -x stemma)'
 ends_by 2 'touch endless/SAVE; while [ -f endless/SAVE ]; do sleep 0.05; done; ls endless/checkpoints | grep -q "^step-" || die "SAVE saves nothing"; touch endless/STOP'
 grep -q '^SAVE: checkpoint after step' endless/log.txt || die "SAVE is not in the log"
 rm -rf endless
@@ -130,4 +131,4 @@ start=$(date +%s%N)
 succeeds 2 "$STEMMA" train endless.yaml --maxh=0.001
 took_ms=$((($(date +%s%N) - start) / 1000000))
 [ $took_ms -lt 8000 ] && grep -q 'the time of --maxh is up' out && [ ! -f endless/DONE ] || die "--maxh: $took_ms ms: $(tail -5 out)"
-say "STOP, SAVE, SIGUSR1, SIGTERM and --maxh end or save cleanly; DONE is for the last step alone"
+say "STOP, SAVE, SIGUSR1, SIGTERM, SIGINT and --maxh end or save cleanly; DONE is for the last step alone"
