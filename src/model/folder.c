@@ -22,8 +22,21 @@ static stm_status read_text(const char *folder, const char *name, bool optional,
     return status;
 }
 
+/* Takes a member out of a JSON object's text. */
+static stm_status remove_member(json_t *object, const char *key, char **text)
+{
+    json_object_del(object, key);
+    char *rest = json_dumps(object, JSON_INDENT(2));
+    if (!rest)
+        return stm_fail(STM_ERR_MEMORY, "out of memory");
+    free(*text);
+    *text = rest;
+    return STM_OK;
+}
+
 /* Newer folders hold the chat template in a file of its own, which stands for the member "chat_template" of
- * tokenizer_config.json: it is put there. The rest of that text stays as it is, for numbers in it need not fit C's. */
+ * tokenizer_config.json, even where there is one (as transformers has it): it is put there. The rest of that text stays
+ * as it is where it can, for numbers in it need not fit C's. */
 static stm_status add_chat_template(const char *folder, char **config)
 {
     stm_status status = STM_OK;
@@ -32,9 +45,12 @@ static stm_status add_chat_template(const char *folder, char **config)
     STM_GOTO_OUT(read_text(folder, "chat_template.jinja", true, &template));
     if (!template)
         goto out;
-    object = json_loads(*config ? *config : "{}", JSON_DECODE_INT_AS_REAL, NULL);
-    if (!json_is_object(object) || json_object_get(object, "chat_template"))
+    if (!(object = json_loads(*config ? *config : "{}", 0, NULL)))
+        object = json_loads(*config, JSON_DECODE_INT_AS_REAL, NULL);
+    if (!json_is_object(object))
         goto out; /* not JSON: whoever reads it says so */
+    if (json_object_get(object, "chat_template"))
+        STM_GOTO_OUT(remove_member(object, "chat_template", config));
     if (!(string = json_string(template))) {
         status = stm_fail(STM_ERR_INPUT, "%s/chat_template.jinja: not UTF-8", folder);
         goto out;

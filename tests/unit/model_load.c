@@ -565,8 +565,11 @@ static void a_template_file_becomes_a_member_of_tokenizer_config(void **state)
     assert_template(f, template);
     stm_test_write_text(config, "{\"model_max_length\": 1000000000000000019884624838656}\n");
     assert_template(f, template);
-    stm_test_write_text(config, "{\"chat_template\": \"own\"}");
-    assert_template(f, "own");
+    stm_test_write_text(config, "{\"chat_template\": \"older\"}");
+    assert_template(f, template);
+    stm_test_write_text(config,
+                        "{\"model_max_length\": 1000000000000000019884624838656, \"chat_template\": \"older\"}");
+    assert_template(f, template);
     free(config);
 }
 
