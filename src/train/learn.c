@@ -45,9 +45,11 @@ static stm_status note_skipped(stm_trainer *t, const stm_update_counts *counts)
     progress->n_skipped_in_a_row = counts->skipped ? progress->n_skipped_in_a_row + 1 : 0;
     if (!counts->skipped)
         return STM_OK;
-    stm_log("warning: step %lld: update skipped: loss %g, norm of the gradient %g%s%s", (long long)progress->step + 1,
-            counts->sums.loss, counts->grad_norm, isnan(counts->grad_norm) ? "; " : "",
-            isnan(counts->grad_norm) ? stm_failure() : "");
+    if (counts->bad_logprobs)
+        stm_log("warning: step %lld: update skipped: %s", (long long)progress->step + 1, stm_failure());
+    else
+        stm_log("warning: step %lld: update skipped: loss %g, norm of the gradient %g", (long long)progress->step + 1,
+                counts->sums.loss, fabs(counts->grad_norm)); /* nan has no sign */
     if (progress->n_skipped_in_a_row < MOST_SKIPPED_IN_A_ROW)
         return STM_OK;
     return stm_fail(STM_ERR_NUMERIC,

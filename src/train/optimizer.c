@@ -149,6 +149,7 @@ stm_status stm_optimizer_update(stm_optimizer *o, const stm_policy *policy, cons
     stm_timers_pop(policy->timers, STM_PHASE_UPDATE);
     if (status != STM_OK && status != STM_ERR_NUMERIC)
         return status;
+    counts->bad_logprobs = status == STM_ERR_NUMERIC;
     if (status == STM_OK) {
         reduce_gradient(o, policy);
         STM_TRY(gradient_norm(o, policy, &counts->grad_norm));

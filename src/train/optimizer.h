@@ -26,6 +26,7 @@ typedef struct {
     double grad_norm;     /* before clipping; NaN where log-probs were not finite */
     double rows;          /* computed, over all ranks */
     double rows_repeated; /* what the repeated form would have computed */
+    bool bad_logprobs;    /* log-probs were not finite; stm_failure says which */
     bool skipped;         /* loss or gradient not finite: weights and state are as before */
 } stm_update_counts;
 
