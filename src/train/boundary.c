@@ -18,6 +18,7 @@ void stm_boundary_init(stm_boundary *boundary, double start_s, double max_hours,
     sigemptyset(&always.sa_mask);
     signalled = 0;
     struct sigaction before;
+    signal(SIGPIPE, SIG_IGN); /* who read our output is gone; log.txt is still there */
     sigaction(SIGTERM, &once, NULL);
     if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* a job in the background ignores it */
         sigaction(SIGINT, &once, NULL);

@@ -43,6 +43,12 @@ for ranks in 2 3; do
 done
 say "2 and 3 ranks take the steps of one, and go on with its checkpoint"
 
+# Whoever reads the output may go
+
+timeout 60 "$STEMMA" train ten.yaml run.folder=unread | sleep 0
+[ "${PIPESTATUS[0]}" = 0 ] && [ -f unread/DONE ] || die "a closed pipe ends the run: $(tail -3 unread/log.txt)"
+say "a run goes on when nobody reads its output any more"
+
 # Edited input
 
 sed 's/lr: 0.02/lr: 0.03/; s/steps: 10/steps: 11/' ten.yaml > edited.yaml
