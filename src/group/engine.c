@@ -67,8 +67,8 @@ static stm_status choose_memory(stm_engine *engine, const stm_options *options)
                                                              : (size_t)options->memory.chunk_tokens;
     const size_t least = engine->static_bytes + chunk_bytes(engine->model, SMALLEST_CHUNK_ROWS);
     if (s->limit_bytes < least)
-        return stm_fail(STM_ERR_INPUT, "memory.limit: found %zu MiB a rank, expected at least %zu MiB for this model",
-                        s->limit_bytes >> 20, (least >> 20) + 1);
+        return stm_fail(STM_ERR_INPUT, "memory.limit: found %.1f MiB a rank, expected at least %zu MiB for this model",
+                        limit / (1 << 20), (least >> 20) + 1);
     return STM_OK;
 }
 
