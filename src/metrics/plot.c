@@ -63,7 +63,7 @@ static void plot_parts(FILE *script, const char *const *parts, const bool *has_d
             fprintf(script, "%s%s", first ? "plot " : ", \\\n  ", parts[i]);
             first = false;
         }
-    fputs(first ? "set label 1 'no data' at graph 0.5,0.5 center\nplot [0:1] [0:1] NaN notitle\nunset label 1\n" : "\n",
+    fputs(first ? "set label 1 'no data' at graph 0.5,0.5 center\nplot [0:1] [0:1] -1 notitle\nunset label 1\n" : "\n",
           script);
 }
 
