@@ -3,11 +3,29 @@
 set -eu
 export LC_ALL=C.UTF-8
 
-# Debian 12's names. The README says what each is for.
-build_packages="gcc libc6-dev cmake ninja-build pkg-config openmpi-bin libopenmpi-dev libhdf5-openmpi-dev libopenblas-dev
-    libjansson-dev libyaml-dev libpcre2-dev libutf8proc-dev libxxhash-dev"
-test_packages="libcmocka-dev hdf5-tools procps"
-plot_packages="gnuplot-nox"
+# Debian 12's names.
+build_packages=(
+    gcc libc6-dev         # the compiler, OpenMP
+    cmake ninja-build     # the build
+    pkg-config            # finds the libraries below for CMake
+    openmpi-bin           # mpirun
+    libopenmpi-dev        # MPI: ranks and their messages
+    libhdf5-openmpi-dev   # parallel HDF5: checkpoints, results of score and grad
+    libopenblas-dev       # CBLAS: matrix products
+    libjansson-dev        # JSON: configurations, tokenizers, data
+    libyaml-dev           # input files
+    libpcre2-dev          # patterns of tokenizers, rewards by regular expression
+    libutf8proc-dev       # Unicode normalisation of tokenizers
+    libxxhash-dev         # hashes of checkpoints and start models
+)
+tool_packages=(
+    hdf5-tools            # h5dump, h5diff: compare what runs wrote
+    gnuplot-nox           # plots; stemma runs without it, and makes none
+)
+test_packages=(
+    libcmocka-dev         # the frame of the unit tests
+    procps                # pgrep: finds the ranks that a test kills
+)
 
 say() { printf '%s\n' "$*"; }
 
@@ -16,34 +34,41 @@ die() {
     exit 1
 }
 
-is_installed() { [ "$(dpkg-query -W -f '${db:Status-Abbrev}' "$1" 2> /dev/null)" = "ii " ]; }
+is_installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2> /dev/null)" = installed ]; }
 
 # need PACKAGE..: installs those that are not there. Without the right to install, or without network, names them.
 # Where nothing is missing, nothing is asked of the network.
 need() {
-    local package missing="" root=""
+    local package missing=() root=()
     if ! command -v dpkg-query > /dev/null; then
-        say "This is no Debian: expecting what $* stand for to be there."
+        say "This is no Debian: expecting what these packages hold to be there: $*"
         return
     fi
     for package in "$@"; do
-        is_installed "$package" || missing="$missing $package"
+        is_installed "$package" || missing+=("$package")
     done
-    [ -n "$missing" ] || return 0
-    [ "$(id -u)" = 0 ] || root="sudo -n"
-    say "Installing$missing"
+    [ ${#missing[@]} != 0 ] || return 0
+    if [ "$(id -u)" != 0 ]; then
+        root=(sudo -n)
+        sudo -n true > /dev/null 2>&1 || die "these packages are missing, and only root may install them: ${missing[*]}
+Run as root: apt-get install --no-install-recommends ${missing[*]}
+then start this again."
+    fi
+    say "Installing ${missing[*]}"
+    mkdir -p build
     export DEBIAN_FRONTEND=noninteractive
-    if ! { $root apt-get update -qq && $root apt-get install -y -qq --no-install-recommends $missing; } \
-        > "${TMPDIR:-/tmp}/stemma-apt.log" 2>&1 < /dev/null; then
-        tail -3 "${TMPDIR:-/tmp}/stemma-apt.log" >&2
-        die "these packages are missing and could not be installed:$missing
-Install them (apt-get install$missing), then run this again."
+    if ! { "${root[@]}" apt-get update -qq && "${root[@]}" apt-get install -y -qq --no-install-recommends \
+        -o DPkg::Lock::Timeout=120 "${missing[@]}"; } > build/packages.log 2>&1 < /dev/null; then
+        tail -n 3 build/packages.log >&2
+        die "these packages are missing, and apt-get could not install them (build/packages.log): ${missing[*]}"
     fi
 }
 
-# Open MPI as root (in a container), with more ranks than cores, and without binding ranks to cores they would share.
+# Open MPI as root (in a container), with more ranks than cores, without binding ranks to cores that they would share,
+# and without reading another rank's memory directly, which containers forbid.
 mpi_environment() {
     export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none OMPI_MCA_sharedfp=^lockedfile
+    export OMPI_MCA_btl_vader_single_copy_mechanism=none
     if [ "$(id -u)" = 0 ]; then
         export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
     fi
@@ -55,7 +80,7 @@ build() {
     shift
     mkdir -p "$(dirname "$folder")"
     if ! { cmake -S . -B "$folder" -G Ninja "$@" && cmake --build "$folder"; } > "$folder.log" 2>&1; then
-        grep -E -A8 'error:|Error|FAILED' "$folder.log" | head -40 >&2
+        grep -E -A8 'error:|Error|FAILED' "$folder.log" | head -n 40 >&2 || true
         die "the build failed: $folder.log"
     fi
 }
