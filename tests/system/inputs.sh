@@ -11,7 +11,7 @@ holds() { awk "BEGIN { exit !($1) }"; }
 
 LIMIT_S=120 succeeds 2 "$STEMMA" train inputs/lookup/grpo.yaml run.folder="$work/run" run.steps=50 optim.schedule=constant
 first=$(number reward_mean head) last=$(number reward_mean tail)
-holds "$first < 0.4 && $last > 0.7" || die "the lookup task: the mean reward went from $first to $last in 50 steps"
+holds "$first < 0.4 && $last > 0.6" || die "the lookup task: the mean reward went from $first to $last in 50 steps"
 holds "$(number sharing_factor head) > 50" || die "the lookup task shares too little: $(number sharing_factor head)"
 [ "$(wc -c < "$work/run/checkpoints/best.h5")" -gt 4000000 ] || die "no best checkpoint"
 say "inputs/lookup/grpo.yaml: the mean reward goes from $first to $last in 50 steps"
