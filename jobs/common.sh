@@ -74,12 +74,14 @@ mpi_environment() {
     fi
 }
 
-# build FOLDER [CMAKE OPTION..]: configures and builds; the log is FOLDER.log.
+# build FOLDER [CMAKE OPTION..]: configures and builds; the log is FOLDER.log. Where configuring fails it is tried once
+# more without what an earlier start remembers, as after a copy of the repository or of another machine's folder.
 build() {
     local folder=$1
     shift
+    local configure=(cmake -S . -B "$folder" -G Ninja "$@")
     mkdir -p "$(dirname "$folder")"
-    if ! { cmake -S . -B "$folder" -G Ninja "$@" && cmake --build "$folder"; } > "$folder.log" 2>&1; then
+    if ! { { "${configure[@]}" || "${configure[@]}" --fresh; } && cmake --build "$folder"; } > "$folder.log" 2>&1; then
         grep -E -A8 'error:|Error|FAILED' "$folder.log" | head -n 40 >&2 || true
         die "the build failed: $folder.log"
     fi
