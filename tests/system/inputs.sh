@@ -9,7 +9,7 @@ number() { grep -o "\"$1\": [0-9][0-9.e-]*" "$work/run/metrics.jsonl" | "$2" -n 
 # holds CONDITION: of awk, such as "0.3 < 0.4".
 holds() { awk "BEGIN { exit !($1) }"; }
 
-LIMIT_S=120 succeeds 2 "$STEMMA" train inputs/lookup/grpo.yaml run.folder="$work/run" run.steps=50 optim.schedule=constant
+LIMIT_S=120 succeeds 2 "$STEMMA" train inputs/lookup/grpo.yaml run.folder="$work/run" run.steps=50 optim.lr=1e-4 optim.schedule=constant
 first=$(number reward_mean head) last=$(number reward_mean tail)
 holds "$first < 0.4 && $last > 0.6" || die "the lookup task: the mean reward went from $first to $last in 50 steps"
 holds "$(number sharing_factor head) > 50" || die "the lookup task shares too little: $(number sharing_factor head)"
