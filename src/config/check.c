@@ -35,6 +35,30 @@ static stm_status check_rewards(const stm_options *options, stm_command_bit comm
     return STM_OK;
 }
 
+/* A shape that no model can have, and options that a file of groups or a ratio leaves without use. */
+static stm_status check_bench(const stm_options *o)
+{
+    if (o->bench.hidden % o->bench.heads != 0 || (o->bench.hidden / o->bench.heads) % 2 != 0)
+        return stm_fail(STM_ERR_INPUT, "bench.hidden: found %lld, expected an even multiple of bench.heads, %lld",
+                        (long long)o->bench.hidden, (long long)o->bench.heads);
+    if (o->bench.heads % o->bench.kv_heads != 0)
+        return stm_fail(STM_ERR_INPUT, "bench.kv_heads: found %lld, expected a divisor of bench.heads, %lld",
+                        (long long)o->bench.kv_heads, (long long)o->bench.heads);
+    if (*o->bench.groups && !*o->bench.model)
+        return stm_fail(STM_ERR_INPUT, "command line: --model is missing; expected a folder, since --groups needs it");
+    if (stm_options_given(o, "bench.answer") && o->bench.ratio.n > 0)
+        return stm_fail(STM_ERR_INPUT, "bench.answer: found a value beside bench.ratio, expected one of the two");
+    static const char *const shape[] = {"bench.prompt",     "bench.answer", "bench.ratio",
+                                        "bench.group_size", "bench.groups", "bench.sweep"};
+    for (size_t i = 0; *o->bench.groups && i < sizeof shape / sizeof *shape; i++)
+        if (stm_options_given(o, shape[i]))
+            return stm_fail(STM_ERR_INPUT, "%s: found a value beside --groups, expected one of the two", shape[i]);
+    if (o->bench.prompt.n == 0 || o->bench.group_size.n == 0)
+        return stm_fail(STM_ERR_INPUT, "%s: found an empty list, expected at least one number",
+                        o->bench.prompt.n == 0 ? "bench.prompt" : "bench.group_size");
+    return STM_OK;
+}
+
 stm_status stm_options_check(const stm_options *options, stm_command_bit command)
 {
     STM_TRY(check_required(options, command));
@@ -43,6 +67,8 @@ stm_status stm_options_check(const stm_options *options, stm_command_bit command
         return stm_fail(STM_ERR_INPUT,
                         "rollout.min_new_tokens: found %lld, expected at most rollout.max_new_tokens, %lld",
                         (long long)options->rollout.min_new_tokens, (long long)options->rollout.max_new_tokens);
+    if (command == STM_COMMAND_BENCH)
+        return check_bench(options);
     if (command == STM_COMMAND_GRAD && options->objective.aggregate == STM_AGGREGATE_FIXED_LENGTH &&
         options->objective.max_tokens == 0)
         return stm_fail(STM_ERR_INPUT,

@@ -40,6 +40,10 @@
     {                                                                                                                  \
         name, STM_KIND_CHOICE, AT(type, field), preset, ANY, choices, commands, traits, help                           \
     }
+#define NUMBERS(name, field, preset, range, commands, traits, help)                                                    \
+    {                                                                                                                  \
+        name, STM_KIND_NUMBERS, AT(stm_numbers, field), preset, range, NULL, commands, traits, help                    \
+    }
 
 /* Commands. An input file serves train and eval, so each of the two takes every key of it. */
 enum {
@@ -47,7 +51,8 @@ enum {
     SCORE = STM_COMMAND_SCORE,
     GRAD = STM_COMMAND_GRAD,
     GENERATE = STM_COMMAND_GENERATE,
-    COMPUTE = INPUT | SCORE | GRAD | GENERATE,
+    BENCH = STM_COMMAND_BENCH,
+    COMPUTE = INPUT | SCORE | GRAD | GENERATE | BENCH,
     EVERY = COMPUTE | STM_COMMAND_TOKENIZE | STM_COMMAND_INSPECT | STM_COMMAND_EXPORT | STM_COMMAND_OPTIONS
 };
 
@@ -59,7 +64,8 @@ enum {
     FREE = STM_OPTION_MAY_CHANGE,
     AUTO = STM_OPTION_AUTO,
     ABOVE = STM_OPTION_ABOVE_MIN,
-    BELOW = STM_OPTION_BELOW_MAX
+    BELOW = STM_OPTION_BELOW_MAX,
+    WHOLE = STM_OPTION_WHOLE
 };
 
 /* clang-format off */
@@ -70,7 +76,9 @@ const stm_option_row stm_option_rows[] = {
         "of parameters, activations and gradients"),
     WORD("backend", backend, "auto", CHOICES("auto", "cpu", "cuda"), COMPUTE, FLAG, "device that computes"),
     NUMBER("temperature", score_temperature, "0.0", FROM(0), SCORE, ONCE, "divides the logits; 0: the file's own, else 1"),
-    TEXT("out", out, "", SCORE | GRAD | GENERATE | STM_COMMAND_TOKENIZE, ONCE | REQUIRED, "file to write"),
+    TEXT("out", out, "", SCORE | GRAD | GENERATE | BENCH | STM_COMMAND_TOKENIZE, ONCE | REQUIRED, "file to write"),
+    TEXT("model", bench.model, "", BENCH, ONCE, "Hugging Face folder or checkpoint; empty: random weights of the shape bench.hidden .. vocab"),
+    TEXT("groups", bench.groups, "", BENCH, ONCE, "groups to compute, in the form that score reads; empty: random tokens"),
     BOOLEAN("special", special, "false", STM_COMMAND_TOKENIZE, ONCE, "add the tokenizer's own special tokens, such as BOS"),
     TEXT("to", to, "", STM_COMMAND_EXPORT, ONCE | REQUIRED, "folder to write"),
     WORD("dtype", dtype, "float32", CHOICES("float32", "bfloat16"), STM_COMMAND_EXPORT, ONCE, "of the exported weights"),
@@ -82,7 +90,7 @@ const stm_option_row stm_option_rows[] = {
     BOOLEAN("help", help, "false", EVERY, ONCE, "print this text"),
 
     TEXT("run.folder", run.folder, "", INPUT, REQUIRED | FREE, "folder of the run: log, metrics, rollouts, checkpoints"),
-    INTEGER("run.seed", run.seed, "1", FROM(0), INPUT | GENERATE, 0, "of all random numbers"),
+    INTEGER("run.seed", run.seed, "1", FROM(0), INPUT | GENERATE | BENCH, 0, "of all random numbers"),
     INTEGER("run.steps", run.steps, "100", FROM(0), INPUT, FREE, "steps to train, those of earlier starts included"),
 
     TEXT("model.path", model.path, "", INPUT, REQUIRED | FREE, "Hugging Face folder, or a checkpoint, to start from"),
@@ -107,7 +115,7 @@ const stm_option_row stm_option_rows[] = {
         "drop tokens less likely than this share of the likeliest one"),
     INTEGER("rollout.max_new_tokens", rollout.max_new_tokens, "64", FROM(1), INPUT | GENERATE, 0, "longest response"),
     INTEGER("rollout.min_new_tokens", rollout.min_new_tokens, "0", FROM(0), INPUT | GENERATE, 0, "no end token before so many"),
-    INTEGER("rollout.slots", rollout.slots, "64", FROM(1), INPUT | GENERATE, 0, "sequences that a rank decodes at once"),
+    INTEGER("rollout.slots", rollout.slots, "64", FROM(1), INPUT | GENERATE | BENCH, 0, "sequences that a rank decodes at once"),
     {"rollout.stop", STM_KIND_STRINGS, AT(stm_strings, rollout.stop), "[]", ANY, NULL, INPUT | GENERATE, 0,
         "texts that end a response, beside the model's own end tokens"},
     BOOLEAN("rollout.ignore_eos", rollout.ignore_eos, "false", INPUT | GENERATE, 0, "do not stop at the model's end tokens"),
@@ -169,6 +177,25 @@ const stm_option_row stm_option_rows[] = {
     NUMBER("eval.temperature", eval.temperature, "1.0", FROM(0), INPUT, FREE, "divides the logits; 0: greedy"),
     INTEGER("eval.stop_after", eval.stop_after, "0", FROM(0), INPUT, FREE, "stop after so many evaluations without a better one; 0: never"),
     NUMBER("eval.stop_at_reward", eval.stop_at_reward, "0.0", ANY, INPUT, FREE, "stop when the mean reward of an evaluation reaches this; 0: never"),
+
+    INTEGER("bench.hidden", bench.hidden, "512", RANGE(1, 1 << 20), BENCH, 0, "hidden size"),
+    INTEGER("bench.layers", bench.layers, "8", RANGE(1, 1 << 20), BENCH, 0, "layers"),
+    INTEGER("bench.heads", bench.heads, "8", RANGE(1, 1 << 20), BENCH, 0, "query heads"),
+    INTEGER("bench.kv_heads", bench.kv_heads, "4", RANGE(1, 1 << 20), BENCH, 0, "heads of keys and values"),
+    INTEGER("bench.intermediate", bench.intermediate, "1376", RANGE(1, 1 << 20), BENCH, 0, "width of the feed-forward part"),
+    INTEGER("bench.vocab", bench.vocab, "8192", RANGE(2, 1 << 24), BENCH, 0, "vocabulary"),
+    NUMBERS("bench.prompt", bench.prompt, "2048", RANGE(1, 1 << 24), BENCH, WHOLE, "tokens of a prompt; a list: a case for each"),
+    INTEGER("bench.answer", bench.answer, "256", RANGE(1, 1 << 24), BENCH, 0, "tokens of an answer, where bench.ratio is empty"),
+    NUMBERS("bench.ratio", bench.ratio, "[]", RANGE(0.001, 1e6), BENCH, 0, "tokens of a prompt to those of an answer; a list: a case for each"),
+    NUMBERS("bench.group_size", bench.group_size, "8", RANGE(1, 1 << 16), BENCH, WHOLE, "answers to a prompt; a list: a case for each"),
+    INTEGER("bench.groups", bench.groups_n, "1", RANGE(1, 1 << 16), BENCH, 0, "prompts of a batch"),
+    INTEGER("bench.repeats", bench.repeats, "5", FROM(1), BENCH, 0, "times that each is measured"),
+    {"bench.forwards", STM_KIND_STRINGS, AT(stm_strings, bench.forwards), "[]", ANY, CHOICES("tree", "prompt", "repeated", "decode"), BENCH, 0,
+        "what to measure: updates by tree, by prompt and repeated, and sampling the answers; empty: all"},
+    BOOLEAN("bench.sweep", bench.sweep, "false", BENCH, 0,
+        "prompts of 4096, 8192, 16384, ratios of 1/2 to 32, groups of 2 to 16, where no other list is given"),
+    NUMBER("bench.limit_s", bench.limit_s, "600.0", FROM(0), BENCH, 0,
+        "leave out, and say so, what would take longer with all its repeats; 0: nothing"),
 };
 
 #undef AT
@@ -210,6 +237,7 @@ static const struct {
     {"tree", "which tokens are computed once"},
     {"checkpoint", "what is saved"},
     {"eval", "measuring while training"},
+    {"bench", "the shape of what is measured"},
 };
 
 const char *stm_section_name(size_t i)
@@ -249,6 +277,8 @@ const char *stm_command_name(stm_command_bit command)
         return "inspect";
     case STM_COMMAND_EXPORT:
         return "export";
+    case STM_COMMAND_BENCH:
+        return "bench";
     case STM_COMMAND_OPTIONS:
         return "options";
     }

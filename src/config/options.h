@@ -17,6 +17,11 @@ typedef struct {
     char **items;
 } stm_strings;
 
+typedef struct {
+    size_t n;
+    double *items;
+} stm_numbers;
+
 typedef enum { STM_FORWARD_TREE, STM_FORWARD_PROMPT, STM_FORWARD_REPEATED } stm_forward_mode;
 typedef enum { STM_FLOAT32, STM_FLOAT64 } stm_precision;
 typedef enum { STM_AGGREGATE_SEQUENCE_MEAN, STM_AGGREGATE_TOKEN_MEAN, STM_AGGREGATE_FIXED_LENGTH } stm_aggregate;
@@ -110,7 +115,16 @@ typedef struct {
         double temperature;
         int64_t stop_after;
         double stop_at_reward;
-    } eval;                               /* stop_after: evaluations without a better one; 0: never */
+    } eval; /* stop_after: evaluations without a better one; 0: never */
+    struct {
+        char *model, *groups; /* --model, --groups; empty: random weights of the shape below, random tokens */
+        int64_t hidden, layers, heads, kv_heads, intermediate, vocab;
+        stm_numbers prompt, ratio, group_size; /* lists: every combination is a case; ratio: prompt / answer */
+        int64_t answer, groups_n, repeats;
+        stm_strings forwards;
+        bool sweep;
+        double limit_s; /* 0: none */
+    } bench;
     stm_forward_mode forward;             /* --forward */
     stm_precision precision;              /* --precision */
     char *backend;                        /* --backend: cpu, cuda, auto */
@@ -133,7 +147,8 @@ typedef enum {
     STM_COMMAND_EVAL = 32,
     STM_COMMAND_INSPECT = 64,
     STM_COMMAND_EXPORT = 128,
-    STM_COMMAND_OPTIONS = 256
+    STM_COMMAND_BENCH = 256,
+    STM_COMMAND_OPTIONS = 512
 } stm_command_bit;
 
 /* Defaults for every row. Fails: STM_ERR_MEMORY. */

@@ -105,7 +105,8 @@ static stm_status read_root(file_reader *reader, yaml_node_t *root)
                 return stm_option_fail(&reader->source, key_node, key, "given twice, first in line %zu",
                                        other->start_mark.line + 1);
         }
-        const bool is_value = stm_option_find(stm_option_rows, stm_n_option_rows, key) != NULL;
+        const stm_option_row *row = stm_option_find(stm_option_rows, stm_n_option_rows, key);
+        const bool is_value = row && !((row->traits & STM_OPTION_LINE_ONLY) && stm_section_help(key));
         if (!is_value && stm_section_help(key))
             STM_TRY(read_section(reader, key_node, key, value));
         else if (!is_value && value->type == YAML_MAPPING_NODE)

@@ -100,6 +100,7 @@ void stm_option_write(const stm_option_row *row, const void *base, FILE *to)
     const int64_t *integer = value;
     const double *number = value;
     const stm_strings *strings = value;
+    const stm_numbers *numbers = value;
     int choice;
     switch (row->kind) {
     case STM_KIND_BOOLEAN:
@@ -136,6 +137,14 @@ void stm_option_write(const stm_option_row *row, const void *base, FILE *to)
         for (size_t i = 0; i < strings->n; i++) {
             fputs(i ? ", " : "", to);
             write_text(strings->items[i], to);
+        }
+        fputs("]", to);
+        break;
+    case STM_KIND_NUMBERS:
+        fputs("[", to);
+        for (size_t i = 0; i < numbers->n; i++) {
+            fputs(i ? ", " : "", to);
+            write_number(numbers->items[i], to);
         }
         fputs("]", to);
         break;

@@ -19,7 +19,8 @@ typedef enum {
     STM_KIND_PAIR,    /* double[2] */
     STM_KIND_TEXT,    /* char *; one of `choices` where the row has them */
     STM_KIND_CHOICE,  /* an enum: the position in `choices` */
-    STM_KIND_STRINGS, /* stm_strings */
+    STM_KIND_STRINGS, /* stm_strings; each one of `choices` where the row has them */
+    STM_KIND_NUMBERS, /* stm_numbers */
     STM_KIND_REWARDS  /* the struct `reward` of stm_options */
 } stm_option_kind;
 
@@ -30,7 +31,8 @@ typedef enum {
     STM_OPTION_MAY_CHANGE = 8, /* a resumed run may differ in it */
     STM_OPTION_AUTO = 16,      /* an integer that may say auto */
     STM_OPTION_ABOVE_MIN = 32, /* min itself is out */
-    STM_OPTION_BELOW_MAX = 64  /* max itself is out */
+    STM_OPTION_BELOW_MAX = 64, /* max itself is out */
+    STM_OPTION_WHOLE = 128     /* numbers that have no fraction */
 } stm_option_trait;
 
 typedef struct {

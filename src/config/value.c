@@ -33,6 +33,10 @@ void stm_option_clear(const stm_option_row *row, void *base)
             free(strings->items[i]);
         free(strings->items);
         *strings = (stm_strings){0};
+    } else if (row->kind == STM_KIND_NUMBERS) {
+        stm_numbers *numbers = value;
+        free(numbers->items);
+        *numbers = (stm_numbers){0};
     } else if (row->kind == STM_KIND_REWARDS) {
         stm_options *options = base;
         for (size_t i = 0; i < options->reward.n; i++)
@@ -89,6 +93,10 @@ void stm_option_write_expected(const stm_option_row *row, FILE *to)
         break;
     case STM_KIND_STRINGS:
         fputs("a list of texts", to);
+        break;
+    case STM_KIND_NUMBERS:
+        write_range(row, row->traits & STM_OPTION_WHOLE ? "a whole number" : "a number", to);
+        fputs(", or a list of them", to);
         break;
     case STM_KIND_REWARDS:
         fputs("a list of rewards like [{name: exact}]", to);
@@ -243,22 +251,36 @@ static stm_status set_text(const stm_option_row *row, void *base, const char *te
     return STM_OK;
 }
 
-/* A list of texts that are not empty; one alone stands for a list of one, and nothing for an empty list. */
+/* Items of a list; one thing alone stands for a list of one, and nothing for an empty list. */
+static size_t count_items(const yaml_node_t *node)
+{
+    return node->type == YAML_SEQUENCE_NODE ? (size_t)(node->data.sequence.items.top - node->data.sequence.items.start)
+                                            : !stm_yaml_is_null(node);
+}
+
+static yaml_node_t *item_of(const stm_option_source *source, yaml_node_t *node, size_t i)
+{
+    return node->type == YAML_SEQUENCE_NODE
+               ? yaml_document_get_node(source->document, node->data.sequence.items.start[i])
+               : node;
+}
+
+/* Texts that are not empty. */
 static stm_status set_strings(const stm_option_row *row, void *base, const stm_option_source *source, yaml_node_t *node,
                               const char *key)
 {
-    const bool list = node->type == YAML_SEQUENCE_NODE;
-    const size_t n =
-        list ? (size_t)(node->data.sequence.items.top - node->data.sequence.items.start) : !stm_yaml_is_null(node);
+    const size_t n = count_items(node);
+    int choice;
     stm_strings strings = {0};
     STM_TRY(stm_alloc(n, sizeof *strings.items, &strings.items));
     stm_status status = STM_OK;
     for (size_t i = 0; i < n; i++) {
-        yaml_node_t *item = list ? yaml_document_get_node(source->document, node->data.sequence.items.start[i]) : node;
+        yaml_node_t *item = item_of(source, node, i);
         const char *text = scalar(item, false);
-        if (!text || !*text)
-            status = text ? stm_option_fail(source, item, key, "found an empty text, expected a list of texts")
-                          : wrong(row, source, item, key);
+        if (text && !*text)
+            status = stm_option_fail(source, item, key, "found an empty text, expected a list of texts");
+        else if (!text || (row->choices && !read_choice(row, text, &choice)))
+            status = wrong(row, source, item, key);
         else if (!(strings.items[strings.n] = strdup(text)))
             status = stm_fail(STM_ERR_MEMORY, "out of memory");
         if (status != STM_OK)
@@ -273,6 +295,25 @@ out:
         free(strings.items[i]);
     free(strings.items);
     return status;
+}
+
+static stm_status set_numbers(const stm_option_row *row, void *base, const stm_option_source *source, yaml_node_t *node,
+                              const char *key)
+{
+    stm_numbers numbers = {.n = count_items(node)};
+    STM_TRY(stm_alloc(numbers.n, sizeof *numbers.items, &numbers.items));
+    for (size_t i = 0; i < numbers.n; i++) {
+        yaml_node_t *item = item_of(source, node, i);
+        const char *text = scalar(item, true);
+        double *value = &numbers.items[i];
+        if (!text || !read_number(row, text, value) || ((row->traits & STM_OPTION_WHOLE) && *value != floor(*value))) {
+            free(numbers.items);
+            return wrong(row, source, item, key);
+        }
+    }
+    stm_option_clear(row, base);
+    *(stm_numbers *)at(row, base) = numbers;
+    return STM_OK;
 }
 
 static stm_status set_pair(const stm_option_row *row, double *pair, const stm_option_source *source, yaml_node_t *node,
@@ -323,21 +364,19 @@ static stm_status set_reward(const stm_option_row *row, stm_reward_options *rewa
     return STM_OK;
 }
 
-/* A list of maps; one map alone stands for a list of one, and nothing for an empty list. */
+/* A list of maps. */
 static stm_status set_rewards(const stm_option_row *row, stm_options *options, const stm_option_source *source,
                               yaml_node_t *node, const char *key)
 {
     const bool list = node->type == YAML_SEQUENCE_NODE;
-    const size_t n =
-        list ? (size_t)(node->data.sequence.items.top - node->data.sequence.items.start) : !stm_yaml_is_null(node);
+    const size_t n = count_items(node);
     stm_reward_options *items;
     STM_TRY(stm_alloc(n, sizeof *items, &items));
     stm_status status = STM_OK;
     for (size_t i = 0; i < n && status == STM_OK; i++) {
         char where[64];
         snprintf(where, sizeof where, "%s[%zu]", key, i);
-        yaml_node_t *item = list ? yaml_document_get_node(source->document, node->data.sequence.items.start[i]) : node;
-        status = set_reward(row, &items[i], source, item, list ? where : key);
+        status = set_reward(row, &items[i], source, item_of(source, node, i), list ? where : key);
     }
     if (status == STM_OK) {
         stm_option_clear(row, options);
@@ -385,6 +424,8 @@ stm_status stm_option_set(const stm_option_row *row, void *base, const stm_optio
         break;
     case STM_KIND_STRINGS:
         return set_strings(row, base, source, node, key);
+    case STM_KIND_NUMBERS:
+        return set_numbers(row, base, source, node, key);
     case STM_KIND_REWARDS:
         return set_rewards(row, base, source, node, key);
     }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "group/parts.h"
+#include "group/profile.h"
 #include "model/head.h"
 #include "model/layer.h"
 
@@ -388,8 +389,12 @@ static stm_status forward_and_forget(stm_pass *pass, stm_chunk *chunk)
     STM_TRY(take_kept(pass, chunk->n_rows, chunk->n_rows, &kept[1]));
     STM_TRY(take_reals(pass, chunk->n_active * pass->model->config.hidden_size, &x_out));
     STM_TRY(run_layers(pass, chunk, kept, 2, score, x_out));
+    stm_profile_lap_forward(pass, chunk->segments, chunk->n_segments);
     chunk_head head;
-    return score ? run_head(pass, chunk, x_out, &head) : STM_OK;
+    if (score)
+        STM_TRY(run_head(pass, chunk, x_out, &head));
+    stm_profile_lap(pass, STM_STAGE_HEAD);
+    return STM_OK;
 }
 
 stm_status stm_chunk_forward(stm_pass *pass, stm_chunk *chunk, bool keep)
@@ -401,10 +406,13 @@ stm_status stm_chunk_forward(stm_pass *pass, stm_chunk *chunk, bool keep)
     if (keep)
         STM_TRY(take_all_kept(pass, chunk));
     const stm_mark device = stm_arena_mark(pass->device), host = stm_arena_mark(pass->host);
-    if (keep)
+    stm_profile_start(pass);
+    if (keep) {
         STM_TRY(run_layers(pass, chunk, chunk->kept, pass->model->config.n_layers, true, chunk->x_out));
-    else
+        stm_profile_lap_forward(pass, chunk->segments, chunk->n_segments);
+    } else {
         STM_TRY(forward_and_forget(pass, chunk));
+    }
     stm_arena_reset(pass->device, device);
     stm_arena_reset(pass->host, host);
     return STM_OK;
@@ -439,10 +447,12 @@ static stm_status layers_backward(stm_pass *pass, stm_chunk *chunk, void *dx, vo
 static stm_status backward(stm_pass *pass, stm_chunk *chunk)
 {
     const size_t width = pass->model->config.hidden_size;
+    stm_profile_start(pass);
     if (!chunk->kept) {
         pass->counts.rows_again += (double)chunk->n_rows;
         STM_TRY(take_all_kept(pass, chunk));
         STM_TRY(run_layers(pass, chunk, chunk->kept, pass->model->config.n_layers, true, chunk->x_out));
+        stm_profile_lap(pass, STM_STAGE_RECOMPUTE);
     }
     void *dx, *dx_other; /* [n_rows, hidden] */
     STM_TRY(take_reals(pass, chunk->n_rows * width, &dx));
@@ -451,8 +461,11 @@ static stm_status backward(stm_pass *pass, stm_chunk *chunk)
         chunk_head head;
         STM_TRY(run_head(pass, chunk, chunk->x_out, &head));
         STM_TRY(stm_head_backward(pass->model, &head.rows, head.dlogp, NULL, head.scratch, dx, pass->gradient));
+        stm_profile_lap(pass, STM_STAGE_HEAD);
     }
-    return layers_backward(pass, chunk, dx, dx_other);
+    STM_TRY(layers_backward(pass, chunk, dx, dx_other));
+    stm_profile_lap(pass, STM_STAGE_BACKWARD);
+    return STM_OK;
 }
 
 stm_status stm_chunk_backward(stm_pass *pass, stm_chunk *chunk)

@@ -18,6 +18,7 @@
 #include "model/model.h"
 
 typedef struct stm_chunk stm_chunk;
+typedef struct stm_profile stm_profile; /* group/profile.h */
 
 /* What a pass is for. PREFILL leaves K and V alone; SCORE visits log-probs; GRADIENT also goes back. */
 typedef enum { STM_PASS_PREFILL, STM_PASS_SCORE, STM_PASS_GRADIENT } stm_pass_kind;
@@ -57,6 +58,7 @@ typedef struct {
     void *context;
     stm_pass_counts counts;
     size_t not_finite_group, not_finite_response; /* of the first log-prob that was not a number */
+    stm_profile *profile;                         /* NULL: none */
     size_t *part_of;                              /* [n_segments], STM_NONE between uses: which part reads a segment */
 } stm_pass;
 

@@ -217,17 +217,64 @@ static stm_status keep_own(const stm_engine *engine, const stm_batch *batch, seq
     return status;
 }
 
+/* 0 .. n_groups - 1. */
+static stm_status list_groups(const stm_batch *batch, size_t **all)
+{
+    STM_TRY(stm_alloc(batch->n_groups, sizeof **all, all));
+    for (size_t g = 0; g < batch->n_groups; g++)
+        (*all)[g] = g;
+    return STM_OK;
+}
+
 stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch, int *team_of)
 {
     sequence_list sequences;
     size_t *all;
     stm_status status;
-    STM_TRY(stm_alloc(batch->n_groups, sizeof *all, &all));
-    for (size_t g = 0; g < batch->n_groups; g++)
-        all[g] = g;
+    STM_TRY(list_groups(batch, &all));
     status = list_prompts(batch, all, batch->n_groups, &sequences);
     if (status == STM_OK)
         status = assign_teams(engine, batch, &sequences, team_of);
+    free(sequences.items);
+    free(all);
+    return status;
+}
+
+static stm_status flops_of(const stm_engine *engine, const stm_batch *batch, const sequence_list *sequences,
+                           stm_forest_options options, stm_flops *flops)
+{
+    stm_forest forest;
+    const stm_status status = stm_forest_create(batch, sequences->items, sequences->n, &options, &forest);
+    if (status == STM_OK)
+        stm_flops_of_forest(&engine->model->config, &forest, flops);
+    stm_forest_clear(&forest);
+    return status;
+}
+
+stm_status stm_engine_flops(const stm_engine *engine, const stm_batch *batch, stm_flops *flops)
+{
+    sequence_list sequences;
+    stm_status status = list_sequences(batch, true, NULL, &sequences);
+    if (status == STM_OK)
+        status = flops_of(engine, batch, &sequences, forest_options(engine), flops);
+    free(sequences.items);
+    return status;
+}
+
+stm_status stm_engine_sampling_flops(const stm_engine *engine, const stm_batch *batch, size_t group_size, size_t n_new,
+                                     stm_flops *flops)
+{
+    sequence_list sequences = {0};
+    size_t *all;
+    stm_forest_options options = forest_options(engine);
+    options.mode = STM_FORWARD_TREE;
+    STM_TRY(list_groups(batch, &all));
+    stm_status status = list_prompts(batch, all, batch->n_groups, &sequences);
+    if (status == STM_OK)
+        status = flops_of(engine, batch, &sequences, options, flops);
+    for (size_t g = 0; status == STM_OK && g < batch->n_groups; g++)
+        for (size_t i = 0; i < group_size; i++)
+            stm_flops_add_sampling(&engine->model->config, batch->groups[g].n_prompt, n_new, flops);
     free(sequences.items);
     free(all);
     return status;
@@ -265,6 +312,7 @@ static stm_status run_pass(stm_engine *engine, stm_pass *pass, const stm_batch *
     pass->forest = &forest;
     pass->device = engine->device;
     pass->host = engine->host;
+    pass->profile = engine->settings.profile;
     STM_GOTO_OUT(stm_pass_begin(pass));
     stm_walk walk = walk_of(engine, pass, &placement);
     STM_GOTO_OUT(stm_walk_run(&walk));
@@ -320,7 +368,8 @@ stm_status stm_engine_prefill(stm_engine *engine, const stm_batch *batch, const 
                               .model = engine->model,
                               .forest = &engine->prompts,
                               .device = engine->device,
-                              .host = engine->host};
+                              .host = engine->host,
+                              .profile = engine->settings.profile};
     STM_GOTO_OUT(stm_pass_begin(&engine->pass));
     stm_walk walk = walk_of(engine, &engine->pass, &placement);
     STM_GOTO_OUT(stm_walk_run(&walk));

@@ -9,6 +9,7 @@
 
 #include "base/timers.h"
 #include "group/chunk.h"
+#include "group/flops.h"
 #include "mpi/grid.h"
 
 typedef struct stm_engine stm_engine;
@@ -27,7 +28,8 @@ typedef struct {
     size_t limit_bytes;        /* of a rank's memory, static bytes included */
     stm_recompute recompute;
     size_t prefixes_in_flight;
-    stm_timers *timers; /* of the caller, for the phases that lie inside a call; NULL: none */
+    stm_timers *timers;   /* of the caller, for the phases that lie inside a call; NULL: none */
+    stm_profile *profile; /* of the caller, group/profile.h; NULL: none */
 } stm_engine_settings;
 stm_engine_settings *stm_engine_settings_of(stm_engine *engine);
 
@@ -58,5 +60,13 @@ size_t stm_engine_static_bytes(const stm_engine *engine); /* as given to create,
 
 /* Rows that the batch costs when nothing is shared, less what no forward needs: sum over sequences of n - 1. */
 double stm_engine_rows_repeated(const stm_batch *batch, bool loss_only);
+
+/* Useful work of a gradient's forward over the whole batch, by the engine's forest, all ranks together. Local. Fails:
+ * STM_ERR_MEMORY. */
+stm_status stm_engine_flops(const stm_engine *engine, const stm_batch *batch, stm_flops *flops);
+
+/* The same of sampling n_new tokens for each of group_size responses to every prompt: prefill and decode. */
+stm_status stm_engine_sampling_flops(const stm_engine *engine, const stm_batch *batch, size_t group_size, size_t n_new,
+                                     stm_flops *flops);
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "group/profile.h"
 #include "mpi/grid.h"
 
 /* Units
@@ -165,8 +166,10 @@ static stm_status run_shared(stm_walk *walk, const stm_wave *wave, shared_chunk 
     }
     STM_TRY(walk->pass->model->backend->synchronize(walk->pass->model->stream));
     stm_timers_push(walk->timers, STM_PHASE_KV);
+    stm_profile_start(walk->pass);
     for (size_t i = 0; i < *n_chunks; i++)
         broadcast_kv(walk, &chunks[i]);
+    stm_profile_lap(walk->pass, STM_STAGE_EXCHANGE);
     stm_timers_pop(walk->timers, STM_PHASE_KV);
     return STM_OK;
 }
@@ -176,7 +179,9 @@ static stm_status shared_backward(stm_walk *walk, const shared_chunk *chunks, si
     STM_TRY(walk->pass->model->backend->synchronize(walk->pass->model->stream));
     for (size_t i = n_chunks; i-- > 0;) {
         stm_timers_push(walk->timers, STM_PHASE_KV);
+        stm_profile_start(walk->pass);
         reduce_dkv(walk, &chunks[i]);
+        stm_profile_lap(walk->pass, STM_STAGE_EXCHANGE);
         stm_timers_pop(walk->timers, STM_PHASE_KV);
         if (chunks[i].owner == walk->team_rank)
             STM_TRY(stm_chunk_backward(walk->pass, chunks[i].chunk));
