@@ -21,6 +21,7 @@ typedef struct {
     bool reads_input;      /* its argument is an input file */
 } stm_command;
 
+stm_status stm_cli_bench(const stm_options *options);
 stm_status stm_cli_eval(const stm_options *options);
 stm_status stm_cli_export(const stm_options *options);
 stm_status stm_cli_inspect(const stm_options *options);

@@ -3,9 +3,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static stm_status read_groups(const stm_options *options, unsigned use, const stm_session *session, stm_batch *batch)
+stm_status stm_groups_input_read(const char *path, unsigned use, const stm_session *session, stm_batch *batch)
 {
-    const char *path = options->arguments.items[1];
     char *text;
     size_t n;
     STM_TRY(stm_broadcast_file(MPI_COMM_WORLD, path, &text, &n));
@@ -21,7 +20,7 @@ stm_status stm_groups_input_open(const stm_options *options, unsigned use, size_
     *session = (stm_session){0};
     STM_TRY(stm_agree_on(MPI_COMM_WORLD, stm_check_output(options->out)));
     STM_TRY(stm_session_open(options, options->arguments.items[0], session));
-    STM_TRY(read_groups(options, use, session, batch));
+    STM_TRY(stm_groups_input_read(options->arguments.items[1], use, session, batch));
     STM_TRY(stm_session_grid(session, options, batch->n_groups));
     return stm_session_engine(session, options, static_reals * stm_session_weights_bytes(session));
 }

@@ -60,7 +60,7 @@ static void choose_threads(void)
     STM_MPI(MPI_Comm_free(&host));
 }
 
-stm_status stm_session_open(const stm_options *options, const char *model_path, stm_session *session)
+static stm_status open_backend(const stm_options *options, stm_session *session)
 {
     *session = (stm_session){0};
     choose_threads();
@@ -68,7 +68,21 @@ stm_status stm_session_open(const stm_options *options, const char *model_path, 
         stm_backend_find(options->backend, options->precision == STM_FLOAT64 ? 8 : 4, &session->backend);
     if (status == STM_OK)
         status = session->backend->open(0, &session->stream);
-    STM_TRY(stm_agree_on(MPI_COMM_WORLD, status));
+    return stm_agree_on(MPI_COMM_WORLD, status);
+}
+
+stm_status stm_session_open_random(const stm_options *options, const stm_model_config *config, stm_session *session)
+{
+    STM_TRY(open_backend(options, session));
+    stm_status status = stm_model_create(config, session->backend, session->stream, &session->model);
+    if (status == STM_OK)
+        status = stm_model_randomize(session->model, (uint64_t)options->run.seed);
+    return stm_agree_on(MPI_COMM_WORLD, status);
+}
+
+stm_status stm_session_open(const stm_options *options, const char *model_path, stm_session *session)
+{
+    STM_TRY(open_backend(options, session));
     STM_TRY(open_model(options, model_path, session));
     return stm_agree_on(MPI_COMM_WORLD, open_tokenizer(options, model_path, session));
 }

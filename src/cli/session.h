@@ -21,6 +21,9 @@ typedef struct {
  * data.template). The caller closes, also after a failure. Collective over MPI_COMM_WORLD; same status everywhere. */
 stm_status stm_session_open(const stm_options *options, const char *model_path, stm_session *session);
 
+/* The same for a model of that configuration with random weights by run.seed, without tokenizer. */
+stm_status stm_session_open_random(const stm_options *options, const stm_model_config *config, stm_session *session);
+
 /* The process grid for a work of n_groups prompts at once. Collective; same status everywhere. */
 stm_status stm_session_grid(stm_session *session, const stm_options *options, size_t n_groups);
 

@@ -45,13 +45,22 @@ static bool data_block(FILE *script, const char *name, const stm_record *records
     return any;
 }
 
-static void start_picture(FILE *script, const char *file, int width, int height)
+/* A name inside gnuplot's single quotes. */
+static void write_quoted(FILE *script, const char *name)
+{
+    for (; *name; name++)
+        fprintf(script, *name == '\'' ? "''" : "%c", *name);
+}
+
+void stm_plot_begin(FILE *script, const char *name, int width, int height)
 {
     fprintf(script,
             "if (strstrt(GPVAL_TERMINALS, 'pngcairo') > 0) set terminal pngcairo size %d,%d font ',12'; "
             "else set terminal png size %d,%d\n"
-            "set output '%s.part'\nset grid lc rgb '#dddddd'\nset border 3\nset tics nomirror\nset xlabel 'step'\n",
-            width, height, width, height, file);
+            "set output '",
+            width, height, width, height);
+    write_quoted(script, name);
+    fputs(".part'\nset grid lc rgb '#dddddd'\nset border 3\nset tics nomirror\n", script);
 }
 
 /* A plot command of the parts that have data; "no data yet" where none has, for gnuplot refuses an empty plot. */
@@ -78,8 +87,8 @@ static void reward_picture(FILE *script, const stm_record *records, size_t n)
     has_data[0] = data_block(script, "band", records, n, (const char *const[]){"reward_mean", "reward_std", NULL});
     has_data[1] = data_block(script, "train", records, n, (const char *const[]){"reward_mean", NULL});
     has_data[2] = data_block(script, "eval", records, n, (const char *const[]){"eval_reward", NULL});
-    start_picture(script, "reward.png", 1000, 600);
-    fputs("set ylabel 'reward'\nset key bottom right\n", script);
+    stm_plot_begin(script, "reward.png", 1000, 600);
+    fputs("set xlabel 'step'\nset ylabel 'reward'\nset key bottom right\n", script);
     plot_parts(script, parts, has_data, 3);
     fputs("unset output\n", script);
 }
@@ -101,8 +110,8 @@ static void small_picture(FILE *script, const stm_record *records, size_t n, con
 
 static void overview_picture(FILE *script, const stm_record *records, size_t n)
 {
-    start_picture(script, "overview.png", 1200, 800);
-    fputs("unset ylabel\nset yrange [0:1e-6<*]\nset multiplot layout 2,2\n", script);
+    stm_plot_begin(script, "overview.png", 1200, 800);
+    fputs("set xlabel 'step'\nunset ylabel\nset yrange [0:1e-6<*]\nset multiplot layout 2,2\n", script);
     small_picture(script, records, n, "response length, tokens", "response_tokens_mean", "mean", "response_tokens_max",
                   "longest");
     small_picture(script, records, n, "KL, nats per token", "kl_reference", "to the reference", "kl_old",
@@ -227,6 +236,12 @@ static bool put_in_place(const char *folder, const char *name, bool drawn)
     free(path);
     free(part);
     return placed;
+}
+
+bool stm_plot_script(const char *folder, const char *name, FILE *script)
+{
+    const bool written = fflush(script) == 0 && !ferror(script);
+    return put_in_place(folder, name, written && run_gnuplot(folder, script));
 }
 
 static bool draw(const char *folder, const stm_record *records, size_t n)
