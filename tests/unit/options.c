@@ -479,6 +479,32 @@ static void every_range_ends_where_the_table_says(void **state)
         assert_false(accepts(refused[i]));
 }
 
+static void lists_of_numbers_take_one_number_for_a_list(void **state)
+{
+    (void)state;
+    stm_options o;
+    assert_ok(stm_options_init(&o));
+    assert_int_equal(o.bench.prompt.n, 1);
+    assert_int_equal(o.bench.ratio.n, 0);
+    char *const argv[] = {"bench.prompt=[16, 2048]", "bench.ratio=0.5", "bench.forwards=[decode, tree]"};
+    assert_ok(stm_options_read_arguments(&o, STM_COMMAND_BENCH, 3, argv));
+    assert_int_equal(o.bench.prompt.n, 2);
+    assert_near(o.bench.prompt.items[1], 2048, 0);
+    assert_int_equal(o.bench.ratio.n, 1);
+    assert_near(o.bench.ratio.items[0], 0.5, 0);
+    assert_int_equal(o.bench.forwards.n, 2);
+    stm_options_clear(&o);
+    line_refused_by(
+        STM_COMMAND_BENCH, "bench.prompt=[16, 20.5]",
+        "command line: bench.prompt: found 20.5, expected a whole number from 1 to 999999, or a list of them");
+    line_refused_by(
+        STM_COMMAND_BENCH, "bench.group_size=[2, 0]",
+        "command line: bench.group_size: found 0, expected a whole number from 1 to 65536, or a list of them");
+    line_refused_by(
+        STM_COMMAND_BENCH, "bench.forwards=[tre]",
+        "command line: bench.forwards: found tre, expected tree, prompt, repeated or decode; did you mean tree?");
+}
+
 /* Names */
 
 static void unknown_keys_are_refused_with_the_nearest_name(void **state)
@@ -866,6 +892,7 @@ int main(void)
         cmocka_unit_test(lists_of_texts),
         cmocka_unit_test(the_list_of_rewards),
         cmocka_unit_test(every_range_ends_where_the_table_says),
+        cmocka_unit_test(lists_of_numbers_take_one_number_for_a_list),
         cmocka_unit_test(unknown_keys_are_refused_with_the_nearest_name),
         cmocka_unit_test(sections_must_be_maps),
         cmocka_unit_test(keys_given_twice_are_refused),
