@@ -33,6 +33,12 @@ static bool is_drawn(const stm_bench_row *row)
     return row->plotted && row->work != STM_BENCH_DECODE && (row->left_out_s == 0 || isfinite(row->predicted_s));
 }
 
+/* NaN where nothing was measured, which fmin, fmax and gnuplot pass over. */
+static double seconds_of(const stm_bench_row *row)
+{
+    return row->left_out_s > 0 ? NAN : row->median_s;
+}
+
 static bool same_curve(const panel *p, const stm_bench_row *a, const stm_bench_row *b)
 {
     return is_drawn(b) && a->work == b->work && p->curve_of(a) == p->curve_of(b);
@@ -56,25 +62,33 @@ static void write_curve(FILE *script, const panel *p, const stm_bench_report *re
     for (size_t k = i; k < report->n_rows; k++) {
         const stm_bench_row *row = &report->rows[k];
         if (same_curve(p, &report->rows[i], row))
-            fprintf(script, "%.9g %.9g %.9g\n", p->x_of(row), row->left_out_s > 0 ? NAN : row->median_s,
-                    row->predicted_s);
+            fprintf(script, "%.9g %.9g %.9g\n", p->x_of(row), seconds_of(row), row->predicted_s);
     }
     fputs("EOD\n", script);
 }
 
+/* One point has no extent that gnuplot could take for an axis. */
+static void write_range(FILE *script, char axis, double least, double most)
+{
+    fprintf(script, "set %crange [%.9g:%.9g]\n", axis, least / 1.3, most * 1.3);
+}
+
 static void write_panel(FILE *script, const panel *p, const stm_bench_report *report)
 {
-    double least = INFINITY, most = 0;
+    double least = INFINITY, most = 0, fastest = INFINITY, slowest = 0;
     for (size_t i = 0; i < report->n_rows; i++) {
         if (begins_curve(p, report, i))
             write_curve(script, p, report, i);
         if (is_drawn(&report->rows[i])) {
             least = fmin(least, p->x_of(&report->rows[i]));
             most = fmax(most, p->x_of(&report->rows[i]));
+            fastest = fmin(fastest, fmin(seconds_of(&report->rows[i]), report->rows[i].predicted_s));
+            slowest = fmax(slowest, fmax(seconds_of(&report->rows[i]), report->rows[i].predicted_s));
         }
     }
-    fprintf(script, "set title 'an update %s'\nset xlabel '%s'\nset xrange [%.9g:%.9g]\nset xtics (", p->title, p->axis,
-            least / 1.3, most * 1.3);
+    write_range(script, 'x', least, most);
+    write_range(script, 'y', fastest, slowest);
+    fprintf(script, "set title 'an update %s'\nset xlabel '%s'\nset xtics (", p->title, p->axis);
     const char *comma = "";
     for (size_t i = 0; i < report->n_rows; i++)
         if (is_drawn(&report->rows[i])) {
@@ -100,7 +114,7 @@ static void write_panel(FILE *script, const panel *p, const stm_bench_report *re
 static void write_script(FILE *script, const stm_bench_report *report, const char *name)
 {
     stm_plot_begin(script, name, 1400, 650);
-    fputs("set logscale xy\nset ylabel 'seconds'\nset key top left\nset multiplot layout 1,2 title "
+    fputs("set logscale xy\nset ylabel 'seconds'\nset key below samplen 1 font ',10'\nset multiplot layout 1,2 title "
           "'points: measured; lines: the cost model at the rate of the first update'\n",
           script);
     for (size_t i = 0; i < sizeof panels / sizeof *panels; i++)

@@ -21,7 +21,7 @@ bench() {
     shift 3
     printf '\n== %s: %s ranks x %s threads, %s\n' "$name" "$ranks" "$threads" "$*"
     OMP_NUM_THREADS=$threads OPENBLAS_NUM_THREADS=$threads mpirun -n "$ranks" "$STEMMA" bench \
-        --out "$results/$name.json" bench.repeats="$repeats" "$@" || exit 1
+        --out "$results/$name.json" bench.repeats="$repeats" "$@" < /dev/null || exit 1
 }
 
 # cell NAME COLUMN ROW: a number of results/NAME.csv; the first row is 1.
