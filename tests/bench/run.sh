@@ -83,8 +83,9 @@ many-small bench.groups=32 bench.prompt=16 bench.answer=8 bench.group_size=4
 END
 }
 
+# With chunks that the smallest group fills: up to there a larger group fills its chunk, and none grows after it.
 memory() {
-    bench 1 2 memory bench.group_size=[4,16,64] bench.prompt=1024 bench.answer=64 bench.forwards=tree
+    bench 1 2 memory bench.group_size=[4,16,64] bench.prompt=1024 bench.answer=64 bench.forwards=tree memory.chunk_tokens=256
     guard "memory with 4 answers against 64" "$(ratio "$(cell memory peak_bytes 1)" "$(cell memory peak_bytes 3)")" 0.97
     bench 1 2 recompute bench.prompt=16384 bench.answer=64 bench.group_size=4 bench.forwards=tree memory.recompute=always \
         memory.chunk_tokens=1024
