@@ -127,13 +127,13 @@ typedef struct {
     void *dgu;
 } stm_swiglu;
 
-/* One block of vocabulary columns [first_column, first_column + n_columns) of the head; logits [n_rows, n_columns]
- * (stride n_columns) are raw. z = logit * inverse_temperature[r]. Running sums in double, [n_rows] each: maximum m, sum
- * s of exp(z - m), weighted t of exp(z - m) * z, target's z. forward: updates them; `first_column` 0 starts them.
+/* One block of vocabulary columns [first_column, first_column + n_columns) of the head; logits [n_rows, n_columns] are
+ * raw, their rows `stride` apart. z = logit * inverse_temperature[r]. Running sums in double, [n_rows] each: maximum m,
+ * sum s of exp(z - m), weighted t of exp(z - m) * z, target's z. forward: updates them; `first_column` 0 starts them.
  * finish: logp = z_target - lse, entropy = lse - t/s, lse = m + log s. backward: logits become dL/dlogit = (dlogp
  * (onehot - p) - dentropy p (log p + H)) * inverse_temperature. */
 typedef struct {
-    size_t n_rows, first_column, n_columns;
+    size_t n_rows, first_column, n_columns, stride;
     void *logits;
     const int32_t *targets;
     const double *inverse_temperature;

@@ -302,81 +302,123 @@ static stm_status run_layers(stm_pass *pass, stm_chunk *chunk, stm_layer_kept *k
     return STM_OK;
 }
 
-/* The head over the active rows, and the visitor. */
+/* Head */
+
+/* A block of the active rows, [first, first + rows.n_rows), and what the visitor reads and writes of it. */
 typedef struct {
     stm_head_rows rows;
+    const void *x; /* [n_active, hidden] */
+    size_t first;
     void *scratch;
-    double *dlogp; /* [n_active], device */
+    double *dlogp; /* [n], device */
+    /* Host; of the chunk's rows, but compact [n]. */
+    double *compact, *host_logp, *host_entropy, *host_dlogp;
 } chunk_head;
 
-/* Calls the visitor for every use of every segment; logp, entropy, dlogp: [n_rows], host. */
-static void visit_segments(stm_pass *pass, const stm_chunk *chunk, const double *logp, const double *entropy,
-                           double *dlogp)
+static stm_status take_head(stm_pass *pass, const stm_chunk *chunk, const void *x, chunk_head *head)
 {
-    for (size_t i = 0; i < chunk->n_segments; i++) {
-        const stm_segment *segment = &pass->forest->segments[chunk->segments[i]];
-        for (size_t u = 0; u < segment->n_uses; u++) {
-            const stm_use *use = &pass->forest->uses[segment->first_use + u];
-            const stm_sequence *sequence = &pass->forest->sequences[use->sequence];
-            const size_t at = chunk->first_rows[i] + use->first_row;
-            for (size_t k = 0; k < use->n; k++)
-                if (!isfinite(logp[at + k]) && pass->counts.n_not_finite++ == 0) {
-                    pass->not_finite_group = sequence->group;
-                    pass->not_finite_response = sequence->response;
-                }
-            const stm_visit visit = {.group = sequence->group,
-                                     .response = sequence->response,
-                                     .first_token = use->first_token,
-                                     .n = use->n,
-                                     .logp = logp + at,
-                                     .entropy = entropy + at,
-                                     .dlogp = dlogp ? dlogp + at : NULL};
-            pass->visit(pass->context, &visit);
-        }
-    }
-}
-
-static stm_status visit_rows(stm_pass *pass, const stm_chunk *chunk, const chunk_head *head)
-{
-    const stm_model *model = pass->model;
-    const size_t n = chunk->n_active, n_rows = chunk->n_rows;
-    double *compact, *logp, *entropy, *dlogp;
-    STM_TRY(take_host(pass, n, sizeof(double), &compact));
-    STM_TRY(take_host(pass, n_rows, sizeof(double), &logp));
-    STM_TRY(take_host(pass, n_rows, sizeof(double), &entropy));
-    STM_TRY(take_host(pass, n_rows, sizeof(double), &dlogp));
-    for (size_t r = 0; r < n_rows; r++)
-        logp[r] = entropy[r] = dlogp[r] = 0;
-    STM_TRY(model->backend->read(model->stream, compact, head->rows.logp, n * sizeof(double)));
-    for (size_t i = 0; i < n; i++)
-        logp[chunk->active_rows[i]] = compact[i];
-    STM_TRY(model->backend->read(model->stream, compact, head->rows.entropy, n * sizeof(double)));
-    for (size_t i = 0; i < n; i++)
-        entropy[chunk->active_rows[i]] = compact[i];
-    const bool gradient = pass->kind == STM_PASS_GRADIENT;
-    visit_segments(pass, chunk, logp, entropy, gradient ? dlogp : NULL);
-    if (!gradient)
-        return STM_OK;
-    for (size_t i = 0; i < n; i++)
-        compact[i] = dlogp[chunk->active_rows[i]];
-    return model->backend->write(model->stream, head->dlogp, compact, n * sizeof(double));
-}
-
-static stm_status run_head(stm_pass *pass, const stm_chunk *chunk, const void *x_out, chunk_head *head)
-{
-    const size_t n = chunk->n_active;
-    *head = (chunk_head){
-        .rows = {
-            .n_rows = n, .x = x_out, .targets = chunk->targets, .inverse_temperature = chunk->inverse_temperature}};
+    const size_t n = STM_MIN(chunk->n_active, (size_t)STM_HEAD_ROWS), n_rows = chunk->n_rows;
+    *head = (chunk_head){.x = x};
     STM_TRY(take_reals(pass, n, &head->rows.inverse_rms));
     STM_TRY(take(pass, n, sizeof(double), &head->rows.logp));
     STM_TRY(take(pass, n, sizeof(double), &head->rows.entropy));
     STM_TRY(take(pass, n, sizeof(double), &head->rows.lse));
     STM_TRY(take(pass, n, sizeof(double), &head->dlogp));
     STM_TRY(take(pass, 1, stm_head_scratch_bytes(pass->model), &head->scratch));
-    STM_TRY(stm_head_forward(pass->model, &head->rows, head->scratch));
-    pass->counts.rows_active += (double)n;
-    return visit_rows(pass, chunk, head);
+    STM_TRY(take_host(pass, n, sizeof(double), &head->compact));
+    STM_TRY(take_host(pass, n_rows, sizeof(double), &head->host_logp));
+    STM_TRY(take_host(pass, n_rows, sizeof(double), &head->host_entropy));
+    STM_TRY(take_host(pass, n_rows, sizeof(double), &head->host_dlogp));
+    for (size_t r = 0; r < n_rows; r++)
+        head->host_logp[r] = head->host_entropy[r] = head->host_dlogp[r] = 0;
+    return STM_OK;
+}
+
+static void move_head(const stm_pass *pass, const stm_chunk *chunk, size_t first, chunk_head *head)
+{
+    head->first = first;
+    head->rows.n_rows = STM_MIN(chunk->n_active - first, (size_t)STM_HEAD_ROWS);
+    head->rows.x = stm_at(pass->model->backend, head->x, first * pass->model->config.hidden_size);
+    head->rows.targets = chunk->targets + first;
+    head->rows.inverse_temperature = chunk->inverse_temperature + first;
+}
+
+/* The tokens of one use that rows [begin, end) of the chunk predict; the use's first lies at row `at`. */
+static void visit_use(stm_pass *pass, const stm_use *use, size_t at, size_t begin, size_t end, const chunk_head *head)
+{
+    begin = STM_MAX(begin, at);
+    end = STM_MIN(end, at + use->n);
+    if (begin >= end)
+        return;
+    const stm_sequence *sequence = &pass->forest->sequences[use->sequence];
+    for (size_t r = begin; r < end; r++)
+        if (!isfinite(head->host_logp[r]) && pass->counts.n_not_finite++ == 0) {
+            pass->not_finite_group = sequence->group;
+            pass->not_finite_response = sequence->response;
+        }
+    const stm_visit visit = {.group = sequence->group,
+                             .response = sequence->response,
+                             .first_token = use->first_token + begin - at,
+                             .n = end - begin,
+                             .logp = head->host_logp + begin,
+                             .entropy = head->host_entropy + begin,
+                             .dlogp = pass->kind == STM_PASS_GRADIENT ? head->host_dlogp + begin : NULL};
+    pass->visit(pass->context, &visit);
+}
+
+/* Calls the visitor for the block's part of every use of every segment; rows without loss go with those before them,
+ * those of the beginning with the first block. */
+static void visit_block(stm_pass *pass, const stm_chunk *chunk, const chunk_head *head)
+{
+    const size_t last = head->first + head->rows.n_rows;
+    const size_t begin = head->first == 0 ? 0 : chunk->active_rows[head->first];
+    const size_t end = last == chunk->n_active ? chunk->n_rows : chunk->active_rows[last];
+    for (size_t i = 0; i < chunk->n_segments && chunk->first_rows[i] < end; i++) {
+        const stm_segment *segment = &pass->forest->segments[chunk->segments[i]];
+        for (size_t u = 0; u < segment->n_uses; u++) {
+            const stm_use *use = &pass->forest->uses[segment->first_use + u];
+            visit_use(pass, use, chunk->first_rows[i] + use->first_row, begin, end, head);
+        }
+    }
+}
+
+static stm_status read_compact(const stm_pass *pass, const stm_chunk *chunk, const chunk_head *head,
+                               const double *device, double *host)
+{
+    const stm_model *model = pass->model;
+    STM_TRY(model->backend->read(model->stream, head->compact, device, head->rows.n_rows * sizeof(double)));
+    for (size_t i = 0; i < head->rows.n_rows; i++)
+        host[chunk->active_rows[head->first + i]] = head->compact[i];
+    return STM_OK;
+}
+
+static stm_status head_block_backward(stm_pass *pass, const stm_chunk *chunk, const chunk_head *head, void *dx)
+{
+    const stm_model *model = pass->model;
+    const size_t n = head->rows.n_rows;
+    for (size_t i = 0; i < n; i++)
+        head->compact[i] = head->host_dlogp[chunk->active_rows[head->first + i]];
+    STM_TRY(model->backend->write(model->stream, head->dlogp, head->compact, n * sizeof(double)));
+    return stm_head_backward(model, &head->rows, head->dlogp, NULL, head->scratch,
+                             stm_at(model->backend, dx, head->first * model->config.hidden_size), pass->gradient);
+}
+
+/* The head over the active rows and the visitor, block by block; x and dx [n_active, hidden], dx NULL: no backward. */
+static stm_status run_head(stm_pass *pass, const stm_chunk *chunk, const void *x, void *dx)
+{
+    chunk_head head;
+    STM_TRY(take_head(pass, chunk, x, &head));
+    for (size_t first = 0; first < chunk->n_active; first += STM_HEAD_ROWS) {
+        move_head(pass, chunk, first, &head);
+        STM_TRY(stm_head_forward(pass->model, &head.rows, head.scratch));
+        STM_TRY(read_compact(pass, chunk, &head, head.rows.logp, head.host_logp));
+        STM_TRY(read_compact(pass, chunk, &head, head.rows.entropy, head.host_entropy));
+        visit_block(pass, chunk, &head);
+        if (dx)
+            STM_TRY(head_block_backward(pass, chunk, &head, dx));
+    }
+    pass->counts.rows_active += (double)chunk->n_active;
+    return STM_OK;
 }
 
 /* Layers whose activations are not kept, and for a score the head. */
@@ -390,9 +432,8 @@ static stm_status forward_and_forget(stm_pass *pass, stm_chunk *chunk)
     STM_TRY(take_reals(pass, chunk->n_active * pass->model->config.hidden_size, &x_out));
     STM_TRY(run_layers(pass, chunk, kept, 2, score, x_out));
     stm_profile_lap_forward(pass, chunk->segments, chunk->n_segments);
-    chunk_head head;
     if (score)
-        STM_TRY(run_head(pass, chunk, x_out, &head));
+        STM_TRY(run_head(pass, chunk, x_out, NULL));
     stm_profile_lap(pass, STM_STAGE_HEAD);
     return STM_OK;
 }
@@ -458,9 +499,7 @@ static stm_status backward(stm_pass *pass, stm_chunk *chunk)
     STM_TRY(take_reals(pass, chunk->n_rows * width, &dx));
     STM_TRY(take_reals(pass, chunk->n_rows * width, &dx_other));
     if (chunk->n_active > 0) {
-        chunk_head head;
-        STM_TRY(run_head(pass, chunk, chunk->x_out, &head));
-        STM_TRY(stm_head_backward(pass->model, &head.rows, head.dlogp, NULL, head.scratch, dx, pass->gradient));
+        STM_TRY(run_head(pass, chunk, chunk->x_out, dx));
         stm_profile_lap(pass, STM_STAGE_HEAD);
     }
     STM_TRY(layers_backward(pass, chunk, dx, dx_other));

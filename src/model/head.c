@@ -1,31 +1,37 @@
 #include "model/head.h"
 
-/* A block of logits: large enough for a GEMM to run at full speed, small enough for the caches that its softmax reads.
- */
-enum { BLOCK_ROWS = 512, BLOCK_COLUMNS = 2048 };
+/* Columns that the softmax reads while they are in the caches. */
+enum { BLOCK_COLUMNS = 2048 };
 
 typedef struct {
-    double *m, *s, *t, *z_target; /* [BLOCK_ROWS]: running sums of the softmax */
-    void *normed, *dnormed;       /* [BLOCK_ROWS, hidden] */
-    void *logits;                 /* [BLOCK_ROWS, BLOCK_COLUMNS] */
+    double *m, *s, *t, *z_target; /* [STM_HEAD_ROWS]: running sums of the softmax */
+    void *normed, *dnormed;       /* [STM_HEAD_ROWS, hidden] */
+    void *logits;                 /* [STM_HEAD_ROWS, width] */
+    size_t width;                 /* of the vocabulary, or of a block of it */
 } head_scratch;
+
+static size_t logits_width(const stm_model *model)
+{
+    const size_t vocab = model->config.vocab_size;
+    return vocab <= STM_HEAD_WHOLE_COLUMNS ? vocab : BLOCK_COLUMNS;
+}
 
 size_t stm_head_scratch_bytes(const stm_model *model)
 {
-    return BLOCK_ROWS *
-           (4 * sizeof(double) + (2 * model->config.hidden_size + BLOCK_COLUMNS) * model->backend->real_bytes);
+    const size_t reals = 2 * model->config.hidden_size + logits_width(model);
+    return STM_HEAD_ROWS * (4 * sizeof(double) + reals * model->backend->real_bytes);
 }
 
 static head_scratch cut(const stm_model *model, void *memory)
 {
     const stm_backend *b = model->backend;
-    head_scratch s = {.m = memory};
-    s.s = s.m + BLOCK_ROWS;
-    s.t = s.s + BLOCK_ROWS;
-    s.z_target = s.t + BLOCK_ROWS;
-    s.normed = s.z_target + BLOCK_ROWS;
-    s.dnormed = stm_at(b, s.normed, BLOCK_ROWS * model->config.hidden_size);
-    s.logits = stm_at(b, s.dnormed, BLOCK_ROWS * model->config.hidden_size);
+    head_scratch s = {.m = memory, .width = logits_width(model)};
+    s.s = s.m + STM_HEAD_ROWS;
+    s.t = s.s + STM_HEAD_ROWS;
+    s.z_target = s.t + STM_HEAD_ROWS;
+    s.normed = s.z_target + STM_HEAD_ROWS;
+    s.dnormed = stm_at(b, s.normed, STM_HEAD_ROWS * model->config.hidden_size);
+    s.logits = stm_at(b, s.dnormed, STM_HEAD_ROWS * model->config.hidden_size);
     return s;
 }
 
@@ -47,28 +53,11 @@ static stm_status norm(const stm_model *model, const stm_head_rows *rows, size_t
     return model->backend->rmsnorm(model->stream, &args);
 }
 
-/* logits[n, n_columns] = normed[n, hidden] W[columns, hidden]^T */
-static stm_status form_logits(const stm_model *model, const head_scratch *s, size_t n, size_t column, size_t n_columns)
-{
-    const size_t hidden = model->config.hidden_size;
-    const stm_gemm gemm = {.transpose_b = true,
-                           .m = n,
-                           .n = n_columns,
-                           .k = hidden,
-                           .alpha = 1,
-                           .a = s->normed,
-                           .lda = hidden,
-                           .b = stm_at(model->backend, model->weights, model->head + column * hidden),
-                           .ldb = hidden,
-                           .c = s->logits,
-                           .ldc = n_columns};
-    return model->backend->gemm(model->stream, &gemm);
-}
-
+/* The rows from `first` on, n of them, and no columns yet. */
 static stm_head_block block_args(const stm_head_rows *rows, const head_scratch *s, size_t first, size_t n)
 {
     return (stm_head_block){.n_rows = n,
-                            .logits = s->logits,
+                            .stride = s->width,
                             .targets = rows->targets + first,
                             .inverse_temperature = rows->inverse_temperature + first,
                             .m = s->m,
@@ -80,18 +69,42 @@ static stm_head_block block_args(const stm_head_rows *rows, const head_scratch *
                             .lse = rows->lse + first};
 }
 
+static void set_columns(const stm_model *model, const head_scratch *s, size_t column, stm_head_block *block)
+{
+    const size_t vocab = model->config.vocab_size;
+    block->first_column = column;
+    block->n_columns = STM_MIN(vocab - column, (size_t)BLOCK_COLUMNS);
+    block->logits = s->width == vocab ? stm_at(model->backend, s->logits, column) : s->logits;
+}
+
+/* logits[n, columns of the block] = normed[n, hidden] W[columns, hidden]^T */
+static stm_status form_logits(const stm_model *model, const head_scratch *s, const stm_head_block *block)
+{
+    const size_t hidden = model->config.hidden_size;
+    const stm_gemm gemm = {.transpose_b = true,
+                           .m = block->n_rows,
+                           .n = block->n_columns,
+                           .k = hidden,
+                           .alpha = 1,
+                           .a = s->normed,
+                           .lda = hidden,
+                           .b = stm_at(model->backend, model->weights, model->head + block->first_column * hidden),
+                           .ldb = hidden,
+                           .c = block->logits,
+                           .ldc = block->stride};
+    return model->backend->gemm(model->stream, &gemm);
+}
+
 stm_status stm_head_forward(const stm_model *model, const stm_head_rows *rows, void *scratch)
 {
     const head_scratch s = cut(model, scratch);
-    const size_t vocab = model->config.vocab_size;
-    for (size_t first = 0; first < rows->n_rows; first += BLOCK_ROWS) {
-        const size_t n = STM_MIN(rows->n_rows - first, (size_t)BLOCK_ROWS);
+    for (size_t first = 0; first < rows->n_rows; first += STM_HEAD_ROWS) {
+        const size_t n = STM_MIN(rows->n_rows - first, (size_t)STM_HEAD_ROWS);
         stm_head_block block = block_args(rows, &s, first, n);
         STM_TRY(norm(model, rows, first, n, s.normed));
-        for (size_t column = 0; column < vocab; column += BLOCK_COLUMNS) {
-            block.first_column = column;
-            block.n_columns = STM_MIN(vocab - column, (size_t)BLOCK_COLUMNS);
-            STM_TRY(form_logits(model, &s, n, column, block.n_columns));
+        for (size_t column = 0; column < model->config.vocab_size; column += BLOCK_COLUMNS) {
+            set_columns(model, &s, column, &block);
+            STM_TRY(form_logits(model, &s, &block));
             STM_TRY(model->backend->head_block(model->stream, &block));
         }
         STM_TRY(model->backend->head_finish(model->stream, &block));
@@ -99,32 +112,32 @@ stm_status stm_head_forward(const stm_model *model, const stm_head_rows *rows, v
     return STM_OK;
 }
 
-/* From dlogits [n, n_columns], which stand in s->logits: dW += dlogits^T normed; dnormed += dlogits W. */
-static stm_status logits_backward(const stm_model *model, const head_scratch *s, size_t n, size_t column,
-                                  size_t n_columns, void *gradient)
+/* From dlogits, which stand in the block: dW += dlogits^T normed; dnormed += dlogits W. */
+static stm_status logits_backward(const stm_model *model, const head_scratch *s, const stm_head_block *block,
+                                  void *gradient)
 {
     const stm_backend *b = model->backend;
-    const size_t hidden = model->config.hidden_size, weight = model->head + column * hidden;
+    const size_t hidden = model->config.hidden_size, weight = model->head + block->first_column * hidden;
     const stm_gemm to_weight = {.transpose_a = true,
-                                .m = n_columns,
+                                .m = block->n_columns,
                                 .n = hidden,
-                                .k = n,
+                                .k = block->n_rows,
                                 .alpha = 1,
                                 .beta = 1,
-                                .a = s->logits,
-                                .lda = n_columns,
+                                .a = block->logits,
+                                .lda = block->stride,
                                 .b = s->normed,
                                 .ldb = hidden,
                                 .c = stm_at(b, gradient, weight),
                                 .ldc = hidden};
     STM_TRY(b->gemm(model->stream, &to_weight));
-    const stm_gemm to_rows = {.m = n,
+    const stm_gemm to_rows = {.m = block->n_rows,
                               .n = hidden,
-                              .k = n_columns,
+                              .k = block->n_columns,
                               .alpha = 1,
-                              .beta = column == 0 ? 0 : 1,
-                              .a = s->logits,
-                              .lda = n_columns,
+                              .beta = block->first_column == 0 ? 0 : 1,
+                              .a = block->logits,
+                              .lda = block->stride,
                               .b = stm_at(b, model->weights, weight),
                               .ldb = hidden,
                               .c = s->dnormed,
@@ -137,26 +150,21 @@ stm_status stm_head_backward(const stm_model *model, const stm_head_rows *rows, 
 {
     const stm_backend *b = model->backend;
     const head_scratch s = cut(model, scratch);
-    const size_t vocab = model->config.vocab_size, hidden = model->config.hidden_size;
-    STM_TRY(b->zero(model->stream, dx, rows->n_rows * hidden * b->real_bytes));
-    for (size_t first = 0; first < rows->n_rows; first += BLOCK_ROWS) {
-        const size_t n = STM_MIN(rows->n_rows - first, (size_t)BLOCK_ROWS);
-        stm_head_block block = block_args(rows, &s, first, n);
-        block.dlogp = dlogp + first;
-        block.dentropy = dentropy ? dentropy + first : NULL;
-        STM_TRY(norm(model, rows, first, n, s.normed));
-        for (size_t column = 0; column < vocab; column += BLOCK_COLUMNS) {
-            block.first_column = column;
-            block.n_columns = STM_MIN(vocab - column, (size_t)BLOCK_COLUMNS);
-            STM_TRY(form_logits(model, &s, n, column, block.n_columns));
-            STM_TRY(b->head_block_backward(model->stream, &block));
-            STM_TRY(logits_backward(model, &s, n, column, block.n_columns, gradient));
-        }
-        stm_rmsnorm args = norm_args(model, rows, first, n);
-        args.dy = s.dnormed;
-        args.dx = stm_at(b, dx, first * hidden);
-        args.dw = stm_at(b, gradient, model->final_norm);
-        STM_TRY(b->rmsnorm_backward(model->stream, &args));
+    const size_t vocab = model->config.vocab_size, n = rows->n_rows;
+    stm_head_block block = block_args(rows, &s, 0, n);
+    block.dlogp = dlogp;
+    block.dentropy = dentropy;
+    for (size_t column = 0; column < vocab; column += BLOCK_COLUMNS) {
+        set_columns(model, &s, column, &block);
+        if (s.width < vocab)
+            STM_TRY(form_logits(model, &s, &block));
+        STM_TRY(b->head_block_backward(model->stream, &block));
+        STM_TRY(logits_backward(model, &s, &block, gradient));
     }
-    return STM_OK;
+    STM_TRY(b->zero(model->stream, dx, n * model->config.hidden_size * b->real_bytes));
+    stm_rmsnorm args = norm_args(model, rows, 0, n);
+    args.dy = s.dnormed;
+    args.dx = dx;
+    args.dw = stm_at(b, gradient, model->final_norm);
+    return b->rmsnorm_backward(model->stream, &args);
 }

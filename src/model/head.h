@@ -1,8 +1,8 @@
 /* src/model/head.h: final norm and head over rows with loss: log-prob of each row's target, entropy of its
  * distribution, and their gradient.
  *
- * Logits exist for a block of rows and vocabulary columns at a time: forward runs over the blocks once, backward forms
- * each block again, so [rows, vocab] never exists. */
+ * Logits exist for a block of rows alone. Of a vocabulary up to STM_HEAD_WHOLE_COLUMNS the block has every column and
+ * stays until the rows' backward; of a larger one columns, too, are taken in blocks, and backward forms each again. */
 #ifndef STM_MODEL_HEAD_H
 #define STM_MODEL_HEAD_H
 
@@ -18,14 +18,17 @@ typedef struct {
     double *logp, *entropy, *lse;      /* [n_rows] */
 } stm_head_rows;
 
+enum { STM_HEAD_ROWS = 512, STM_HEAD_WHOLE_COLUMNS = 1 << 16 };
+
 /* Room that forward and backward need besides, whatever n_rows is. */
 size_t stm_head_scratch_bytes(const stm_model *model);
 
 /* Writes logp, entropy, lse and inverse_rms. Local. Fails: STM_ERR_DEVICE. */
 stm_status stm_head_forward(const stm_model *model, const stm_head_rows *rows, void *scratch);
 
-/* dlogp, dentropy [n_rows]: gradients of the loss (dentropy may be NULL). Writes dx [n_rows, hidden], adds to
- * `gradient` (layout of the parameters). Local. Fails: STM_ERR_DEVICE. */
+/* Of at most STM_HEAD_ROWS rows, whose forward was the last to use the scratch. dlogp, dentropy [n_rows]: gradients of
+ * the loss (dentropy may be NULL). Writes dx [n_rows, hidden], adds to `gradient` (layout of the parameters). Local.
+ * Fails: STM_ERR_DEVICE. */
 stm_status stm_head_backward(const stm_model *model, const stm_head_rows *rows, const double *dlogp,
                              const double *dentropy, void *scratch, void *dx, void *gradient);
 

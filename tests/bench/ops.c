@@ -487,7 +487,8 @@ static void bench_head_shape(size_t n_rows, size_t n_columns)
 {
     char name[128];
     const double bytes = (double)(n_rows * n_columns * backend->real_bytes);
-    stm_head_block a = {.n_rows = n_rows, .n_columns = n_columns, .logits = reals(n_rows * n_columns)};
+    stm_head_block a = {
+        .n_rows = n_rows, .n_columns = n_columns, .stride = n_columns, .logits = reals(n_rows * n_columns)};
     double *doubles = room(9 * n_rows * sizeof *doubles), *inverse = doubles + 8 * n_rows;
     a.targets = room(n_rows * sizeof *a.targets);
     for (size_t i = 0; i < n_rows; i++)

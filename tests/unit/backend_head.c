@@ -43,24 +43,34 @@ static head_answer head_by_definition(const head_problem *p)
     return x;
 }
 
-/* One block's argument over arrays that all blocks share; the logits are a copy of the block's columns. */
+enum { STRIDE = COLUMNS + 3 }; /* of the rows of logits, of which the blocks are columns */
+
+static void *device_logits(const head_problem *p)
+{
+    double padded[ROWS * STRIDE];
+    for (size_t i = 0; i < ROWS * STRIDE; i++)
+        padded[i] = i % STRIDE < COLUMNS ? p->logits[i / STRIDE * COLUMNS + i % STRIDE] : NAN;
+    return device_reals(p->d, padded, ROWS * STRIDE);
+}
+
+/* One block's argument over arrays that all blocks share. */
 static stm_head_block block_on(const head_problem *p, const stm_head_block *all, size_t block)
 {
-    double columns[ROWS * COLUMNS];
     stm_head_block a = *all;
     a.first_column = block_starts[block];
     a.n_columns = block_starts[block + 1] - block_starts[block];
-    for (size_t i = 0; i < ROWS * a.n_columns; i++)
-        columns[i] = p->logits[i / a.n_columns * COLUMNS + a.first_column + i % a.n_columns];
-    a.logits = device_reals(p->d, columns, ROWS * a.n_columns);
+    a.logits = stm_at(p->d->backend, all->logits, a.first_column);
     return a;
 }
 
 static head_answer head_on(const head_problem *p, bool backward)
 {
     head_answer x;
-    double nothing[ROWS], block[ROWS * COLUMNS];
-    stm_head_block all = {.n_rows = ROWS, .targets = device_bytes(p->d, targets, sizeof targets)};
+    double nothing[ROWS], dlogits[ROWS * STRIDE];
+    stm_head_block all = {.n_rows = ROWS,
+                          .stride = STRIDE,
+                          .logits = device_logits(p),
+                          .targets = device_bytes(p->d, targets, sizeof targets)};
     const stm_backend *b = p->d->backend;
     stm_stream *stream = p->d->stream;
     for (size_t r = 0; r < ROWS; r++)
@@ -76,15 +86,15 @@ static head_answer head_on(const head_problem *p, bool backward)
     assert_ok(b->head_finish(stream, &all));
     assert_ok(b->read(stream, x.logp, all.logp, sizeof x.logp));
     assert_ok(b->read(stream, x.entropy, all.entropy, sizeof x.entropy));
+    all.dlogp = device_bytes(p->d, p->dlogp, sizeof nothing);
+    all.dentropy = p->dentropy ? device_bytes(p->d, p->dentropy, sizeof nothing) : NULL;
     for (size_t i = 0; i < 3 && backward; i++) {
-        stm_head_block a = block_on(p, &all, i);
-        a.dlogp = device_bytes(p->d, p->dlogp, sizeof nothing);
-        a.dentropy = p->dentropy ? device_bytes(p->d, p->dentropy, sizeof nothing) : NULL;
+        const stm_head_block a = block_on(p, &all, i);
         assert_ok(b->head_block_backward(stream, &a));
-        device_read(p->d, a.logits, block, ROWS * a.n_columns);
-        for (size_t j = 0; j < ROWS * a.n_columns; j++)
-            x.dlogits[j / a.n_columns * COLUMNS + a.first_column + j % a.n_columns] = block[j];
     }
+    device_read(p->d, all.logits, dlogits, ROWS * STRIDE);
+    for (size_t i = 0; i < ROWS * COLUMNS; i++)
+        x.dlogits[i] = dlogits[i / COLUMNS * STRIDE + i % COLUMNS];
     device_release(p->d);
     return x;
 }
