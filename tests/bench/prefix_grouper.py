@@ -3,7 +3,7 @@
 with random weights, in float32 or under autocast to bfloat16. Nothing of stemma or its tests needs this program.
 
     python prefix_grouper.py [prompt=2048] [answer=256] [group_size=8] [forward=prefix|repeated] [precision=float32|bfloat16]
-                             [repeats=3] [threads=2] [variant=gqa|expanded] [hidden=512 layers=8 heads=8 kv_heads=4
+                             [repeats=3] [threads=2] [variant=tuned|plain] [hidden=512 layers=8 heads=8 kv_heads=4
                              intermediate=1376 vocab=8192] [check=false|true|PATH OF STEMMA]
 
 `repeated` computes the prompt again for each answer, one sequence at a time with its gradients added up, which is faster here
@@ -11,8 +11,9 @@ than a batch and needs less memory. `prefix` is the method of Prefix Grouper (ar
 of all answers go through the layers as one matrix; the prompt attends to itself, the answers to [K,V of the prompt, for the
 whole batch; their own K,V]. As there, the prompt's last token is computed with the answers, whose first token it predicts.
 Both forms skip what a loss on the answers does not need: the head of prompt rows, and in the last layer of `prefix` all but
-K,V of the prompt. variant=expanded repeats the heads of K,V for scaled_dot_product_attention, which is slower. glibc is told to
-keep memory and to ask for huge pages (the program starts itself again with that setting): else page faults take 10 to 20 %.
+K,V of the prompt. variant=tuned is the fastest form found: scaled_dot_product_attention shares the heads of K,V (enable_gqa), and
+glibc keeps memory and asks for huge pages (the program starts itself again with that setting), since fresh pages for each
+tensor take time. variant=plain repeats the heads of K,V and leaves glibc as it is, as most programs do.
 
 Prints JSON: the seconds of each repeat (after one that is not counted), the loss, the norm of the gradient and the GFLOP/s of
 torch.mm of 1024 x 1024 x 1024 in the same run and precision. check=true compares the forms' gradients instead, in float64, and
@@ -30,7 +31,7 @@ import torch.nn.functional as F
 
 WORDS = {
     "prompt": 2048, "answer": 256, "group_size": 8, "forward": "prefix", "precision": "float32", "repeats": 3, "threads": 2,
-    "variant": "gqa", "hidden": 512, "layers": 8, "heads": 8, "kv_heads": 4, "intermediate": 1376, "vocab": 8192,
+    "variant": "tuned", "hidden": 512, "layers": 8, "heads": 8, "kv_heads": 4, "intermediate": 1376, "vocab": 8192,
     "check": "false",
 }
 MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000"}
@@ -101,7 +102,7 @@ def heads_first(x, batch, rows):
 def attend(s, q, k, v, mask):
     """q: [batch, heads, rows, head_dim]; k, v: [batch, kv_heads, keys, head_dim]; mask None: causal. -> [batch * rows, hidden]"""
     how = {"is_causal": True} if mask is None else {"attn_mask": mask}
-    if s.variant == "gqa":
+    if s.variant == "tuned":
         how["enable_gqa"] = True
     else:
         k, v = (x.repeat_interleave(s.heads // s.kv_heads, dim=1) for x in (k, v))
@@ -256,9 +257,9 @@ def check_stemma(s, program):
 
 
 def main():
-    if "GLIBC_TUNABLES" not in os.environ:
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | MEMORY)
     s = Settings(sys.argv[1:])
+    if s.variant == "tuned" and "GLIBC_TUNABLES" not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | MEMORY)
     torch.set_num_threads(s.threads)
     if s.check != "false":
         for key, small in (("prompt", 37), ("answer", 11), ("group_size", 3), ("layers", 2), ("hidden", 64), ("vocab", 131)):
