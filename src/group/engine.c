@@ -6,7 +6,7 @@
 #include "group/placement.h"
 #include "group/walk.h"
 
-enum { ARENA_BLOCK = 1 << 20, DEFAULT_CHUNK_ROWS = 2048, SMALLEST_CHUNK_ROWS = 32 };
+enum { ARENA_BLOCK = 1 << 20, DEFAULT_CHUNK_ROWS = 1024, SMALLEST_CHUNK_ROWS = 32 };
 
 struct stm_engine {
     const stm_model *model;
