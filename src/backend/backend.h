@@ -169,7 +169,8 @@ typedef struct {
 } stm_adamw;
 
 typedef struct stm_backend {
-    const char *name; /* "cpu" */
+    const char *name;      /* "cpu" */
+    const char *precision; /* as --precision spells it; "bfloat16": reals are float, products round their operands */
     size_t real_bytes;
     stm_status (*open)(int n_threads, stm_stream **out); /* n_threads 0: as OpenMP says */
     void (*close)(stm_stream *);
@@ -181,6 +182,9 @@ typedef struct stm_backend {
     stm_status (*copy)(stm_stream *, void *to, const void *from, size_t bytes);     /* device to device */
     stm_status (*zero)(stm_stream *, void *device, size_t bytes);
     stm_status (*synchronize)(stm_stream *);
+    /* The n reals at `weights` are a model's, new or changed: a backend that multiplies in a smaller precision makes
+     * its rounded copy now, which products that read them use from here on. n 0: they are weights no longer. */
+    stm_status (*round_weights)(stm_stream *, const void *weights, size_t n);
     stm_status (*gemm)(stm_stream *, const stm_gemm *);
     stm_status (*add)(stm_stream *, size_t n, const void *x, void *y); /* y += x, reals */
     stm_status (*embed)(stm_stream *, const stm_embed *);
@@ -206,11 +210,12 @@ typedef struct stm_backend {
     stm_status (*sum_squares)(stm_stream *, size_t n, const void *x, double *host_sum); /* waits */
 } stm_backend;
 
-extern const stm_backend stm_backend_cpu_f32, stm_backend_cpu_f64; /* one source, compiled twice */
+/* One source, compiled for each; the last is there where oneDNN is: take it from stm_backend_find. */
+extern const stm_backend stm_backend_cpu_f32, stm_backend_cpu_f64, stm_backend_cpu_bf16;
 
-/* The backend for a name ("cpu", "cuda", "auto") and a size of real (4, 8). Anything that is not there is
- * STM_ERR_INPUT, naming what is. */
-stm_status stm_backend_find(const char *name, size_t real_bytes, const stm_backend **out);
+/* The backend for a name ("cpu", "cuda", "auto") and a precision. Anything that is not there is STM_ERR_INPUT, naming
+ * what is. */
+stm_status stm_backend_find(const char *name, stm_precision precision, const stm_backend **out);
 
 /* Address of element i of an array of reals. */
 static inline void *stm_at(const stm_backend *backend, const void *array, size_t i)

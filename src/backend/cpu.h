@@ -1,8 +1,8 @@
 /* src/backend/cpu.h: what the CPU's operations share whatever the precision.
  *
- * The operations live in cpu_<topic>.inc, written once in terms of `real` (cpu_real.inc), and are compiled by cpu_f32.c
- * and cpu_f64.c. A loop over threads or tasks is an OpenMP loop whose split depends on the shapes and n_threads alone,
- * so equal calls give equal bits. */
+ * The operations live in cpu_<topic>.inc, written once in terms of `real` (cpu_real.inc), and are compiled by
+ * cpu_f32.c, cpu_f64.c and cpu_bf16.c. A loop over threads or tasks is an OpenMP loop whose split depends on the shapes
+ * and n_threads alone, so equal calls give equal bits. */
 #ifndef STM_BACKEND_CPU_H
 #define STM_BACKEND_CPU_H
 
@@ -15,6 +15,7 @@ struct stm_stream {
     char *scratch;
     size_t scratch_bytes;
     size_t shared_bytes, thread_bytes; /* of the call that runs */
+    struct stm_cpu_bf16 *bf16;         /* oneDNN's objects and rounded weights: cpu_gemm_bf16.inc; else NULL */
 };
 
 /* Room for one call: `shared` bytes for all and `each` bytes for each thread, aligned to 64, contents undefined, valid
@@ -50,5 +51,11 @@ stm_status stm_cpu_read(stm_stream *stream, void *host, const void *device, size
 stm_status stm_cpu_copy(stm_stream *stream, void *to, const void *from, size_t bytes);
 stm_status stm_cpu_zero(stm_stream *stream, void *device, size_t bytes);
 stm_status stm_cpu_synchronize(stm_stream *stream);
+stm_status stm_cpu_round_nothing(stm_stream *stream, const void *weights,
+                                 size_t n); /* round_weights, where reals serve */
+
+/* The bfloat16 table, where oneDNN was there to build with and the processor has AVX512-BF16. Fails: STM_ERR_INPUT,
+ * with what was found and what is needed. */
+stm_status stm_cpu_bf16_find(const stm_backend **out);
 
 #endif

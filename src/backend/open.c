@@ -1,6 +1,6 @@
 /* Finds a backend by name. The CUDA module is opened when it is asked for, so that one binary serves machines with and
  * without a GPU. */
-#include "backend/backend.h"
+#include "backend/cpu.h"
 
 #include <dlfcn.h>
 #include <limits.h>
@@ -24,15 +24,15 @@ static stm_status module_path(char **out)
     return stm_format(out, "%s/libstemma_cuda.so", program);
 }
 
-/* What the module exports for this size of real; the module stays open until the program ends. */
-static stm_status open_cuda(size_t real_bytes, const stm_backend **out)
+/* What the module exports for this precision; the module stays open until the program ends. */
+static stm_status open_cuda(stm_precision precision, const stm_backend **out)
 {
+    static const char *const symbols[] = {"stm_backend_cuda_f32", "stm_backend_cuda_f64", "stm_backend_cuda_bf16"};
     char *path;
     STM_TRY(module_path(&path));
     stm_status status = STM_OK;
-    const char *symbol = real_bytes == sizeof(float) ? "stm_backend_cuda_f32" : "stm_backend_cuda_f64";
     void *module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    const stm_backend *backend = module ? dlsym(module, symbol) : NULL;
+    const stm_backend *backend = module ? dlsym(module, symbols[precision]) : NULL;
     if (!module && access(path, F_OK) != 0)
         status = stm_fail(STM_ERR_INPUT, "backend: \"cuda\" is not there (no %s); this build has: cpu", path);
     else if (!backend)
@@ -43,18 +43,17 @@ static stm_status open_cuda(size_t real_bytes, const stm_backend **out)
     return status;
 }
 
-stm_status stm_backend_find(const char *name, size_t real_bytes, const stm_backend **out)
+stm_status stm_backend_find(const char *name, stm_precision precision, const stm_backend **out)
 {
-    if (real_bytes != sizeof(float) && real_bytes != sizeof(double))
-        return stm_fail(STM_ERR_INPUT,
-                        "backend: numbers of %zu bytes are not there; expected 4 (float32) or 8 (float64)", real_bytes);
     if (strcmp(name, "cuda") == 0)
-        return open_cuda(real_bytes, out);
+        return open_cuda(precision, out);
     if (strcmp(name, "cpu") != 0 && strcmp(name, "auto") != 0) {
         const char *nearest = stm_nearest_name(name, names, sizeof names / sizeof *names);
         return stm_fail(STM_ERR_INPUT, "backend: found \"%s\"%s%s%s; expected cpu, cuda or auto", name,
                         nearest ? " (did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?)" : "");
     }
-    *out = real_bytes == sizeof(float) ? &stm_backend_cpu_f32 : &stm_backend_cpu_f64;
+    if (precision == STM_BFLOAT16)
+        return stm_cpu_bf16_find(out);
+    *out = precision == STM_FLOAT32 ? &stm_backend_cpu_f32 : &stm_backend_cpu_f64;
     return STM_OK;
 }

@@ -8,6 +8,9 @@
 #define STM_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define STM_MAX(a, b) ((a) > (b) ? (a) : (b))
 
+/* What a run computes in. bfloat16: numbers are kept in float32, operands of products are rounded. */
+typedef enum { STM_FLOAT32, STM_FLOAT64, STM_BFLOAT16 } stm_precision;
+
 double stm_now_s(void); /* monotonic clock, seconds */
 
 /* The name among names[0..n) that is nearest to `word` in edit distance, or NULL when none is near. */

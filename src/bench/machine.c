@@ -56,7 +56,7 @@ void stm_bench_machine_describe(const stm_grid *grid, const stm_backend *backend
                                    .n_cores = (int)sysconf(_SC_NPROCESSORS_ONLN),
                                    .n_ranks = grid->n_ranks,
                                    .backend = backend->name,
-                                   .precision = backend->real_bytes == 8 ? "float64" : "float32"};
+                                   .precision = backend->precision};
     stm_all_reduce_max(grid->world, &threads, 1);
     machine->n_threads = (int)threads;
     describe_processor(machine);

@@ -160,6 +160,7 @@ static stm_status read_parameters(const char *path, const stm_places *places, st
     for (size_t i = 0; i < model->n_tensors; i++)
         STM_GOTO_OUT(read_parameter(&r, path, model, i, places, hash));
     model->hash = XXH3_64bits_digest(hash);
+    STM_GOTO_OUT(stm_model_weights_changed(model));
 out:
     XXH3_freeState(hash);
     end_reading(&r);
@@ -188,6 +189,8 @@ stm_status stm_share_weights(MPI_Comm comm, stm_model *model)
         if (status == STM_OK)
             status = backend->synchronize(model->stream);
     }
+    if (status == STM_OK)
+        status = stm_model_weights_changed(model);
     status = stm_agree_on(comm, status);
     stm_broadcast(comm, 0, &model->hash, sizeof model->hash);
     free(reals);

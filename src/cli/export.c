@@ -12,7 +12,7 @@ stm_status stm_cli_export(const stm_options *options)
     stm_model *model = NULL;
     stm_status status = STM_OK;
     /* float64 holds the numbers of either precision, so that they are rounded once */
-    STM_TRY(stm_backend_find("cpu", sizeof(double), &backend));
+    STM_TRY(stm_backend_find("cpu", STM_FLOAT64, &backend));
     STM_GOTO_OUT(backend->open(0, &stream));
     STM_GOTO_OUT(stm_model_open_any(path, backend, stream, &model));
     STM_GOTO_OUT(stm_model_export(model, options->to, options->dtype));

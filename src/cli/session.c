@@ -64,8 +64,7 @@ static stm_status open_backend(const stm_options *options, stm_session *session)
 {
     *session = (stm_session){0};
     choose_threads();
-    stm_status status =
-        stm_backend_find(options->backend, options->precision == STM_FLOAT64 ? 8 : 4, &session->backend);
+    stm_status status = stm_backend_find(options->backend, options->precision, &session->backend);
     if (status == STM_OK)
         status = session->backend->open(0, &session->stream);
     return stm_agree_on(MPI_COMM_WORLD, status);
@@ -136,7 +135,7 @@ void stm_session_print_layout(const stm_session *session)
     printf("%s", banner ? banner : "");
     printf("model: %s, %zu layers, hidden size %zu, vocabulary %zu, %zu parameters, %s\n", model->config.architecture,
            model->config.n_layers, model->config.hidden_size, model->config.vocab_size, model->n_parameters,
-           session->backend->real_bytes == 8 ? "float64" : "float32");
+           session->backend->precision);
     printf("memory of a rank: limit %.0f MiB; weights, gradients and optimizer %.1f MiB\n",
            mebibytes(settings->limit_bytes), mebibytes(stm_engine_static_bytes(session->engine)));
     printf("a chunk of %zu rows: KV and its gradient %.1f MiB, activations %.1f MiB, scratch %.1f MiB\n", rows,

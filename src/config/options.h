@@ -23,7 +23,6 @@ typedef struct {
 } stm_numbers;
 
 typedef enum { STM_FORWARD_TREE, STM_FORWARD_PROMPT, STM_FORWARD_REPEATED } stm_forward_mode;
-typedef enum { STM_FLOAT32, STM_FLOAT64 } stm_precision;
 typedef enum { STM_AGGREGATE_SEQUENCE_MEAN, STM_AGGREGATE_TOKEN_MEAN, STM_AGGREGATE_FIXED_LENGTH } stm_aggregate;
 typedef enum { STM_KL_K1, STM_KL_K2, STM_KL_K3 } stm_kl_estimator;
 typedef enum { STM_SCALE_STD, STM_SCALE_NONE } stm_advantage_scale;

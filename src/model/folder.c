@@ -192,6 +192,7 @@ stm_status stm_model_load(stm_model *model, const char *folder)
     for (size_t i = 0; i < model->n_tensors; i++)
         STM_GOTO_OUT(load_tensor(model, weights, &model->tensors[i], &s));
     model->hash = XXH3_64bits_digest(s.hash);
+    STM_GOTO_OUT(stm_model_weights_changed(model));
 out:
     XXH3_freeState(s.hash);
     free(s.reals);

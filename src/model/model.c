@@ -93,10 +93,17 @@ stm_status stm_model_create(const stm_model_config *config, const stm_backend *b
     return STM_OK;
 }
 
+stm_status stm_model_weights_changed(const stm_model *model)
+{
+    return model->backend->round_weights(model->stream, model->weights, model->n_parameters);
+}
+
 void stm_model_destroy(stm_model *model)
 {
     if (!model)
         return;
+    if (model->weights)
+        (void)model->backend->round_weights(model->stream, model->weights, 0);
     void *device_memory[] = {model->weights, model->cosine, model->sine};
     for (size_t i = 0; i < sizeof device_memory / sizeof *device_memory; i++) {
         if (device_memory[i])

@@ -58,6 +58,11 @@ stm_status stm_model_create(const stm_model_config *config, const stm_backend *b
                             stm_model **out);
 void stm_model_destroy(stm_model *model); /* NULL is fine */
 
+/* To be called whenever numbers of model->weights have been written, before the model computes again: a backend may
+ * keep a rounded copy of them. What loads, randomizes or updates a whole model calls it itself. Local. Fails:
+ * STM_ERR_DEVICE, STM_ERR_MEMORY. */
+stm_status stm_model_weights_changed(const stm_model *model);
+
 /* A config.json text -> configuration. `path` is for messages. Refused by name: other architectures, sliding window in
  * use, other activations, rope kinds, biases or options that we do not compute. generation_json may be NULL. Local.
  * Fails: STM_ERR_INPUT. */

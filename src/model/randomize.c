@@ -53,6 +53,7 @@ stm_status stm_model_randomize(stm_model *model, uint64_t seed)
         }
     }
     model->hash = 0;
+    STM_GOTO_OUT(stm_model_weights_changed(model));
 out:
     free(doubles);
     free(floats);

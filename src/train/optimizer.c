@@ -135,8 +135,9 @@ static stm_status apply(stm_optimizer *o, const stm_policy *policy, double lr, d
     stm_timers_pop(policy->timers, STM_PHASE_OPTIMIZER);
     stm_timers_push(policy->timers, STM_PHASE_GATHER);
     stm_all_gather_shards(policy->grid->world, &o->shards, policy->model->weights, policy->model->backend->real_bytes);
+    const stm_status status = stm_agree(policy->grid, stm_model_weights_changed(policy->model));
     stm_timers_pop(policy->timers, STM_PHASE_GATHER);
-    return STM_OK;
+    return status;
 }
 
 stm_status stm_optimizer_update(stm_optimizer *o, const stm_policy *policy, const stm_batch *batch,

@@ -21,6 +21,7 @@ stm_status stm_reference_create(const stm_model *model, stm_reference **out)
     *reference = (stm_reference){.backend = backend, .stream = model->stream};
     STM_GOTO_OUT(backend->alloc(model->stream, bytes, &reference->weights));
     STM_GOTO_OUT(backend->copy(model->stream, reference->weights, model->weights, bytes));
+    STM_GOTO_OUT(backend->round_weights(model->stream, reference->weights, model->n_parameters));
     *out = reference;
     return STM_OK;
 out:
@@ -32,8 +33,10 @@ void stm_reference_destroy(stm_reference *reference)
 {
     if (!reference)
         return;
-    if (reference->weights)
+    if (reference->weights) {
+        (void)reference->backend->round_weights(reference->stream, reference->weights, 0);
         reference->backend->free(reference->stream, reference->weights);
+    }
     free(reference);
 }
 

@@ -574,7 +574,7 @@ static void bench_sample_shape(size_t n_rows, size_t n_columns, double temperatu
 int main(int argc, char **argv)
 {
     const bool wide = argc > 1 && strcmp(argv[1], "float64") == 0;
-    must(stm_backend_find("cpu", wide ? 8 : 4, &backend));
+    must(stm_backend_find("cpu", wide ? STM_FLOAT64 : STM_FLOAT32, &backend));
     n_threads = argc > 2 ? atoi(argv[2]) : 2;
     only = argc > 3 ? argv[3] : NULL;
     must(backend->open(n_threads, &stream));

@@ -7,8 +7,21 @@ const device_kind device_kinds[3] = {{8, 1, 1e-11}, {8, 3, 1e-11}, {4, 2, 3e-5}}
 void device_open(device *d, const char *name, size_t real_bytes, int n_threads)
 {
     *d = (device){0};
-    assert_ok(stm_backend_find(name, real_bytes, &d->backend));
+    assert_ok(stm_backend_find(name, real_bytes == 8 ? STM_FLOAT64 : STM_FLOAT32, &d->backend));
     assert_ok(d->backend->open(n_threads, &d->stream));
+}
+
+bool device_open_bf16(device *d, int n_threads, const char **why)
+{
+    *d = (device){0};
+    const stm_status status = stm_backend_find("cpu", STM_BFLOAT16, &d->backend);
+    *why = stm_failure();
+    if (status != STM_OK) {
+        assert_int_equal(status, STM_ERR_INPUT);
+        return false;
+    }
+    assert_ok(d->backend->open(n_threads, &d->stream));
+    return true;
 }
 
 void device_release(device *d)

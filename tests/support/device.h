@@ -14,7 +14,10 @@ typedef struct {
     size_t n_taken;
 } device;
 
-void device_open(device *d, const char *name, size_t real_bytes, int n_threads);
+void device_open(device *d, const char *name, size_t real_bytes, int n_threads); /* float64 (8) or float32 (4) */
+
+/* bfloat16 on the CPU, where this build and this processor have it; else false, and *why says what is missing. */
+bool device_open_bf16(device *d, int n_threads, const char **why);
 void device_close(device *d);   /* frees all that was taken, too */
 void device_release(device *d); /* frees all that was taken */
 

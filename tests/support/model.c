@@ -186,6 +186,7 @@ stm_model *stm_test_model(const stm_backend *backend, stm_stream *stream, const 
     const void *reals = backend->real_bytes == sizeof *doubles ? (const void *)doubles : floats;
     assert_ok(backend->write(stream, model->weights, reals, model->n_parameters * backend->real_bytes));
     assert_ok(backend->synchronize(stream));
+    assert_ok(stm_model_weights_changed(model));
     free(doubles);
     free(floats);
     return model;

@@ -271,7 +271,7 @@ static void tables_hold_cosine_and_sine_of_position_times_frequency(void **state
         const stm_backend *backend;
         stm_stream *stream;
         stm_model *model;
-        assert_ok(stm_backend_find("cpu", bytes, &backend));
+        assert_ok(stm_backend_find("cpu", bytes == 8 ? STM_FLOAT64 : STM_FLOAT32, &backend));
         assert_ok(backend->open(1, &stream));
         assert_ok(stm_model_create(&config, backend, stream, &model));
         const double tolerance = bytes == 8 ? 0 : 0x1p-24;

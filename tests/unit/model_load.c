@@ -33,7 +33,7 @@ static void use_precision(fixture *f, size_t real_bytes)
 {
     if (f->stream)
         f->backend->close(f->stream);
-    assert_ok(stm_backend_find("cpu", real_bytes, &f->backend));
+    assert_ok(stm_backend_find("cpu", real_bytes == 8 ? STM_FLOAT64 : STM_FLOAT32, &f->backend));
     assert_ok(f->backend->open(1, &f->stream));
 }
 

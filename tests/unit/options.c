@@ -374,7 +374,7 @@ static void words(void **state)
                  "in.yaml:1: objective.aggregate: found token_mean, expected sequence-mean, token-mean or "
                  "fixed-length; did you mean token-mean?");
     file_refused("precision: float16\n",
-                 "in.yaml:1: precision: found float16, expected float32 or float64; did you mean float32?");
+                 "in.yaml:1: precision: found float16, expected float32, float64 or bfloat16; did you mean bfloat16?");
     line_refused("--forward=treee", "command line: --forward: found treee, expected tree, prompt or repeated; did "
                                     "you mean tree?");
     line_refused("--backend=gpu", "command line: --backend: found gpu, expected auto, cpu or cuda; did you mean cpu?");
