@@ -5,17 +5,35 @@
 #include <string.h>
 #include <unistd.h>
 
-void stm_mpi_abort(int code, const char *call, const char *file, int line)
+/* Prints where this rank is, and what. */
+static void abort_with(const char *what) __attribute__((noreturn));
+static void abort_with(const char *what)
 {
-    int rank = -1, n = 0;
-    char host[256] = "?", text[MPI_MAX_ERROR_STRING] = "";
+    int rank = -1;
+    char host[256] = "?";
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Error_string(code, text, &n);
     gethostname(host, sizeof host - 1);
-    fprintf(stderr, "stemma: rank %d on %s: %s:%d: %s failed: %s\n", rank, host, file, line, call, text);
+    fprintf(stderr, "stemma: rank %d on %s: %s\n", rank, host, what);
     fflush(stderr);
     MPI_Abort(MPI_COMM_WORLD, 1);
     abort(); /* MPI_Abort need not return, but its declaration does not say so */
+}
+
+void stm_mpi_abort(int code, const char *call, const char *file, int line)
+{
+    int n = 0;
+    char text[MPI_MAX_ERROR_STRING] = "", what[MPI_MAX_ERROR_STRING + 1024];
+    MPI_Error_string(code, text, &n);
+    snprintf(what, sizeof what, "%s:%d: %s failed: %s", file, line, call, text);
+    abort_with(what);
+}
+
+void stm_abort_in_team(MPI_Comm comm)
+{
+    int n_ranks;
+    STM_MPI(MPI_Comm_size(comm, &n_ranks));
+    if (n_ranks > 1)
+        abort_with(stm_failure());
 }
 
 /* How far the sizes of n_teams teams of n_ranks ranks are from `size`, at most. */

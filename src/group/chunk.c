@@ -234,7 +234,8 @@ static stm_status layer_rows(stm_pass *pass, const stm_chunk *chunk, size_t laye
                              .kv_stride = chunk->n_rows,
                              .dk = dkv,
                              .dv = dkv ? stm_at(model->backend, dkv, half) : NULL,
-                             .parts = parts};
+                             .parts = parts,
+                             .hooks = pass->hooks};
     if (last && (chunk->active || !with_active)) {
         rows->n_active = with_active ? chunk->n_active : 0;
         rows->active = chunk->active ? chunk->active : chunk->positions; /* any address will do for no rows */
@@ -416,6 +417,8 @@ static stm_status run_head(stm_pass *pass, const stm_chunk *chunk, const void *x
         visit_block(pass, chunk, &head);
         if (dx)
             STM_TRY(head_block_backward(pass, chunk, &head, dx));
+        if (pass->hooks)
+            pass->hooks->drive(pass->hooks->context);
     }
     pass->counts.rows_active += (double)chunk->n_active;
     return STM_OK;

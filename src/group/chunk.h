@@ -15,7 +15,7 @@
 #define STM_GROUP_CHUNK_H
 
 #include "group/forest.h"
-#include "model/model.h"
+#include "model/layer.h"
 
 typedef struct stm_chunk stm_chunk;
 typedef struct stm_profile stm_profile; /* group/profile.h */
@@ -59,6 +59,7 @@ typedef struct {
     stm_pass_counts counts;
     size_t not_finite_group, not_finite_response; /* of the first log-prob that was not a number */
     stm_profile *profile;                         /* NULL: none */
+    const stm_layer_hooks *hooks;                 /* of a team; NULL: alone */
     size_t *part_of;                              /* [n_segments], STM_NONE between uses: which part reads a segment */
 } stm_pass;
 

@@ -34,6 +34,14 @@ void stm_profile_lap(const stm_pass *pass, stm_stage stage)
         pass->profile->seconds[stage] += lap_s(pass);
 }
 
+void stm_profile_exclude(const stm_pass *pass, stm_stage stage, double seconds)
+{
+    if (!pass->profile)
+        return;
+    pass->profile->seconds[stage] += seconds;
+    pass->profile->since += seconds;
+}
+
 /* Rows at the segment's beginning that predict the prompt. */
 static size_t prompt_rows(const stm_pass *pass, const stm_segment *segment)
 {

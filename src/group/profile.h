@@ -36,7 +36,11 @@ void stm_profile_start(const stm_pass *pass);
 /* Time since the last start or lap belongs to `stage`. */
 void stm_profile_lap(const stm_pass *pass, stm_stage stage);
 
-/* The same for the layers of segments [n], forward: to PREFIX and SUFFIX in proportion to their work. */
+/* The last `seconds` belong to `stage`, not to what the next lap says. */
+void stm_profile_exclude(const stm_pass *pass, stm_stage stage, double seconds);
+
+/* Time since the last start or lap was that of the layers of segments [n], forward: it belongs to PREFIX and SUFFIX in
+ * proportion to their work. */
 void stm_profile_lap_forward(const stm_pass *pass, const size_t *segments, size_t n);
 
 #endif

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "group/profile.h"
+#include "group/exchange.h"
 #include "mpi/grid.h"
 
 /* Units
@@ -30,8 +30,20 @@ static void add_to_pack(const stm_walk *walk, size_t first, size_t last, pack *p
     }
 }
 
-/* A chunk with nothing below it elsewhere. */
-static stm_status run_pack(stm_walk *walk, pack *p)
+static stm_status units_forward(stm_walk *walk, const pack *p, stm_chunk *chunk, bool keep)
+{
+    stm_exchange_forward(walk->exchange, STM_UNITS, p->segments, p->n);
+    return stm_chunk_forward(walk->pass, chunk, keep);
+}
+
+static stm_status units_backward(stm_walk *walk, stm_chunk *chunk, bool last)
+{
+    stm_exchange_backward(walk->exchange, STM_UNITS, last);
+    return stm_chunk_backward(walk->pass, chunk);
+}
+
+/* A chunk with nothing below it elsewhere. last: no other chunk of units goes back after it. */
+static stm_status run_pack(stm_walk *walk, pack *p, bool last)
 {
     if (p->n == 0)
         return STM_OK;
@@ -40,9 +52,9 @@ static stm_status run_pack(stm_walk *walk, pack *p)
     const stm_mark device = stm_arena_mark(pass->device), host = stm_arena_mark(pass->host);
     stm_chunk *chunk;
     STM_TRY(stm_chunk_create(pass, p->segments, p->n, true, &chunk));
-    STM_TRY(stm_chunk_forward(pass, chunk, gradient));
+    STM_TRY(units_forward(walk, p, chunk, gradient));
     if (gradient)
-        STM_TRY(stm_chunk_backward(pass, chunk));
+        STM_TRY(units_backward(walk, chunk, last));
     stm_arena_reset(pass->device, device);
     stm_arena_reset(pass->host, host);
     p->n = p->n_rows = 0;
@@ -64,9 +76,9 @@ static bool keeps(const stm_walk *walk, size_t n_rows)
     return stm_arena_used_bytes(pass->device) + stm_chunk_kept_bytes(pass->model, n_rows) + next <= walk->room_bytes;
 }
 
-static stm_status run_subtrees(stm_walk *walk, const size_t *roots, size_t n);
+static stm_status run_subtrees(stm_walk *walk, const size_t *roots, size_t n, bool last);
 
-static stm_status run_open(stm_walk *walk, size_t root)
+static stm_status run_open(stm_walk *walk, size_t root, bool last)
 {
     stm_pass *pass = walk->pass;
     const stm_segment *s = pass->forest->segments;
@@ -84,20 +96,39 @@ static stm_status run_open(stm_walk *walk, size_t root)
     }
     stm_chunk *chunk;
     STM_TRY(stm_chunk_create(pass, p.segments, p.n, true, &chunk));
-    STM_TRY(stm_chunk_forward(pass, chunk, keeps(walk, p.n_rows)));
-    STM_TRY(run_subtrees(walk, later, n_later));
+    STM_TRY(units_forward(walk, &p, chunk, keeps(walk, p.n_rows)));
+    STM_TRY(run_subtrees(walk, later, n_later, false));
     if (pass->kind == STM_PASS_GRADIENT)
-        STM_TRY(stm_chunk_backward(pass, chunk));
+        STM_TRY(units_backward(walk, chunk, last));
     stm_arena_reset(pass->device, device);
     stm_arena_reset(pass->host, host);
     return STM_OK;
 }
 
-/* roots [n]: of subtrees, in preorder, whose ancestors are open. */
-static stm_status run_subtrees(stm_walk *walk, const size_t *roots, size_t n)
+/* Rows to fill each chunk to. A rank of a team overlaps its first chunk's forward and its last chunk's backward with
+ * those of what is shared: so chunks become nearly equal, where a full one would be followed by a small one. */
+static size_t fill_of(const stm_walk *walk, const size_t *roots, size_t n)
+{
+    const stm_segment *s = walk->pass->forest->segments;
+    size_t rows = 0, largest = 1;
+    if (stm_exchange_team_size(walk->exchange) == 1)
+        return walk->chunk_rows;
+    for (size_t i = 0; i < n; i++) {
+        if (s[roots[i]].rows_below > walk->chunk_rows)
+            continue;
+        rows += s[roots[i]].rows_below;
+        largest = STM_MAX(largest, s[roots[i]].rows_below);
+    }
+    const size_t n_chunks = STM_MAX((size_t)1, (rows + walk->chunk_rows - 1) / walk->chunk_rows);
+    return STM_MIN(walk->chunk_rows, rows / n_chunks + largest);
+}
+
+/* roots [n]: of subtrees, in preorder, whose ancestors are open. last: no other units go back after them. */
+static stm_status run_subtrees(stm_walk *walk, const size_t *roots, size_t n, bool last)
 {
     const stm_segment *s = walk->pass->forest->segments;
     const stm_mark host = stm_arena_mark(walk->pass->host);
+    const size_t fill = fill_of(walk, roots, n);
     size_t most = 0;
     for (size_t i = 0; i < n; i++)
         most += s[roots[i]].last - roots[i];
@@ -105,86 +136,30 @@ static stm_status run_subtrees(stm_walk *walk, const size_t *roots, size_t n)
     STM_TRY(begin_pack(walk, most, &p));
     for (size_t i = 0; i < n; i++) {
         const stm_segment *root = &s[roots[i]];
-        if (p.n_rows + root->rows_below > walk->chunk_rows)
-            STM_TRY(run_pack(walk, &p));
+        if (p.n_rows + root->rows_below > fill)
+            STM_TRY(run_pack(walk, &p, false));
         if (root->rows_below <= walk->chunk_rows)
             add_to_pack(walk, roots[i], root->last, &p);
         else
-            STM_TRY(run_open(walk, roots[i]));
+            STM_TRY(run_open(walk, roots[i], last && i + 1 == n));
     }
-    STM_TRY(run_pack(walk, &p));
+    STM_TRY(run_pack(walk, &p, last));
     stm_arena_reset(walk->pass->host, host);
     return STM_OK;
 }
 
-/* Shared segments */
+/* Waves */
 
-typedef struct {
-    stm_chunk *chunk;
-    int owner;
-} shared_chunk;
-
-/* One chunk from as many of the entry's segments [*at, n) as fit. */
-static stm_status open_shared(stm_walk *walk, const stm_shared *shared, size_t *at, shared_chunk *out)
+static stm_status run_shared(stm_walk *walk)
 {
-    const stm_segment *s = walk->pass->forest->segments;
-    const size_t *segments = walk->placement->segments + shared->first;
-    const size_t first = *at;
-    size_t n_rows = 0;
-    do
-        n_rows += s[segments[(*at)++]].n_rows;
-    while (*at < shared->n && n_rows + s[segments[*at]].n_rows <= walk->chunk_rows);
-    const bool mine = shared->owner == walk->team_rank;
-    out->owner = shared->owner;
-    STM_TRY(stm_chunk_create(walk->pass, segments + first, *at - first, mine, &out->chunk));
-    return mine ? stm_chunk_forward(walk->pass, out->chunk, keeps(walk, n_rows)) : STM_OK;
-}
-
-static void broadcast_kv(const stm_walk *walk, const shared_chunk *shared)
-{
-    const stm_pass *pass = walk->pass;
-    const size_t bytes = stm_chunk_kv_reals(pass, shared->chunk) * pass->model->backend->real_bytes;
-    for (size_t l = 0; l < pass->model->config.n_layers; l++)
-        stm_broadcast(walk->team, shared->owner, stm_chunk_kv(pass, shared->chunk, l), bytes);
-}
-
-static void reduce_dkv(const stm_walk *walk, const shared_chunk *shared)
-{
-    const stm_pass *pass = walk->pass;
-    for (size_t l = pass->model->config.n_layers; l-- > 0;)
-        stm_reduce_to(walk->team, shared->owner, stm_chunk_dkv(pass, shared->chunk, l),
-                      stm_chunk_kv_reals(pass, shared->chunk), pass->model->backend->real_bytes);
-}
-
-static stm_status run_shared(stm_walk *walk, const stm_wave *wave, shared_chunk *chunks, size_t *n_chunks)
-{
-    *n_chunks = 0;
-    for (size_t i = 0; i < wave->n_shared; i++) {
-        const stm_shared *shared = &walk->placement->shared[wave->first_shared + i];
-        for (size_t at = 0; at < shared->n;)
-            STM_TRY(open_shared(walk, shared, &at, &chunks[(*n_chunks)++]));
-    }
-    STM_TRY(walk->pass->model->backend->synchronize(walk->pass->model->stream));
-    stm_timers_push(walk->timers, STM_PHASE_KV);
-    stm_profile_start(walk->pass);
-    for (size_t i = 0; i < *n_chunks; i++)
-        broadcast_kv(walk, &chunks[i]);
-    stm_profile_lap(walk->pass, STM_STAGE_EXCHANGE);
-    stm_timers_pop(walk->timers, STM_PHASE_KV);
-    return STM_OK;
-}
-
-static stm_status shared_backward(stm_walk *walk, const shared_chunk *chunks, size_t n_chunks)
-{
-    STM_TRY(walk->pass->model->backend->synchronize(walk->pass->model->stream));
-    for (size_t i = n_chunks; i-- > 0;) {
-        stm_timers_push(walk->timers, STM_PHASE_KV);
-        stm_profile_start(walk->pass);
-        reduce_dkv(walk, &chunks[i]);
-        stm_profile_lap(walk->pass, STM_STAGE_EXCHANGE);
-        stm_timers_pop(walk->timers, STM_PHASE_KV);
-        if (chunks[i].owner == walk->team_rank)
-            STM_TRY(stm_chunk_backward(walk->pass, chunks[i].chunk));
+    stm_exchange *exchange = walk->exchange;
+    for (int i = 0; i < stm_exchange_n_chunks(exchange); i++) {
+        const stm_shared_chunk *shared = stm_exchange_chunk(exchange, i);
+        STM_TRY(stm_exchange_open(exchange, i));
+        if (!stm_exchange_is_mine(exchange, i))
+            continue;
+        stm_exchange_forward(exchange, i, shared->segments, shared->n);
+        STM_TRY(stm_chunk_forward(walk->pass, shared->chunk, keeps(walk, shared->n_rows)));
     }
     return STM_OK;
 }
@@ -197,22 +172,35 @@ static stm_status run_units(stm_walk *walk, const stm_wave *wave)
     for (size_t i = 0; i < wave->n_units; i++)
         if (units[i].rank == walk->team_rank)
             roots[n++] = units[i].segment;
-    return run_subtrees(walk, roots, n);
+    return run_subtrees(walk, roots, n, true);
+}
+
+static stm_status shared_backward(stm_walk *walk)
+{
+    stm_exchange *exchange = walk->exchange;
+    stm_exchange_complete(exchange, STM_UNITS);
+    for (int i = stm_exchange_n_chunks(exchange); i-- > 0;) {
+        if (!stm_exchange_is_mine(exchange, i))
+            continue;
+        stm_exchange_backward(exchange, i, false);
+        STM_TRY(stm_chunk_backward(walk->pass, stm_exchange_chunk(exchange, i)->chunk));
+        stm_exchange_complete(exchange, i);
+    }
+    return STM_OK;
 }
 
 static stm_status run_wave(stm_walk *walk, const stm_wave *wave)
 {
-    size_t most = 0, n_chunks;
-    for (size_t i = 0; i < wave->n_shared; i++)
-        most += walk->placement->shared[wave->first_shared + i].n;
-    shared_chunk *chunks;
-    STM_TRY(stm_arena_take(walk->pass->host, most * sizeof *chunks, &chunks));
-    STM_TRY(run_shared(walk, wave, chunks, &n_chunks));
+    STM_TRY(stm_exchange_begin(walk->exchange, walk->placement, wave, walk->chunk_rows));
+    STM_TRY(run_shared(walk));
     STM_TRY(run_units(walk, wave));
-    return walk->pass->kind == STM_PASS_GRADIENT ? shared_backward(walk, chunks, n_chunks) : STM_OK;
+    if (walk->pass->kind == STM_PASS_GRADIENT)
+        STM_TRY(shared_backward(walk));
+    stm_exchange_finish(walk->exchange);
+    return STM_OK;
 }
 
-stm_status stm_walk_run(stm_walk *walk)
+static stm_status run_waves(stm_walk *walk)
 {
     for (size_t w = 0; w < walk->placement->n_waves; w++) {
         const stm_mark device = stm_arena_mark(walk->pass->device), host = stm_arena_mark(walk->pass->host);
@@ -223,4 +211,19 @@ stm_status stm_walk_run(stm_walk *walk)
         stm_arena_reset(walk->pass->host, host);
     }
     return STM_OK;
+}
+
+stm_status stm_walk_run(stm_walk *walk)
+{
+    const stm_mark host = stm_arena_mark(walk->pass->host);
+    stm_status status = stm_exchange_create(walk->pass, walk->team, walk->timers, &walk->exchange);
+    if (status == STM_OK)
+        status = run_waves(walk);
+    if (status != STM_OK)
+        stm_abort_in_team(walk->team);
+    stm_exchange_destroy(walk->exchange);
+    walk->exchange = NULL;
+    if (walk->pass->kind != STM_PASS_PREFILL)
+        stm_arena_reset(walk->pass->host, host);
+    return status;
 }

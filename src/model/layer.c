@@ -225,6 +225,17 @@ static stm_attend attend_args(const stm_model *model, const stm_layer_rows *rows
                         .lse = kept->lse};
 }
 
+static stm_status meet(const stm_layer_rows *rows, size_t layer, bool backward)
+{
+    return rows->hooks ? rows->hooks->meet(rows->hooks->context, layer, backward) : STM_OK;
+}
+
+static void drive(const stm_layer_rows *rows)
+{
+    if (rows->hooks)
+        rows->hooks->drive(rows->hooks->context);
+}
+
 stm_status stm_layer_forward(const stm_model *model, size_t layer, const stm_layer_rows *rows, stm_layer_kept *kept,
                              stm_layer_scratch *scratch, void *out)
 {
@@ -255,6 +266,7 @@ stm_status stm_layer_forward(const stm_model *model, size_t layer, const stm_lay
     rotary.k = rows->k;
     rotary.v = rows->v;
     STM_TRY(b->rotary(model->stream, &rotary));
+    STM_TRY(meet(rows, layer, false));
     if (n == 0)
         return STM_OK;
     if (rows->append)
@@ -262,6 +274,7 @@ stm_status stm_layer_forward(const stm_model *model, size_t layer, const stm_lay
 
     const stm_attend attend = attend_args(model, rows, n, kept);
     STM_TRY(b->attend(model->stream, &attend));
+    drive(rows);
     if (rows->active) {
         const stm_rows pick = {.n_rows = n, .width = w.hidden, .rows = rows->active, .x = kept->x, .y = kept->x_mid};
         STM_TRY(b->gather(model->stream, &pick));
@@ -269,9 +282,11 @@ stm_status stm_layer_forward(const stm_model *model, size_t layer, const stm_lay
         STM_TRY(b->copy(model->stream, kept->x_mid, kept->x, n * w.hidden * b->real_bytes));
     }
     STM_TRY(project(model, n, w.q_width, w.hidden, kept->o, at->o, 1, kept->x_mid));
+    drive(rows);
 
     STM_TRY(norm(model, n, kept->x_mid, at->post_norm, kept->inverse_rms2, scratch->a));
     STM_TRY(project(model, n, w.hidden, 2 * w.inner, scratch->a, at->gate_up, 0, kept->gu));
+    drive(rows);
     const stm_swiglu swiglu = {.n_rows = n, .width = w.inner, .gu = kept->gu, .h = scratch->h};
     STM_TRY(b->swiglu(model->stream, &swiglu));
     STM_TRY(b->copy(model->stream, out, kept->x_mid, n * w.hidden * b->real_bytes));
@@ -279,19 +294,22 @@ stm_status stm_layer_forward(const stm_model *model, size_t layer, const stm_lay
 }
 
 /* The half above attention: dx [n, hidden], the gradient of the layer's output, becomes that of x_mid, in place. */
-static stm_status feed_forward_backward(const stm_model *model, const stm_layer_offsets *at, size_t n,
-                                        const stm_layer_kept *kept, stm_layer_scratch *scratch, void *dx,
+static stm_status feed_forward_backward(const stm_model *model, const stm_layer_offsets *at, const stm_layer_rows *rows,
+                                        size_t n, const stm_layer_kept *kept, stm_layer_scratch *scratch, void *dx,
                                         void *gradient)
 {
     const widths w = widths_of(model);
     STM_TRY(project_back(model, n, w.inner, w.hidden, dx, at->down, 0, scratch->dh));
+    drive(rows);
     const stm_swiglu swiglu = {
         .n_rows = n, .width = w.inner, .gu = kept->gu, .h = scratch->h, .dh = scratch->dh, .dgu = scratch->dgu};
     STM_TRY(model->backend->swiglu_backward(model->stream, &swiglu));
     STM_TRY(weight_gradient(model, n, w.inner, w.hidden, dx, scratch->h, gradient, at->down));
+    drive(rows);
     STM_TRY(norm(model, n, kept->x_mid, at->post_norm, kept->inverse_rms2,
                  scratch->a)); /* formed again: cheaper than kept */
     STM_TRY(weight_gradient(model, n, w.hidden, 2 * w.inner, scratch->dgu, scratch->a, gradient, at->gate_up));
+    drive(rows);
     STM_TRY(project_back(model, n, w.hidden, 2 * w.inner, scratch->dgu, at->gate_up, 0, scratch->b));
     return norm_backward(model, n, kept->x_mid, at->post_norm, kept->inverse_rms2, scratch->b, dx, gradient);
 }
@@ -307,14 +325,16 @@ stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_la
     const size_t kv_weight = at->qkv + w.q_width * w.hidden;
 
     if (n > 0) {
-        STM_TRY(feed_forward_backward(model, at, n, kept, scratch, dx, gradient));
+        STM_TRY(feed_forward_backward(model, at, rows, n, kept, scratch, dx, gradient));
         STM_TRY(project_back(model, n, w.q_width, w.hidden, dx, at->o, 0, scratch->d_o));
         STM_TRY(weight_gradient(model, n, w.q_width, w.hidden, dx, kept->o, gradient, at->o));
+        drive(rows);
         stm_attend attend = attend_args(model, rows, n, kept);
         attend.d_o = scratch->d_o;
         attend.dq = scratch->dq;
         STM_TRY(b->attend_backward(model->stream, &attend));
     }
+    STM_TRY(meet(rows, layer, true));
 
     stm_rotary rotary = rotary_args(model, at, rows, n);
     rotary.q_in = kept->q_raw;
@@ -338,6 +358,7 @@ stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_la
     }
     STM_TRY(weight_gradient(model, n_rows, w.hidden, w.kv_width, scratch->kv, normed, gradient, kv_weight));
     STM_TRY(project_back(model, n_rows, w.hidden, w.kv_width, scratch->kv, kv_weight, 0, dnormed));
+    drive(rows);
     if (!rows->active) {
         STM_TRY(weight_gradient(model, n, w.hidden, w.q_width, scratch->q, normed, gradient, at->qkv));
         STM_TRY(project_back(model, n, w.hidden, w.q_width, scratch->q, at->qkv, 1, dnormed));

@@ -34,6 +34,15 @@ typedef struct {
     void *dh, *dgu; /* backward only: [n_rows, intermediate], [n_rows, 2*intermediate] */
 } stm_layer_scratch;
 
+/* What a rank of a team does while a layer runs. meet: in forward when K and V of the rows are formed and before any
+ * are read, in backward when dK and dV of ancestors have their part and before those of the rows are read. drive: between
+ * operations, to move messages; cheap. */
+typedef struct {
+    stm_status (*meet)(void *context, size_t layer, bool backward);
+    void (*drive)(void *context);
+    void *context;
+} stm_layer_hooks;
+
 /* Rows of a chunk as a layer sees them. Arrays are device memory. */
 typedef struct {
     size_t n_rows;
@@ -47,6 +56,7 @@ typedef struct {
     size_t n_parts;
     const stm_attend_part *parts; /* rows counted among the active ones; host memory */
     const stm_append *append;     /* decode: K and V also go to the slots' caches before attention; else NULL */
+    const stm_layer_hooks *hooks; /* NULL: none */
 } stm_layer_rows;
 
 size_t stm_layer_kept_reals(const stm_model *model, size_t n_rows, size_t n_active); /* with `x` */
@@ -59,14 +69,14 @@ void stm_layer_scratch_init(const stm_model *model, size_t n_rows, bool backward
                             stm_layer_scratch *scratch);
 
 /* Reads kept->x, writes `out` [n, hidden] (the next layer's x). With n_active = 0 and `active` set, only K and V are
- * computed. Local. Fails: STM_ERR_DEVICE. */
+ * computed. Local, but for the hooks. Fails: STM_ERR_DEVICE. */
 stm_status stm_layer_forward(const stm_model *model, size_t layer, const stm_layer_rows *rows, stm_layer_kept *kept,
                              stm_layer_scratch *scratch, void *out);
 
 /* dx: [n, hidden] the gradient of `out`; dx_in [n_rows, hidden] becomes the gradient of x. Where all rows are active
  * both may be one buffer; else they must differ. Adds to `gradient` (layout of the parameters) and to the dk, dv of the
- * parts; those of the chunk's own rows (rows->dk, dv) must be the accumulators that the parts name. Local. Fails:
- * STM_ERR_DEVICE. */
+ * parts; those of the chunk's own rows (rows->dk, dv) must be the accumulators that the parts name. Local, but for
+ * the hooks. Fails: STM_ERR_DEVICE. */
 stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_layer_rows *rows,
                               const stm_layer_kept *kept, stm_layer_scratch *scratch, void *dx, void *dx_in,
                               void *gradient);

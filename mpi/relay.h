@@ -1,0 +1,65 @@
+/* mpi/relay.h: buffers that travel along a tree of ranks step by step while those compute.
+ *
+ * A route names the ranks that take part, the owner first, and the buffer [n_steps, n] that each of them has for it.
+ * The members form a heap: member i hangs on member (i - 1) / 2.
+ *
+ *        owner            SPREAD: steps 0, 1, .. leave the owner as it offers them, and every member passes on what it
+ *        /   \                    received.
+ *      m1     m2          SUM:    steps n_steps - 1, .. 0 rise. A step leaves a member when that has offered its own
+ *     /  \                        part and added what m1, then what m2 sent: in this order, whoever is first.
+ *   m3    m4
+ *
+ * Messages are point to point and never block; they move inside drive, wait and finish. Every member opens a route in
+ * the same place of one total order over all routes, and finishes alike. No call is collective by itself: what a member
+ * waits for must come before it in the order by which the members compute. Knows neither models nor devices: buffers
+ * are memory that MPI can reach. A failed MPI call, or no memory for the bookkeeping, prints and aborts. */
+#ifndef STM_MPI_RELAY_H
+#define STM_MPI_RELAY_H
+
+#include "mpi/grid.h"
+
+typedef struct stm_relay stm_relay;
+
+typedef enum { STM_RELAY_SPREAD, STM_RELAY_SUM } stm_relay_kind;
+
+typedef struct {
+    stm_relay_kind kind;
+    const int *members; /* [n_members] ranks of the communicator, the owner first; this rank is one of them */
+    int n_members;
+    size_t id;         /* the same on all members; of those alive at a time, different */
+    size_t n_steps, n; /* reals of a step */
+    size_t real_bytes; /* 4 or 8 */
+    void *reals;       /* [n_steps, n]: the caller's, until finish */
+    void *room;        /* [n], the caller's, until finish: SUM, where stm_relay_n_children > 0; else NULL */
+} stm_route;
+
+/* How many members hang on `rank`. Local. */
+int stm_relay_n_children(const int *members, int n_members, int rank);
+
+/* comm is used until destroy, and for nothing else that is point to point. Local. */
+stm_relay *stm_relay_create(MPI_Comm comm);
+void stm_relay_destroy(stm_relay *relay); /* NULL is fine; all routes are finished */
+
+/* Begins a route; members is read until finish. Returns its number among those open. Local. */
+size_t stm_relay_open(stm_relay *relay, const stm_route *route);
+
+/* This rank's part of the next steps, up to and including `step`, is complete and stays unchanged: the owner's content
+ * (SPREAD), or its summand (SUM). What was offered before may be offered again. Local. */
+void stm_relay_offer(stm_relay *relay, size_t route, size_t step);
+
+/* Whether the step has arrived here (SPREAD) or is summed over this rank and all below it (SUM); wait returns when it
+ * is so. */
+bool stm_relay_has(const stm_relay *relay, size_t route, size_t step);
+void stm_relay_wait(stm_relay *relay, size_t route, size_t step);
+
+/* Returns when all that was sent of the route so far has left its buffer. */
+void stm_relay_settle(stm_relay *relay, size_t route);
+
+/* Moves what can move, at most every tenth of a millisecond. Cheap where nothing is under way. Local. */
+void stm_relay_drive(stm_relay *relay);
+
+/* Returns when all routes are done with on this rank, and closes them: every step has arrived and been passed on, every
+ * sum has left. */
+void stm_relay_finish(stm_relay *relay);
+
+#endif
