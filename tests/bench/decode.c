@@ -1,0 +1,217 @@
+/* Where the time of a decode round goes, by operation of the backend and by weight, and what share of the memory's
+ * bandwidth and of a GEMM's rate it reaches; what sampling costs as a whole is `stemma bench`'s to say.
+ *
+ *   bench_decode [prompt answer [hidden layers vocab]]    float32, one rank, all threads; rounds of 1, 8 and 64 rows */
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "bench/measure.h"
+#include "profile.h"
+#include "rollout/rollout.h"
+
+static void check(stm_status status)
+{
+    if (status == STM_OK)
+        return;
+    fprintf(stderr, "bench_decode: %s\n", stm_failure());
+    exit(1);
+}
+
+static size_t argument(int argc, char **argv, int i, size_t otherwise)
+{
+    return argc > i ? (size_t)atol(argv[i]) : otherwise;
+}
+
+/* Products by the weight's shape. */
+
+static struct product {
+    size_t n, k, calls;
+    double seconds;
+} products[16];
+static size_t n_products;
+
+static stm_status timed_product(stm_stream *stream, const stm_gemm *g)
+{
+    const double start = stm_now_s();
+    const stm_status status = timed_gemm(stream, g);
+    size_t i = 0;
+    while (i < n_products && (products[i].n != g->n || products[i].k != g->k))
+        i++;
+    if (i == n_products && n_products < sizeof products / sizeof *products)
+        products[n_products++] = (struct product){.n = g->n, .k = g->k};
+    if (i < n_products) {
+        products[i].calls++;
+        products[i].seconds += stm_now_s() - start;
+    }
+    return status;
+}
+
+/* Only decode appends: what ran before its first call were the prompts. */
+static bool decoding;
+
+static stm_status timed_first_append(stm_stream *stream, const stm_append *a)
+{
+    if (!decoding) {
+        profile_begin(profiled);
+        n_products = 0;
+        decoding = true;
+    }
+    return timed_append(stream, a);
+}
+
+/* Bytes per second of a parallel sum over `bytes`, the best of a third of a second. */
+static double read_rate(size_t bytes)
+{
+    const size_t n = bytes / sizeof(float);
+    float *x = NULL;
+    double best_s = INFINITY;
+    volatile float kept = 0;
+    check(stm_backend_cpu_f32.alloc(NULL, bytes, &x));
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i++)
+        x[i] = 1;
+    for (const double end = stm_now_s() + 0.33; stm_now_s() < end;) {
+        const double start = stm_now_s();
+        float sum = 0;
+#pragma omp parallel for schedule(static) reduction(+ : sum)
+        for (size_t block = 0; block < n / 256; block++) {
+            float part[256 / 4] __attribute__((aligned(64))) = {0};
+            for (size_t i = 0; i < 256; i++)
+                part[i % 64] += x[block * 256 + i];
+            for (size_t i = 0; i < 64; i++)
+                sum += part[i];
+        }
+        kept = sum;
+        best_s = fmin(best_s, stm_now_s() - start);
+    }
+    (void)kept;
+    stm_backend_cpu_f32.free(NULL, x);
+    return (double)bytes / best_s;
+}
+
+typedef struct {
+    stm_bench bench;
+    stm_model *model;
+    size_t n_prompt, n_answer;
+    double gemm_rate, read_rate;
+} setting;
+
+static double run(stm_engine *engine, const setting *s, size_t n_prompts, size_t group_size, const stm_batch *batch,
+                  stm_rollout_counts *counts)
+{
+    static const stm_strings none = {0};
+    const stm_sampling sampling = {.use = STM_RANDOM_GENERATE,
+                                   .seed = 1,
+                                   .group_size = group_size,
+                                   .temperature = 1,
+                                   .top_p = 1,
+                                   .max_new_tokens = s->n_answer,
+                                   .slots = n_prompts * group_size,
+                                   .stop = &none};
+    stm_batch prompts;
+    check(stm_bench_prompts_of(batch, &prompts));
+    const double start = stm_now_s();
+    check(stm_rollout(engine, s->model, s->bench.grid, &sampling, &prompts, counts));
+    const double seconds = stm_now_s() - start;
+    stm_batch_clear(&prompts);
+    return seconds;
+}
+
+/* Bytes that a round must read: every weight but the rows of the embedding that it does not want, each prompt's K and V
+ * once, and each rollout's own, half of them on average. */
+static double round_bytes(const setting *s, size_t n_prompts, size_t n_rows)
+{
+    const stm_model_config *c = &s->model->config;
+    const double kv = 2 * (double)(c->n_layers * c->n_kv_heads * c->head_dim);
+    const double weights = (double)s->model->n_parameters -
+                           (double)(c->vocab_size * c->hidden_size) * (s->model->head != s->model->embedding);
+    return 4 * (weights + kv * ((double)(n_prompts * s->n_prompt) + (double)n_rows * (double)(s->n_answer + 1) / 2));
+}
+
+static void profile_rounds(setting *s, size_t n_prompts, size_t group_size)
+{
+    const stm_bench_shape shape = {.n_groups = (double)n_prompts,
+                                   .n_prompt = (double)s->n_prompt,
+                                   .n_answer = 1,
+                                   .group_size = (double)group_size};
+    stm_model *model = s->model;
+    stm_engine *engine;
+    stm_batch batch;
+    stm_rollout_counts counts;
+    stm_profile phases = {0};
+    const size_t n_rows = n_prompts * group_size;
+    check(stm_bench_random_batch(&shape, model->config.vocab_size, 1, &batch));
+    check(stm_engine_create(model, s->bench.grid, s->bench.options, 0, &engine));
+    run(engine, s, n_prompts, group_size, &batch, &counts); /* takes its memory */
+    const stm_backend *plain = model->backend;
+    stm_backend timed = profile_begin(plain);
+    timed.gemm = timed_product;
+    timed.append = timed_first_append;
+    stm_engine_settings_of(engine)->profile = &phases;
+    decoding = false;
+    model->backend = &timed;
+    double seconds = run(engine, s, n_prompts, group_size, &batch, &counts);
+    model->backend = plain;
+    const double prefill_s = phases.seconds[STM_STAGE_PREFIX], rounds = counts.decode_rounds;
+    seconds -= prefill_s;
+    printf("%zu prompts x %zu of %zu tokens, %zu new ones: prefill %.3f s, decode %.3f s, %.3f ms a round; %.1f GB/s, "
+           "%.0f %% of the "
+           "memory's\n",
+           n_prompts, group_size, s->n_prompt, s->n_answer, prefill_s, seconds, 1e3 * seconds / rounds,
+           round_bytes(s, n_prompts, n_rows) * rounds / seconds / 1e9,
+           100 * round_bytes(s, n_prompts, n_rows) * rounds / seconds / s->read_rate);
+    for (size_t i = 0; i < n_products; i++) {
+        const struct product *p = &products[i];
+        const double work = (double)(p->n * p->k) * (double)p->calls;
+        printf("    gemm %5zu x %5zu     %8.3f ms a round, %7.1f GFLOP/s (%3.0f %%), %6.1f GB/s\n", p->n, p->k,
+               1e3 * p->seconds / rounds, 2 * work * (double)n_rows / p->seconds / 1e9,
+               200 * work * (double)n_rows / p->seconds / s->gemm_rate, 4 * work / p->seconds / 1e9);
+    }
+    profile_print(seconds);
+    stm_engine_destroy(engine);
+    stm_batch_clear(&batch);
+}
+
+int main(int argc, char **argv)
+{
+    const size_t hidden = argument(argc, argv, 3, 512);
+    setting s = {.n_prompt = argument(argc, argv, 1, 512), .n_answer = argument(argc, argv, 2, 64)};
+    const stm_model_config config = {.architecture = "llama",
+                                     .vocab_size = argument(argc, argv, 5, 8192),
+                                     .hidden_size = hidden,
+                                     .intermediate_size = hidden * 43 / 16,
+                                     .n_layers = argument(argc, argv, 4, 8),
+                                     .n_heads = hidden / 64,
+                                     .n_kv_heads = STM_MAX(hidden / 128, 1),
+                                     .head_dim = 64,
+                                     .max_positions = s.n_prompt + s.n_answer,
+                                     .rms_eps = 1e-5,
+                                     .rope_theta = 1e4};
+    int provided;
+    MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided);
+    const stm_backend *b = &stm_backend_cpu_f32;
+    stm_stream *stream;
+    stm_grid grid;
+    stm_options options;
+    check(b->open(0, &stream));
+    check(stm_model_create(&config, b, stream, &s.model));
+    check(stm_model_randomize(s.model, 1));
+    check(stm_options_init(&options));
+    check(stm_grid_create(MPI_COMM_SELF, 1, 1, 1, &grid));
+    s.bench = (stm_bench){.model = s.model, .grid = &grid, .options = &options};
+    check(stm_bench_gemm_rate(b, stream, &grid, &s.gemm_rate));
+    s.read_rate = read_rate((size_t)1 << 30);
+    printf("%d threads; GEMM of 1024: %.0f GFLOP/s; reading 1 GiB: %.1f GB/s, 110 MB: %.1f GB/s\n",
+           omp_get_max_threads(), s.gemm_rate / 1e9, s.read_rate / 1e9, read_rate(110000000) / 1e9);
+    profile_rounds(&s, 8, 8);
+    profile_rounds(&s, 1, 8);
+    profile_rounds(&s, 1, 1);
+    stm_grid_destroy(&grid);
+    stm_options_clear(&options);
+    stm_model_destroy(s.model);
+    b->close(stream);
+    MPI_Finalize();
+    return 0;
+}
