@@ -25,15 +25,15 @@ struct stm_decoder {
 
 stm_status stm_add_token_bytes(stm_string *bytes, const char *token, size_t n)
 {
-    const size_t before = bytes->n;
-    for (size_t at = 0, length; at < n; at += length) {
+    size_t length, n_bytes = 0;
+    STM_TRY(stm_reserve(&bytes->bytes, &bytes->capacity, bytes->n + n, 1));
+    for (size_t at = 0; at < n; at += length) {
         const int byte = stm_point_to_byte(stm_utf8_point(token + at, n - at, &length));
-        if (byte < 0) {
-            bytes->n = before;
+        if (byte < 0)
             return stm_string_add(bytes, token, n);
-        }
-        STM_TRY(stm_string_add(bytes, &(char){(char)byte}, 1));
+        bytes->bytes[bytes->n + n_bytes++] = (char)byte;
     }
+    bytes->n += n_bytes;
     return STM_OK;
 }
 

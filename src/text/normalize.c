@@ -1,5 +1,6 @@
 #include "text/normalize.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
@@ -25,10 +26,10 @@ struct stm_normalizer {
 
 static bool is_ascii(const stm_string *text)
 {
+    uint8_t all = 0;
     for (size_t i = 0; i < text->n; i++)
-        if ((uint8_t)text->bytes[i] >= 0x80)
-            return false;
-    return true;
+        all |= (uint8_t)text->bytes[i];
+    return all < 0x80;
 }
 
 static stm_status add_form(const stage *step, const char *text, size_t n, stm_string *out)
@@ -43,12 +44,77 @@ static stm_status add_form(const stage *step, const char *text, size_t n, stm_st
     return status;
 }
 
+/* NFC of texts that are nearly in that form, as most are.
+ *
+ * A character STAYS when it composes with none before it, does not change places (combining class 0), and composed
+ * again is what it was: text can be cut before it. One that the table of reference does not know is a WALL. So only the
+ * stretches from the last character that stays before one that MOVES to the next one that does not are given to the
+ * library. */
+
+enum { STAYS, MOVES, WALL };
+enum { N_POINTS = 0x30000 }; /* all above stay */
+
+static uint8_t form_c[N_POINTS];
+
+static void classify_point(int32_t point)
+{
+    utf8proc_int32_t parts[16];
+    int last_class = 0;
+    const utf8proc_ssize_t n =
+        utf8proc_decompose_char(point, parts, 16, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &last_class);
+    if (utf8proc_get_property(point)->combining_class != 0 || n > 16)
+        form_c[point] = MOVES;
+    if ((n == 1 && parts[0] == point) || n > 16)
+        return;
+    for (utf8proc_ssize_t i = 1; i < n; i++)
+        form_c[parts[i]] = MOVES;
+    const utf8proc_ssize_t composed = utf8proc_normalize_utf32(parts, n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+    if (composed != 1 || parts[0] != point)
+        form_c[point] = MOVES;
+}
+
+static void classify_points(void)
+{
+    for (int32_t point = 0; point < N_POINTS; point++)
+        classify_point(point);
+    for (uint32_t point = 0; point < N_POINTS; point++)
+        if (stm_is_after_unicode_9(point))
+            form_c[point] = WALL;
+}
+
+static stm_status add_form_c(const stage *step, const stm_string *text, stm_string *out)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    size_t done = 0, start = 0; /* text[start..) is to be composed once something in it moves */
+    bool moves = false;
+    pthread_once(&once, classify_points);
+    for (size_t at = 0, length; at < text->n; at += length) {
+        const uint32_t point = stm_utf8_point(text->bytes + at, text->n - at, &length);
+        const uint8_t kind = point < N_POINTS ? form_c[point] : STAYS;
+        if (kind == MOVES) {
+            moves = true;
+            continue;
+        }
+        if (moves) {
+            STM_TRY(stm_string_add(out, text->bytes + done, start - done));
+            STM_TRY(add_form(step, text->bytes + start, at - start, out));
+            done = at;
+            moves = false;
+        }
+        start = kind == WALL ? at + length : at;
+    }
+    STM_TRY(stm_string_add(out, text->bytes + done, (moves ? start : text->n) - done));
+    return moves ? add_form(step, text->bytes + start, text->n - start, out) : STM_OK;
+}
+
 /* Characters that the table of reference does not know stand still, and what surrounds them does not pass them. */
 static stm_status apply_form(const stage *step, const stm_string *text, stm_string *out)
 {
     size_t start = 0;
     if (is_ascii(text))
         return stm_string_add(out, text->bytes, text->n);
+    if (step->form == UTF8PROC_COMPOSE)
+        return add_form_c(step, text, out);
     for (size_t at = 0, length; at < text->n; at += length) {
         if (!stm_is_after_unicode_9(stm_utf8_point(text->bytes + at, text->n - at, &length)))
             continue;

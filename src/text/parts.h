@@ -2,6 +2,8 @@
 #ifndef STM_TEXT_PARTS_H
 #define STM_TEXT_PARTS_H
 
+#include <pthread.h>
+
 #include "text/added.h"
 #include "text/decode.h"
 #include "text/normalize.h"
@@ -9,6 +11,13 @@
 #include "text/pretokenize.h"
 #include "text/subwords.h"
 #include "text/tokenizer.h"
+
+/* Rooms that no thread is using; a thread that encodes takes one, or makes one, and puts it back. */
+typedef struct {
+    pthread_mutex_t lock;
+    stm_subwords_room items[16];
+    size_t n;
+} stm_rooms;
 
 struct stm_tokenizer {
     stm_normalizer *normalizer;
@@ -19,6 +28,10 @@ struct stm_tokenizer {
     stm_frame frame;
     stm_string bos_text, eos_text;
     int32_t bos, eos; /* -1: none */
+    bool is_words;    /* all the pre-tokenizer does is to cut at `words` and, with bytes, to spell them */
+    bool bytes;
+    stm_words words;
+    stm_rooms *rooms;
 };
 
 /* The string of an id, or NULL. */

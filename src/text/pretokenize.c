@@ -11,6 +11,7 @@ typedef struct stage stage;
 struct stage {
     stm_status (*apply)(const stage *step, stm_pieces *in, stm_pieces *out);
     stm_regex *regex; /* NULL: nothing is cut */
+    stm_words words;  /* the same pattern, if it is one that is matched by hand */
     stm_split_behavior behavior;
     bool invert;            /* the matches are what is kept */
     bool add_prefix_space;  /* ByteLevel */
@@ -25,6 +26,16 @@ struct stm_pretokenizer {
 
 /* The steps */
 
+static stm_status cut_words(const stage *step, const stm_pieces *in, stm_piece piece, stm_pieces *out)
+{
+    const char *text = in->text.bytes + piece.start;
+    for (size_t at = 0, end; at < piece.n; at = end) {
+        end = stm_words_end(step->words, text, piece.n, at);
+        STM_TRY(stm_pieces_add(out, (stm_piece){piece.start + at, end - at, -1, piece.first && at == 0}));
+    }
+    return STM_OK;
+}
+
 /* Every cut is of a piece of `in`, whose text `out` takes over. */
 static stm_status apply_split(const stage *step, stm_pieces *in, stm_pieces *out)
 {
@@ -36,6 +47,10 @@ static stm_status apply_split(const stage *step, stm_pieces *in, stm_pieces *out
         const stm_piece piece = in->items[i];
         if (piece.id >= 0) {
             STM_GOTO_OUT(stm_pieces_add(out, piece));
+            continue;
+        }
+        if (step->words) {
+            STM_GOTO_OUT(cut_words(step, in, piece, out));
             continue;
         }
         STM_GOTO_OUT(stm_stretches_find(&stretches, &search, in->text.bytes + piece.start, piece.n));
@@ -67,9 +82,14 @@ static stm_status apply_metaspace(const stage *step, stm_pieces *in, stm_pieces 
         const bool there = n && (text[0] == ' ' || (n >= mark->n && memcmp(text, mark->bytes, mark->n) == 0));
         if (piece.id < 0 && n && wanted && !there)
             STM_GOTO_OUT(stm_string_add(&spelled.text, mark->bytes, mark->n));
-        for (size_t k = 0; piece.id < 0 && k < n; k++)
-            STM_GOTO_OUT(text[k] == ' ' ? stm_string_add(&spelled.text, mark->bytes, mark->n)
-                                        : stm_string_add(&spelled.text, text + k, 1));
+        for (size_t k = 0; piece.id < 0 && k < n;) {
+            const char *space = memchr(text + k, ' ', n - k);
+            const size_t end = space ? (size_t)(space - text) : n;
+            STM_GOTO_OUT(stm_string_add(&spelled.text, text + k, end - k));
+            if (space)
+                STM_GOTO_OUT(stm_string_add(&spelled.text, mark->bytes, mark->n));
+            k = end + 1;
+        }
         piece.n = spelled.text.n - piece.start;
         STM_GOTO_OUT(stm_pieces_add(&spelled, piece));
     }
@@ -131,8 +151,6 @@ out:
 
 /* Reading them */
 
-static const char GPT2_WORDS[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-
 static stm_status regex_of(const char *pattern, stage *step)
 {
     return stm_regex_create(pattern, strlen(pattern), &step->regex);
@@ -143,7 +161,10 @@ static stm_status read_byte_level(const json_t *json, stage *step)
     bool use_regex;
     STM_TRY(stm_json_bool(json, "add_prefix_space", true, &step->add_prefix_space));
     STM_TRY(stm_json_bool(json, "use_regex", true, &use_regex));
-    return use_regex ? regex_of(GPT2_WORDS, step) : STM_OK;
+    if (!use_regex)
+        return STM_OK;
+    STM_TRY(stm_words_find(stm_words_gpt2_pattern, strlen(stm_words_gpt2_pattern), &step->words));
+    return regex_of(stm_words_gpt2_pattern, step);
 }
 
 static stm_status read_behavior(const json_t *json, stage *step)
@@ -166,7 +187,12 @@ static stm_status read_split(const json_t *json, stage *step)
 {
     STM_TRY(read_behavior(json, step));
     STM_TRY(stm_json_bool(json, "invert", false, &step->invert));
-    return stm_pattern_of(json, &step->regex);
+    STM_TRY(stm_pattern_of(json, &step->regex));
+    /* Where everything matches, these two behaviours keep the matches, whole. */
+    const json_t *pattern = json_object_get(json_object_get(json, "pattern"), "Regex");
+    const bool matches = step->invert ? step->behavior == STM_SPLIT_REMOVED : step->behavior == STM_SPLIT_ISOLATED;
+    return pattern && matches ? stm_words_find(json_string_value(pattern), json_string_length(pattern), &step->words)
+                              : STM_OK;
 }
 
 stm_status stm_metaspace_read(const json_t *json, stm_string *replacement, stm_prepend_scheme *scheme)
@@ -330,13 +356,28 @@ void stm_pretokenizer_destroy(stm_pretokenizer *pretokenizer)
     free(pretokenizer);
 }
 
-stm_status stm_pretokenizer_apply(const stm_pretokenizer *pretokenizer, stm_pieces *pieces)
+bool stm_pretokenizer_is_words(const stm_pretokenizer *pretokenizer, stm_words *words, bool *bytes)
+{
+    const stage *first = pretokenizer->steps, *last = first + pretokenizer->n - 1;
+    if (pretokenizer->n == 0 || pretokenizer->n > 2 || !first->words || first->add_prefix_space)
+        return false;
+    if (first != last && (last->apply != apply_byte_level || last->regex || last->add_prefix_space))
+        return false;
+    *words = first->words;
+    *bytes = last->apply == apply_byte_level;
+    return true;
+}
+
+stm_status stm_pretokenizer_apply(const stm_pretokenizer *pretokenizer, bool plain, stm_pieces *pieces)
 {
     stm_status status = STM_OK;
     stm_pieces next = {0};
     for (size_t i = 0; i < pretokenizer->n; i++) {
+        stage step = pretokenizer->steps[i];
+        if (plain)
+            step.words = STM_WORDS_UNKNOWN;
         stm_pieces_reset(&next);
-        STM_GOTO_OUT(pretokenizer->steps[i].apply(&pretokenizer->steps[i], pieces, &next));
+        STM_GOTO_OUT(step.apply(&step, pieces, &next));
         stm_pieces_swap(pieces, &next);
     }
 out:

@@ -4,6 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "text/decode.h"
+#include "text/joints.h"
+#include "text/normalize.h"
+
 typedef struct {
     uint64_t pair; /* left id << 32 | right id */
     uint32_t rank;
@@ -19,6 +23,10 @@ struct stm_subwords {
     int32_t bytes[256];        /* ids of "<0x00>" .. "<0xFF>"; -1: none */
     merge *merges;             /* [n_slots], a power of two, open addressing */
     size_t n_slots;
+    bool spells;           /* words come as bytes */
+    int32_t alphabet[256]; /* spells: ids of the characters that stand for bytes */
+    bool whole_alphabet;   /* none of them is missing, and each stands for itself wherever it is */
+    stm_joints *joints;    /* NULL: words are not cut */
 };
 
 stm_status stm_ids_add(stm_ids *ids, int32_t id)
@@ -106,6 +114,23 @@ static stm_status find_part(const stm_subwords *s, span part, int32_t *id)
                : stm_fail(STM_ERR_INPUT, "found \"%.*s\", expected a token of the vocabulary", (int)part.n, part.text);
 }
 
+/* bytes: scratch. */
+static stm_status add_joint(stm_subwords *s, span left, span right, stm_string *bytes)
+{
+    if (left.n == 0 || right.n == 0)
+        return STM_OK;
+    if (!s->spells) {
+        stm_joints_add(s->joints, left.text, left.n, right.text, right.n);
+        return STM_OK;
+    }
+    bytes->n = 0;
+    STM_TRY(stm_add_token_bytes(bytes, left.text, left.n));
+    const size_t n_left = bytes->n;
+    STM_TRY(stm_add_token_bytes(bytes, right.text, right.n));
+    stm_joints_add(s->joints, bytes->bytes, n_left, bytes->bytes + n_left, bytes->n - n_left);
+    return STM_OK;
+}
+
 static stm_status add_merge(stm_subwords *s, const json_t *json, uint32_t rank, stm_string *whole)
 {
     span left, right;
@@ -121,7 +146,7 @@ static stm_status add_merge(stm_subwords *s, const json_t *json, uint32_t rank, 
     STM_TRY(stm_string_add(whole, right.text + skip, right.n - skip));
     STM_TRY(find_part(s, (span){whole->bytes, whole->n}, &c));
     *slot_of(s, pair_of(a, b)) = (merge){.pair = pair_of(a, b), .rank = rank, .id = c};
-    return STM_OK;
+    return s->joints ? add_joint(s, left, right, whole) : STM_OK;
 }
 
 static stm_status read_merges(stm_subwords *s, const json_t *json)
@@ -165,6 +190,47 @@ static stm_status read_unknown(stm_subwords *s, const json_t *json)
     return STM_OK;
 }
 
+static void read_alphabet(stm_subwords *s)
+{
+    s->whole_alphabet = s->spells && s->prefix.n == 0 && s->suffix.n == 0;
+    for (unsigned byte = 0; byte < 256 && s->spells; byte++) {
+        char character[4];
+        const size_t n = stm_utf8_write(stm_byte_to_point((uint8_t)byte), character);
+        s->alphabet[byte] = stm_vocab_find(s->vocab, character, n);
+        s->whole_alphabet = s->whole_alphabet && s->alphabet[byte] >= 0;
+    }
+}
+
+static bool has_all_bytes(const stm_subwords *s)
+{
+    for (size_t byte = 0; byte < 256; byte++)
+        if (s->bytes[byte] < 0)
+            return false;
+    return s->byte_fallback;
+}
+
+/* Not where the parts of a word depend on each other: what continues a word is spelled otherwise, and the place of an
+ * unknown token depends on what comes next. */
+static bool may_cut(const stm_subwords *s)
+{
+    const bool no_unknown = s->spells ? s->whole_alphabet : has_all_bytes(s);
+    return s->prefix.n == 0 && s->suffix.n == 0 && (no_unknown || s->unknown < 0);
+}
+
+/* A merge of <0x0A> and the like joins bytes, not the characters of its spelling. */
+static void drop_joints_of_bytes(stm_subwords *s)
+{
+    bool merged = false;
+    for (size_t i = 0; i < s->n_slots && s->byte_fallback && !merged; i++)
+        for (size_t byte = 0; byte < 256 && s->merges[i].id >= 0 && s->bytes[byte] >= 0; byte++)
+            merged = merged || (uint32_t)(s->merges[i].pair >> 32) == (uint32_t)s->bytes[byte] ||
+                     (uint32_t)s->merges[i].pair == (uint32_t)s->bytes[byte];
+    if (merged) {
+        free(s->joints);
+        s->joints = NULL;
+    }
+}
+
 static stm_status read_bpe(stm_subwords *s, const json_t *json)
 {
     const json_t *dropout = json_object_get(json, "dropout");
@@ -181,7 +247,12 @@ static stm_status read_bpe(stm_subwords *s, const json_t *json)
         const int n = snprintf(name, sizeof name, "<0x%02X>", byte);
         s->bytes[byte] = stm_vocab_find(s->vocab, name, (size_t)n);
     }
-    return read_merges(s, json);
+    read_alphabet(s);
+    if (may_cut(s))
+        STM_TRY(stm_alloc(1, sizeof *s->joints, &s->joints));
+    STM_TRY(read_merges(s, json));
+    drop_joints_of_bytes(s);
+    return STM_OK;
 }
 
 static stm_status read_model(stm_subwords *s, const json_t *json)
@@ -200,10 +271,11 @@ static stm_status read_model(stm_subwords *s, const json_t *json)
     return s->whole_words ? STM_OK : read_bpe(s, json);
 }
 
-stm_status stm_subwords_create(const json_t *json, stm_subwords **out)
+stm_status stm_subwords_create(const json_t *json, bool bytes, stm_subwords **out)
 {
     stm_subwords *s;
     STM_TRY(stm_alloc(1, sizeof *s, &s));
+    s->spells = bytes;
     const stm_status status = read_model(s, json);
     if (status != STM_OK) {
         stm_subwords_destroy(s);
@@ -221,6 +293,7 @@ void stm_subwords_destroy(stm_subwords *subwords)
     free(subwords->prefix.bytes);
     free(subwords->suffix.bytes);
     free(subwords->merges);
+    free(subwords->joints);
     free(subwords);
 }
 
@@ -252,6 +325,8 @@ void stm_subwords_room_free(stm_subwords_room *room)
 {
     free(room->symbols);
     free(room->heap);
+    free(room->spelled.bytes);
+    stm_cache_destroy(room->cache);
     *room = (stm_subwords_room){0};
 }
 
@@ -404,19 +479,170 @@ static stm_status encode_pairs(const stm_subwords *s, stm_subwords_room *room, c
     return STM_OK;
 }
 
-stm_status stm_subwords_encode(const stm_subwords *s, stm_subwords_room *room, const char *word, size_t n, stm_ids *ids)
+/* The id of a word as a whole, where it has one that goes before merging; -1: none. */
+static int32_t whole_id(const stm_subwords *s, const char *word, size_t n)
+{
+    if (!s->whole_words && !s->ignore_merges)
+        return -1;
+    const int32_t id = stm_vocab_find(s->vocab, word, n);
+    return id < 0 && s->whole_words ? s->unknown : id;
+}
+
+stm_status stm_subwords_encode_plain(const stm_subwords *s, stm_subwords_room *room, const char *word, size_t n,
+                                     stm_ids *ids)
 {
     if (n == 0)
         return STM_OK;
-    if (s->whole_words || s->ignore_merges) {
-        int32_t id = stm_vocab_find(s->vocab, word, n);
-        if (id < 0 && s->whole_words)
-            id = s->unknown;
-        if (id >= 0)
-            return stm_ids_add(ids, id);
-    }
+    const int32_t id = whole_id(s, word, n);
+    if (id >= 0)
+        return stm_ids_add(ids, id);
     if (s->whole_words)
         return stm_fail(STM_ERR_INPUT, "the vocabulary has neither the word \"%.*s\" nor an unk_token",
                         (int)STM_MIN(n, 60), word);
     return encode_pairs(s, room, word, n, ids);
+}
+
+/* Byte pairs, fast: few symbols are merged in place, without a heap. */
+
+enum { FEW = 96 };
+
+typedef struct {
+    size_t n;
+    int32_t ids[FEW];
+    uint32_t ranks[FEW]; /* of the pair that begins here; NO_RANK: it does not merge */
+    int32_t merged[FEW]; /* what the pair becomes */
+} few_symbols;
+
+#define NO_RANK UINT32_MAX
+
+static void look_up_pair(const stm_subwords *s, few_symbols *f, size_t i)
+{
+    const merge *m = i + 1 < f->n ? find_merge(s, f->ids[i], f->ids[i + 1]) : NULL;
+    f->ranks[i] = m ? m->rank : NO_RANK;
+    f->merged[i] = m ? m->id : -1;
+}
+
+/* The leftmost pair of the lowest rank. */
+static size_t best_pair(const few_symbols *f)
+{
+    uint32_t least = NO_RANK;
+    size_t best = 0;
+    for (size_t i = 0; i < f->n; i++)
+        if (f->ranks[i] < least) {
+            least = f->ranks[i];
+            best = i;
+        }
+    return best;
+}
+
+static void merge_few(const stm_subwords *s, few_symbols *f)
+{
+    for (size_t i = 0; i < f->n; i++)
+        look_up_pair(s, f, i);
+    for (;;) {
+        const size_t i = best_pair(f), behind = f->n - i - 2;
+        if (f->n == 0 || f->ranks[i] == NO_RANK)
+            return;
+        f->ids[i] = f->merged[i];
+        memmove(f->ids + i + 1, f->ids + i + 2, behind * sizeof *f->ids);
+        memmove(f->ranks + i + 1, f->ranks + i + 2, behind * sizeof *f->ranks);
+        memmove(f->merged + i + 1, f->merged + i + 2, behind * sizeof *f->merged);
+        f->n--;
+        look_up_pair(s, f, i);
+        if (i > 0)
+            look_up_pair(s, f, i - 1);
+    }
+}
+
+static stm_status encode_bytes(const stm_subwords *s, const char *bytes, size_t n, stm_ids *ids)
+{
+    few_symbols f = {.n = n};
+    for (size_t i = 0; i < n; i++)
+        f.ids[i] = s->alphabet[(uint8_t)bytes[i]];
+    merge_few(s, &f);
+    for (size_t i = 0; i < f.n; i++)
+        STM_TRY(stm_ids_add(ids, f.ids[i]));
+    return STM_OK;
+}
+
+/* Spells the word in room->spelled, where words come as bytes. */
+static stm_status spell(const stm_subwords *s, stm_subwords_room *room, const char **word, size_t *n)
+{
+    if (!s->spells)
+        return STM_OK;
+    room->spelled.n = 0;
+    STM_TRY(stm_add_byte_level(&room->spelled, *word, *n));
+    *word = room->spelled.bytes;
+    *n = room->spelled.n;
+    return STM_OK;
+}
+
+/* part: cut out of a word, so that it has no id as a whole word. */
+static stm_status encode_anew(const stm_subwords *s, stm_subwords_room *room, const char *word, size_t n, bool part,
+                              stm_ids *ids)
+{
+    const bool merges_only = part || (!s->whole_words && !s->ignore_merges);
+    if (merges_only && s->whole_alphabet && n <= FEW)
+        return encode_bytes(s, word, n, ids);
+    STM_TRY(spell(s, room, &word, &n));
+    return merges_only ? encode_pairs(s, room, word, n, ids) : stm_subwords_encode_plain(s, room, word, n, ids);
+}
+
+static stm_status add_ids(stm_ids *ids, const int32_t *more, size_t n)
+{
+    STM_TRY(stm_reserve(&ids->items, &ids->capacity, ids->n + n, sizeof *ids->items));
+    for (size_t i = 0; i < n; i++)
+        ids->items[ids->n + i] = more[i];
+    ids->n += n;
+    return STM_OK;
+}
+
+static stm_status encode_cached(const stm_subwords *s, stm_subwords_room *room, const char *word, size_t n, bool part,
+                                stm_ids *ids)
+{
+    const size_t before = ids->n;
+    size_t n_found;
+    if (n > STM_CACHE_WORD_BYTES)
+        return encode_anew(s, room, word, n, part, ids);
+    const stm_cache_key key = stm_cache_key_of(word, n, part);
+    const int32_t *found = stm_cache_get(room->cache, &key, &n_found);
+    if (found)
+        return add_ids(ids, found, n_found);
+    STM_TRY(encode_anew(s, room, word, n, part, ids));
+    stm_cache_put(room->cache, &key, ids->items + before, ids->n - before);
+    return STM_OK;
+}
+
+/* Words of other scripts than Latin are often whole phrases, which come once; their parts come again and again. */
+static bool is_phrase(const char *word, size_t n)
+{
+    if (n > STM_CACHE_WORD_BYTES)
+        return true;
+    for (size_t i = 0; i < n; i++)
+        if ((uint8_t)word[i] >= 0x80)
+            return true;
+    return false;
+}
+
+stm_status stm_subwords_encode(const stm_subwords *s, stm_subwords_room *room, const char *word, size_t n, stm_ids *ids)
+{
+    if (n == 0)
+        return STM_OK;
+    if (!room->cache)
+        STM_TRY(stm_cache_create(&room->cache));
+    if (!s->joints || !is_phrase(word, n))
+        return encode_cached(s, room, word, n, false, ids);
+    if (s->ignore_merges) {
+        const char *spelled = word;
+        size_t n_spelled = n;
+        STM_TRY(spell(s, room, &spelled, &n_spelled));
+        const int32_t id = whole_id(s, spelled, n_spelled);
+        if (id >= 0)
+            return stm_ids_add(ids, id);
+    }
+    for (size_t at = 0, end; at < n; at = end) {
+        end = stm_joints_end(s->joints, word, n, at);
+        STM_TRY(encode_cached(s, room, word + at, end - at, true, ids));
+    }
+    return STM_OK;
 }

@@ -16,7 +16,8 @@ static stm_status read_parts(stm_tokenizer *t, const json_t *json)
     json_t *added;
     STM_TRY(stm_normalizer_create(json_object_get(json, "normalizer"), &t->normalizer));
     STM_TRY(stm_pretokenizer_create(json_object_get(json, "pre_tokenizer"), &t->pretokenizer));
-    STM_TRY(stm_subwords_create(json_object_get(json, "model"), &t->subwords));
+    t->is_words = stm_pretokenizer_is_words(t->pretokenizer, &t->words, &t->bytes);
+    STM_TRY(stm_subwords_create(json_object_get(json, "model"), t->bytes, &t->subwords));
     STM_TRY(stm_json_array(json, "added_tokens", &added));
     STM_TRY(stm_added_create(added, stm_subwords_vocab(t->subwords), t->normalizer, &t->added));
     STM_TRY(stm_frame_read(json_object_get(json, "post_processor"), &t->frame));
@@ -69,6 +70,23 @@ out:
     return status;
 }
 
+static stm_status create_rooms(stm_rooms **rooms)
+{
+    STM_TRY(stm_alloc(1, sizeof **rooms, rooms));
+    pthread_mutex_init(&(*rooms)->lock, NULL);
+    return STM_OK;
+}
+
+static void destroy_rooms(stm_rooms *rooms)
+{
+    if (!rooms)
+        return;
+    for (size_t i = 0; i < rooms->n; i++)
+        stm_subwords_room_free(&rooms->items[i]);
+    pthread_mutex_destroy(&rooms->lock);
+    free(rooms);
+}
+
 stm_status stm_tokenizer_parse(const char *name, const char *json, size_t n, const char *config, stm_tokenizer **out)
 {
     stm_status status = STM_OK;
@@ -76,6 +94,7 @@ stm_status stm_tokenizer_parse(const char *name, const char *json, size_t n, con
     json_t *root = NULL;
     STM_GOTO_OUT(stm_json_parse(name, json, n, false, &root));
     STM_GOTO_OUT(stm_alloc(1, sizeof *t, &t));
+    STM_GOTO_OUT(create_rooms(&t->rooms));
     t->bos = t->eos = -1;
     STM_GOTO_OUT(stm_string_end(&t->bos_text));
     STM_GOTO_OUT(stm_string_end(&t->eos_text));
@@ -136,6 +155,7 @@ void stm_tokenizer_destroy(stm_tokenizer *t)
     stm_added_destroy(t->added);
     stm_decoder_destroy(t->decoder);
     stm_frame_free(&t->frame);
+    destroy_rooms(t->rooms);
     free(t->bos_text.bytes);
     free(t->eos_text.bytes);
     free(t);
@@ -165,15 +185,63 @@ out:
     return status;
 }
 
-/* Words and added tokens of a text. */
-static stm_status cut(const stm_tokenizer *t, const char *text, size_t n_bytes, stm_pieces *pieces)
+/* Added tokens and the normalized text between them. */
+static stm_status cut_added(const stm_tokenizer *t, const char *text, size_t n_bytes, stm_pieces *pieces)
 {
     STM_TRY(stm_utf8_repair(text, n_bytes, &pieces->text));
     STM_TRY(stm_pieces_add(pieces, (stm_piece){.n = pieces->text.n, .id = -1, .first = true}));
     STM_TRY(stm_added_split(t->added, false, pieces));
     STM_TRY(normalize_pieces(t, pieces));
-    STM_TRY(stm_added_split(t->added, true, pieces));
-    return stm_pretokenizer_apply(t->pretokenizer, pieces);
+    return stm_added_split(t->added, true, pieces);
+}
+
+static stm_rooms *lock_rooms(const stm_tokenizer *t)
+{
+    pthread_mutex_lock(&t->rooms->lock);
+    return t->rooms;
+}
+
+static stm_subwords_room take_room(const stm_tokenizer *t)
+{
+    stm_rooms *rooms = lock_rooms(t);
+    const stm_subwords_room room = rooms->n ? rooms->items[--rooms->n] : (stm_subwords_room){0};
+    pthread_mutex_unlock(&rooms->lock);
+    return room;
+}
+
+static void give_room(const stm_tokenizer *t, stm_subwords_room room)
+{
+    stm_rooms *rooms = lock_rooms(t);
+    const bool kept = rooms->n < sizeof rooms->items / sizeof *rooms->items;
+    if (kept)
+        rooms->items[rooms->n++] = room;
+    pthread_mutex_unlock(&rooms->lock);
+    if (!kept)
+        stm_subwords_room_free(&room);
+}
+
+static stm_status encode_words(const stm_tokenizer *t, const char *text, size_t n, stm_subwords_room *room,
+                               stm_ids *ids)
+{
+    for (size_t at = 0, end; at < n; at = end) {
+        end = stm_words_end(t->words, text, n, at);
+        STM_TRY(stm_subwords_encode(t->subwords, room, text + at, end - at, ids));
+    }
+    return STM_OK;
+}
+
+typedef stm_status (*piece_encoder)(const stm_tokenizer *t, const char *text, size_t n, stm_subwords_room *room,
+                                    stm_ids *ids);
+
+static stm_status encode_word(const stm_tokenizer *t, const char *text, size_t n, stm_subwords_room *room, stm_ids *ids)
+{
+    return stm_subwords_encode(t->subwords, room, text, n, ids);
+}
+
+static stm_status encode_word_plain(const stm_tokenizer *t, const char *text, size_t n, stm_subwords_room *room,
+                                    stm_ids *ids)
+{
+    return stm_subwords_encode_plain(t->subwords, room, text, n, ids);
 }
 
 static stm_status add_all(stm_ids *ids, const stm_ids *more)
@@ -183,22 +251,25 @@ static stm_status add_all(stm_ids *ids, const stm_ids *more)
     return STM_OK;
 }
 
-stm_status stm_tokenizer_encode(const stm_tokenizer *t, const char *text, size_t n_bytes, bool special_tokens,
-                                int32_t **ids, size_t *n)
+static stm_status encode(const stm_tokenizer *t, const char *text, size_t n_bytes, bool special_tokens, bool plain,
+                         int32_t **ids, size_t *n)
 {
     stm_status status = STM_OK;
     stm_pieces pieces = {0};
-    stm_subwords_room room = {0};
+    stm_subwords_room room = take_room(t);
     stm_ids found = {0};
+    const bool by_words = t->is_words && !plain;
+    const piece_encoder encode_piece = by_words ? encode_words : plain ? encode_word_plain : encode_word;
     STM_GOTO_OUT(stm_reserve(&found.items, &found.capacity, n_bytes / 4 + 8, sizeof *found.items));
-    STM_GOTO_OUT(cut(t, text, n_bytes, &pieces));
+    STM_GOTO_OUT(cut_added(t, text, n_bytes, &pieces));
+    if (!by_words)
+        STM_GOTO_OUT(stm_pretokenizer_apply(t->pretokenizer, plain, &pieces));
     if (special_tokens)
         STM_GOTO_OUT(add_all(&found, &t->frame.before));
     for (size_t i = 0; i < pieces.n; i++) {
         const stm_piece piece = pieces.items[i];
-        STM_GOTO_OUT(piece.id >= 0
-                         ? stm_ids_add(&found, piece.id)
-                         : stm_subwords_encode(t->subwords, &room, pieces.text.bytes + piece.start, piece.n, &found));
+        STM_GOTO_OUT(piece.id >= 0 ? stm_ids_add(&found, piece.id)
+                                   : encode_piece(t, pieces.text.bytes + piece.start, piece.n, &room, &found));
     }
     if (special_tokens)
         STM_GOTO_OUT(add_all(&found, &t->frame.after));
@@ -208,8 +279,20 @@ stm_status stm_tokenizer_encode(const stm_tokenizer *t, const char *text, size_t
 out:
     free(found.items);
     stm_pieces_free(&pieces);
-    stm_subwords_room_free(&room);
+    give_room(t, room);
     return status;
+}
+
+stm_status stm_tokenizer_encode(const stm_tokenizer *t, const char *text, size_t n_bytes, bool special_tokens,
+                                int32_t **ids, size_t *n)
+{
+    return encode(t, text, n_bytes, special_tokens, false, ids, n);
+}
+
+stm_status stm_tokenizer_encode_plain(const stm_tokenizer *t, const char *text, size_t n_bytes, bool special_tokens,
+                                      int32_t **ids, size_t *n)
+{
+    return encode(t, text, n_bytes, special_tokens, true, ids, n);
 }
 
 /* Decoding */

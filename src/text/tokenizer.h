@@ -27,6 +27,11 @@ void stm_tokenizer_destroy(stm_tokenizer *tokenizer); /* NULL is fine */
 stm_status stm_tokenizer_encode(const stm_tokenizer *tokenizer, const char *text, size_t n_bytes, bool special_tokens,
                                 int32_t **ids, size_t *n);
 
+/* The same ids, found the plain way: patterns run by PCRE2, no word remembered or cut further. For tests, and for
+ * whoever doubts the other way. */
+stm_status stm_tokenizer_encode_plain(const stm_tokenizer *tokenizer, const char *text, size_t n_bytes,
+                                      bool special_tokens, int32_t **ids, size_t *n);
+
 /* The text of ids [n]; ids that are not known are left out. skip_special: special tokens, too. The caller frees *text,
  * which ends in a NUL that *n_bytes (NULL: not wanted) does not count. Fails: STM_ERR_MEMORY. */
 stm_status stm_tokenizer_decode(const stm_tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
