@@ -2,7 +2,10 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "bench/bytes.h"
+#include "bench/rates.h"
 #include "group/score.h"
 #include "rollout/rollout.h"
 
@@ -24,51 +27,17 @@ double stm_bench_rate(const stm_bench_row *row)
     return row->best_s > 0 ? row->flops / row->best_s : 0;
 }
 
-/* The machine's own rate */
-
-enum { GEMM_N = 1024, GEMM_LEAST = 5 };
-static const double gemm_s = 0.15;
-
-static stm_status best_gemm_s(const stm_backend *b, stm_stream *stream, void *x, double *best_s)
+double stm_bench_read_share(const stm_bench_row *row)
 {
-    const stm_gemm gemm = {.m = GEMM_N,
-                           .n = GEMM_N,
-                           .k = GEMM_N,
-                           .alpha = 1,
-                           .a = x,
-                           .b = stm_at(b, x, GEMM_N * GEMM_N),
-                           .c = stm_at(b, x, 2 * GEMM_N * GEMM_N),
-                           .lda = GEMM_N,
-                           .ldb = GEMM_N,
-                           .ldc = GEMM_N};
-    const double begin = stm_now_s();
-    *best_s = INFINITY;
-    for (int i = 0; i < GEMM_LEAST || stm_now_s() - begin < gemm_s; i++) {
-        const double start = stm_now_s();
-        STM_TRY(b->gemm(stream, &gemm));
-        STM_TRY(b->synchronize(stream));
-        *best_s = fmin(*best_s, stm_now_s() - start);
-    }
-    return STM_OK;
-}
-
-stm_status stm_bench_gemm_rate(const stm_backend *backend, stm_stream *stream, const stm_grid *grid, double *rate)
-{
-    const size_t bytes = (size_t)3 * GEMM_N * GEMM_N * backend->real_bytes;
-    void *x;
-    double best_s = INFINITY;
-    STM_TRY(stm_agree(grid, backend->alloc(stream, bytes, &x)));
-    stm_status status = backend->zero(stream, x, bytes);
-    STM_MPI(MPI_Barrier(grid->world));
-    if (status == STM_OK)
-        status = best_gemm_s(backend, stream, x, &best_s);
-    backend->free(stream, x);
-    *rate = 2.0 * GEMM_N * GEMM_N * GEMM_N / best_s;
-    stm_all_reduce(grid->world, rate, 1, sizeof *rate);
-    return stm_agree(grid, status);
+    return row->read_bytes > 0 ? row->read_bytes / row->phases[STM_BENCH_DECODING] / row->read_rate : NAN;
 }
 
 /* One repeat of each kind: does the work and says what lay outside of passes */
+
+typedef struct {
+    double seconds;
+    double phases[STM_BENCH_N_PHASES];
+} repeat;
 
 typedef struct {
     stm_bench *bench;
@@ -77,6 +46,8 @@ typedef struct {
     stm_bench_row *row;
     stm_profile profile;
     double outside_s; /* gradient sum, or decoding */
+    double rounds;    /* of decoding */
+    repeat *repeats;  /* [n_repeats] */
     size_t repeat;
 } measuring;
 
@@ -121,6 +92,7 @@ static stm_status run_decode(measuring *m)
         m->outside_s =
             stm_now_s() - start - m->profile.seconds[STM_STAGE_PREFIX] - m->profile.seconds[STM_STAGE_EXCHANGE];
         m->row->n_rows = counts.prompt_rows + counts.tokens;
+        m->rounds = counts.decode_rounds;
     }
     stm_batch_clear(&prompts);
     return status;
@@ -142,11 +114,12 @@ static void collect_phases(const measuring *m, double seconds, double *phases)
         phases[STM_BENCH_OTHER] -= phases[i];
 }
 
-static stm_status run_repeat(measuring *m, double *seconds, double *phases)
+static stm_status run_repeat(measuring *m)
 {
     const stm_bench *bench = m->bench;
     const stm_backend *backend = bench->model->backend;
     const size_t bytes = bench->model->n_parameters * backend->real_bytes;
+    repeat *r = &m->repeats[m->repeat];
     stm_status status = backend->zero(bench->model->stream, bench->gradient, bytes);
     if (status == STM_OK)
         status = backend->synchronize(bench->model->stream);
@@ -155,16 +128,12 @@ static stm_status run_repeat(measuring *m, double *seconds, double *phases)
     STM_MPI(MPI_Barrier(bench->grid->world));
     const double start = stm_now_s();
     STM_TRY(m->row->work == STM_BENCH_DECODE ? run_decode(m) : run_update(m));
-    *seconds = stm_now_s() - start;
-    stm_all_reduce_max(bench->grid->world, seconds, 1);
-    collect_phases(m, *seconds, phases);
+    r->seconds = stm_now_s() - start;
+    stm_all_reduce_max(bench->grid->world, &r->seconds, 1);
+    collect_phases(m, r->seconds, r->phases);
+    m->row->seconds[m->repeat++] = r->seconds;
     return STM_OK;
 }
-
-typedef struct {
-    double seconds;
-    double phases[STM_BENCH_N_PHASES];
-} repeat;
 
 static int compare_repeats(const void *left, const void *right)
 {
@@ -172,30 +141,39 @@ static int compare_repeats(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-static void summarise(stm_bench_row *row, repeat *repeats)
+static double median_s(const repeat *sorted, size_t n)
 {
-    const size_t n = row->n_repeats, middle = (n - 1) / 2;
-    for (size_t i = 0; i < n; i++)
-        row->seconds[i] = repeats[i].seconds;
-    qsort(repeats, n, sizeof *repeats, compare_repeats);
-    row->best_s = repeats[0].seconds;
-    row->median_s = (repeats[middle].seconds + repeats[n / 2].seconds) / 2;
-    for (size_t i = 0; i < STM_BENCH_N_PHASES; i++)
-        row->phases[i] = repeats[middle].phases[i];
+    return (sorted[(n - 1) / 2].seconds + sorted[n / 2].seconds) / 2;
 }
 
-static stm_status run_repeats(measuring *m)
+static void summarise(measuring *m)
 {
     stm_bench_row *row = m->row;
-    repeat *repeats;
-    STM_TRY(stm_agree(m->bench->grid, stm_alloc(row->n_repeats, sizeof *repeats, &repeats)));
-    stm_status status = STM_OK;
-    for (m->repeat = 0; m->repeat < row->n_repeats && status == STM_OK; m->repeat++)
-        status = run_repeat(m, &repeats[m->repeat].seconds, repeats[m->repeat].phases);
-    if (status == STM_OK)
-        summarise(row, repeats);
-    free(repeats);
-    return status;
+    const size_t n = row->n_repeats, middle = (n - 1) / 2;
+    qsort(m->repeats, n, sizeof *m->repeats, compare_repeats);
+    row->best_s = m->repeats[0].seconds;
+    row->median_s = median_s(m->repeats, n);
+    for (size_t i = 0; i < STM_BENCH_N_PHASES; i++)
+        row->phases[i] = m->repeats[middle].phases[i];
+    if (row->work == STM_BENCH_DECODE)
+        row->read_bytes = stm_bench_decode_bytes(m->bench->model, m->bench->grid, m->batch, stm_bench_largest(m->batch),
+                                                 stm_bench_longest(m->batch), m->rounds);
+    row->peak_bytes = (double)stm_engine_peak_bytes(m->engine);
+    stm_all_reduce_max(m->bench->grid->world, &row->peak_bytes, 1);
+}
+
+/* Of repeats that ran one after the other, so that drift cancels. The repeats have been summarised: their place is
+ * used. */
+static void compare_with_first(measuring *m, const stm_bench_row *first)
+{
+    stm_bench_row *row = m->row;
+    row->to_first = NAN;
+    if (row->left_out_s > 0 || first->left_out_s > 0)
+        return;
+    for (size_t i = 0; i < row->n_repeats; i++)
+        m->repeats[i].seconds = row->seconds[i] / first->seconds[i];
+    qsort(m->repeats, row->n_repeats, sizeof *m->repeats, compare_repeats);
+    row->to_first = median_s(m->repeats, row->n_repeats);
 }
 
 /* Rows */
@@ -215,15 +193,13 @@ static stm_status count_flops(const measuring *m)
     return STM_OK;
 }
 
-/* Whether the row would take longer than the limit. Every rank has the same numbers, so all decide alike. */
-static bool is_too_long(const measuring *m)
+/* Every rank has the same numbers, so all decide alike. */
+static void leave_out_what_is_too_long(measuring *m, double gemm_rate)
 {
     const double limit_s = m->bench->options->bench.limit_s;
-    const double rate = m->bench->seconds_per_flop > 0 ? 1 / m->bench->seconds_per_flop : m->row->gemm_rate;
+    const double rate = m->bench->seconds_per_flop > 0 ? 1 / m->bench->seconds_per_flop : gemm_rate;
     const double expected_s = (double)m->row->n_repeats * m->row->flops / rate;
-    if (limit_s > 0 && expected_s > limit_s)
-        m->row->left_out_s = expected_s;
-    return m->row->left_out_s > 0;
+    m->row->left_out_s = limit_s > 0 && expected_s > limit_s ? expected_s : 0;
 }
 
 /* The first update sets the rate at which the cost model predicts the others. */
@@ -238,40 +214,123 @@ static void predict(stm_bench *bench, stm_bench_row *row)
         row->predicted_s = row->flops * bench->seconds_per_flop;
 }
 
-static stm_status measure(measuring *m)
+static size_t static_bytes(const stm_bench *bench)
+{
+    return 2 * bench->model->n_parameters * bench->model->backend->real_bytes; /* weights and gradient */
+}
+
+static double update_bytes(const measuring *m, bool kept)
+{
+    return stm_bench_update_bytes(m->bench->model, static_bytes(m->bench),
+                                  stm_engine_settings_of(m->engine)->chunk_rows, m->batch,
+                                  m->row->work != STM_BENCH_REPEATED, kept);
+}
+
+static stm_status open_row(measuring *m)
 {
     const stm_bench *bench = m->bench;
-    const stm_backend *backend = bench->model->backend;
     stm_bench_row *row = m->row;
-    double after;
-    STM_TRY(stm_agree(bench->grid, count_flops(m)));
-    STM_TRY(stm_bench_gemm_rate(backend, bench->model->stream, bench->grid, &row->gemm_rate));
-    if (is_too_long(m))
-        return STM_OK;
-    STM_TRY(run_repeats(m));
-    STM_TRY(stm_bench_gemm_rate(backend, bench->model->stream, bench->grid, &after));
-    row->gemm_rate = fmax(row->gemm_rate, after);
-    row->peak_bytes = (double)stm_engine_peak_bytes(m->engine);
-    stm_all_reduce_max(bench->grid->world, &row->peak_bytes, 1);
+    stm_options options = *bench->options; /* not cleared: the strings are the caller's */
+    options.forward = row->work == STM_BENCH_DECODE ? STM_FORWARD_TREE : (stm_forward_mode)row->work;
+    row->n_repeats = (size_t)options.bench.repeats;
+    stm_status status = stm_alloc(row->n_repeats, sizeof *row->seconds, &row->seconds);
+    if (status == STM_OK)
+        status = stm_alloc(row->n_repeats, sizeof *m->repeats, &m->repeats);
+    STM_TRY(stm_agree(bench->grid, status));
+    STM_TRY(stm_agree(bench->grid,
+                      stm_engine_create(bench->model, bench->grid, &options, static_bytes(bench), &m->engine)));
+    stm_engine_settings_of(m->engine)->profile = &m->profile;
+    if (row->work != STM_BENCH_DECODE)
+        row->recompute_bytes = update_bytes(m, false);
+    return stm_agree(bench->grid, count_flops(m));
+}
+
+static void close_engine(measuring *m)
+{
+    stm_engine_destroy(m->engine);
+    m->engine = NULL;
+}
+
+/* One repeat of each row in turn, until all have theirs. */
+static stm_status run_in_turn(measuring *m, size_t n)
+{
+    for (int64_t turn = 0; turn < m->bench->options->bench.repeats; turn++)
+        for (size_t i = 0; i < n; i++)
+            if (m[i].row->left_out_s == 0)
+                STM_TRY(run_repeat(&m[i]));
+    for (size_t i = 0; i < n; i++) {
+        if (m[i].row->left_out_s == 0)
+            summarise(&m[i]);
+        close_engine(&m[i]);
+    }
     return STM_OK;
 }
 
-stm_status stm_bench_measure(stm_bench *bench, const stm_batch *batch, stm_bench_row *row)
+/* Whether the engines of all rows may hold their memory at once, when each keeps its activations. */
+static bool fit_together(const measuring *m, size_t n)
 {
-    measuring m = {.bench = bench, .batch = batch, .row = row};
-    stm_options options = *bench->options; /* not cleared: the strings are the caller's */
-    options.forward = row->work == STM_BENCH_DECODE ? STM_FORWARD_TREE : (stm_forward_mode)row->work;
-    const size_t weights_bytes = bench->model->n_parameters * bench->model->backend->real_bytes;
-    row->n_repeats = (size_t)options.bench.repeats;
-    STM_TRY(stm_agree(bench->grid, stm_alloc(row->n_repeats, sizeof *row->seconds, &row->seconds)));
-    stm_status status =
-        stm_agree(bench->grid, stm_engine_create(bench->model, bench->grid, &options, 2 * weights_bytes, &m.engine));
-    if (status == STM_OK) {
-        stm_engine_settings_of(m.engine)->profile = &m.profile;
-        status = measure(&m);
+    const double fixed = (double)static_bytes(m->bench);
+    double bytes = fixed;
+    for (size_t i = 0; i < n; i++)
+        bytes += m[i].row->left_out_s == 0 ? update_bytes(&m[i], true) - fixed : 0;
+    return bytes <= (double)stm_engine_settings_of(m->engine)->limit_bytes;
+}
+
+static stm_status run_rows(measuring *m, size_t n)
+{
+    if (fit_together(m, n))
+        return run_in_turn(m, n);
+    for (size_t i = 0; i < n; i++)
+        STM_TRY(run_in_turn(&m[i], 1));
+    return STM_OK;
+}
+
+/* Only where it will be asked for, since its arrays are large. Elsewhere than on a CPU the weights do not lie in the
+ * host's memory. */
+static stm_status measure_read_rate(const measuring *m, size_t n, double *rate)
+{
+    bool wanted = false;
+    for (size_t i = 0; i < n; i++)
+        wanted = wanted || (m[i].row->work == STM_BENCH_DECODE && m[i].row->left_out_s == 0);
+    *rate = NAN;
+    return wanted && strcmp(m->bench->model->backend->name, "cpu") == 0 ? stm_bench_read_rate(m->bench->grid, rate)
+                                                                        : STM_OK;
+}
+
+static stm_status measure(measuring *m, size_t n)
+{
+    const stm_bench *bench = m->bench;
+    const stm_model *model = bench->model;
+    double before, after, read_rate;
+    for (size_t i = 0; i < n; i++)
+        STM_TRY(open_row(&m[i]));
+    STM_TRY(stm_bench_gemm_rate(model->backend, model->stream, bench->grid, &before));
+    for (size_t i = 0; i < n; i++)
+        leave_out_what_is_too_long(&m[i], before);
+    STM_TRY(measure_read_rate(m, n, &read_rate));
+    STM_TRY(run_rows(m, n));
+    STM_TRY(stm_bench_gemm_rate(model->backend, model->stream, bench->grid, &after));
+    for (size_t i = 0; i < n; i++) {
+        m[i].row->gemm_rate = fmax(before, after);
+        m[i].row->read_rate = read_rate;
+        compare_with_first(&m[i], m->row);
     }
-    stm_engine_destroy(m.engine);
-    if (status == STM_OK)
-        predict(bench, row);
+    return STM_OK;
+}
+
+stm_status stm_bench_measure(stm_bench *bench, const stm_batch *batch, stm_bench_row *rows, size_t n)
+{
+    measuring *m;
+    STM_TRY(stm_agree(bench->grid, stm_alloc(n, sizeof *m, &m)));
+    for (size_t i = 0; i < n; i++)
+        m[i] = (measuring){.bench = bench, .batch = batch, .row = &rows[i]};
+    const stm_status status = measure(m, n);
+    for (size_t i = 0; i < n; i++) {
+        close_engine(&m[i]);
+        free(m[i].repeats);
+        if (status == STM_OK)
+            predict(bench, &rows[i]);
+    }
+    free(m);
     return status;
 }

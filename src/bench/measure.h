@@ -36,16 +36,23 @@ typedef struct {
     size_t n_repeats;
     double *seconds; /* [n_repeats], from a barrier until the last rank is done; malloc */
     double median_s, best_s;
+    double to_first;    /* seconds to those of the case's first row, median over turns; NaN: one of them left out */
     double predicted_s; /* by the cost model, updates only: work at the rate of the first row; NaN: none */
     double flops;       /* useful ones, group/flops.h */
-    double gemm_rate;   /* FLOP/s of all ranks at once, the better of just before and just after */
+    double gemm_rate;   /* FLOP/s of all ranks at once, the better of just before and just after the case */
+    double read_rate;   /* bytes per second from memory, just before; NaN: no decoding, or not in the host's memory */
+    double read_bytes;  /* that decoding must read, bench/bytes.h; 0: an update */
     double n_rows;      /* tokens computed, over all ranks, those computed again not counted */
     double peak_bytes;  /* of the rank that needed most: weights, gradient, and what the arenas held */
+    double recompute_bytes;            /* by the memory model, with memory.recompute=always; 0: decoding */
     double phases[STM_BENCH_N_PHASES]; /* seconds of the median repeat, mean over ranks */
 } stm_bench_row;
 
-/* The machine's rate in FLOP/s, from the best repeat. */
+/* Useful FLOP/s, from the best repeat. */
 double stm_bench_rate(const stm_bench_row *row);
+
+/* The share of read_rate at which decoding has read what it must, from the median repeat; NaN where there is none. */
+double stm_bench_read_share(const stm_bench_row *row);
 
 typedef struct {
     const stm_model *model;
@@ -55,13 +62,10 @@ typedef struct {
     double seconds_per_flop;    /* 0 before the first update was measured; kept by measure */
 } stm_bench;
 
-/* Measures row->work on the batch, whose shape is row->shape; fills the rest of the row. The caller frees
- * row->seconds. Collective over the grid's world; same status everywhere, and the same row. Fails: as the engine and
- * stm_rollout do. */
-stm_status stm_bench_measure(stm_bench *bench, const stm_batch *batch, stm_bench_row *row);
-
-/* FLOP/s of GEMMs of 1024 x 1024 x 1024 by the backend, on all ranks at once; each rank counts with its best one.
- * Collective over the grid's world; same status everywhere. */
-stm_status stm_bench_gemm_rate(const stm_backend *backend, stm_stream *stream, const stm_grid *grid, double *rate);
+/* Measures rows[i].work on the batch, whose shape is rows[i].shape; fills the rest of the rows [n], which are a case: a
+ * repeat of each in turn while their memory fits together, so that what disturbs the machine disturbs all of them; else
+ * one after the other. The caller frees each row's seconds, also after a failure. Collective over the grid's world;
+ * same status everywhere, and the same rows. Fails: as the engine and stm_rollout do. */
+stm_status stm_bench_measure(stm_bench *bench, const stm_batch *batch, stm_bench_row *rows, size_t n);
 
 #endif

@@ -19,8 +19,9 @@ void stm_bench_print_head(const stm_bench_report *report)
            report->model_name, c->architecture, c->hidden_size, c->n_layers, c->n_heads, c->n_kv_heads,
            c->intermediate_size, c->vocab_size, (double)report->model->n_parameters / 1e6);
     printf("GFLOP/s: useful work in the best repeat; of GEMM: share of what all ranks reach in a product of 1024; MiB: "
-           "of a rank; phases in seconds\n\n");
-    printf("groups prompt answer     G what          tokens  median s    best s GFLOP/s of GEMM      MiB |  prefix  "
+           "of a rank; of RAM: share of the bandwidth of all threads at which decoding reads; phases in seconds\n\n");
+    printf("groups prompt answer     G what          tokens  median s    best s GFLOP/s of GEMM of RAM      MiB |  "
+           "prefix  "
            "suffix    head    back   again  decode    rest\n");
 }
 
@@ -28,14 +29,17 @@ void stm_bench_print_row(const stm_bench_row *row)
 {
     const double *p = row->phases;
     const stm_bench_shape *s = &row->shape;
+    char of_ram[16] = "-";
+    if (isfinite(stm_bench_read_share(row)))
+        snprintf(of_ram, sizeof of_ram, "%.0f %%", 100 * stm_bench_read_share(row));
     printf("%6.0f %6.0f %6.0f %5.0f %-9s ", s->n_groups, s->n_prompt, s->n_answer, s->group_size,
            stm_bench_work_name(row->work));
     if (row->left_out_s > 0)
         printf("left out: %.3g s expected for %zu repeats, more than bench.limit_s\n", row->left_out_s, row->n_repeats);
     else
-        printf("%10.0f %9.3f %9.3f %7.0f %5.0f %% %8.1f | %7.3f %7.3f %7.3f %7.3f %7.3f %7.3f %7.3f\n", row->n_rows,
+        printf("%10.0f %9.3f %9.3f %7.0f %5.0f %% %6s %8.1f | %7.3f %7.3f %7.3f %7.3f %7.3f %7.3f %7.3f\n", row->n_rows,
                row->median_s, row->best_s, stm_bench_rate(row) / 1e9, 100 * stm_bench_rate(row) / row->gemm_rate,
-               row->peak_bytes / (1 << 20), p[STM_STAGE_PREFIX], p[STM_STAGE_SUFFIX], p[STM_STAGE_HEAD],
+               of_ram, row->peak_bytes / (1 << 20), p[STM_STAGE_PREFIX], p[STM_STAGE_SUFFIX], p[STM_STAGE_HEAD],
                p[STM_STAGE_BACKWARD], p[STM_STAGE_RECOMPUTE], p[STM_BENCH_DECODING],
                p[STM_STAGE_EXCHANGE] + p[STM_BENCH_GRADIENT_SUM] + p[STM_BENCH_OTHER]);
     fflush(stdout);
@@ -43,10 +47,10 @@ void stm_bench_print_row(const stm_bench_row *row)
 
 void stm_bench_print_ratio(const stm_bench_row *tree, const stm_bench_row *repeated)
 {
-    if (tree->left_out_s > 0 || repeated->left_out_s > 0)
+    if (!isfinite(repeated->to_first))
         return;
-    printf("%29s repeated / tree: %.2f times the seconds, %.2f times the FLOPs\n", "",
-           repeated->median_s / tree->median_s, repeated->flops / tree->flops);
+    printf("%29s repeated / tree: %.3f times the seconds, turn by turn; %.3f times the FLOPs\n", "", repeated->to_first,
+           repeated->flops / tree->flops);
     fflush(stdout);
 }
 
@@ -87,14 +91,20 @@ static json_t *phases_json(const stm_bench_row *row)
     return phases;
 }
 
+/* JSON knows no NaN: then the key is left out. */
+static void set_number(json_t *object, const char *key, double number)
+{
+    if (isfinite(number))
+        json_object_set_new(object, key, json_real(number));
+}
+
 static json_t *row_json(const stm_bench_row *row)
 {
     const stm_bench_shape *s = &row->shape;
     json_t *object = json_pack("{sf sf sf sf ss sf sI}", "groups", s->n_groups, "prompt", s->n_prompt, "answer",
                                s->n_answer, "group_size", s->group_size, "what", stm_bench_work_name(row->work),
                                "flops", row->flops, "repeats", (json_int_t)row->n_repeats);
-    if (isfinite(row->predicted_s))
-        json_object_set_new(object, "predicted_s", json_real(row->predicted_s));
+    set_number(object, "predicted_s", row->predicted_s);
     if (row->left_out_s > 0) {
         json_object_set_new(object, "left_out", json_string("expected to take longer than bench.limit_s"));
         json_object_set_new(object, "expected_s", json_real(row->left_out_s));
@@ -106,6 +116,14 @@ static json_t *row_json(const stm_bench_row *row)
     json_object_set_new(object, "flop_per_s", json_real(stm_bench_rate(row)));
     json_object_set_new(object, "gemm_flop_per_s", json_real(row->gemm_rate));
     json_object_set_new(object, "gemm_share", json_real(stm_bench_rate(row) / row->gemm_rate));
+    set_number(object, "to_first", row->to_first);
+    if (row->work == STM_BENCH_DECODE) {
+        set_number(object, "read_bytes", row->read_bytes);
+        set_number(object, "read_bytes_per_s", row->read_rate);
+        set_number(object, "read_share", stm_bench_read_share(row));
+    } else {
+        set_number(object, "recompute_bytes", row->recompute_bytes);
+    }
     json_object_set_new(object, "tokens", json_real(row->n_rows));
     json_object_set_new(object, "peak_bytes", json_real(row->peak_bytes));
     json_object_set_new(object, "phases", phases_json(row));
@@ -129,22 +147,37 @@ static stm_status write_json(const stm_bench_report *report, const char *path)
 
 /* CSV */
 
+/* ",number", and only the comma for what is not one. */
+static void write_cell(FILE *to, double number)
+{
+    fputc(',', to);
+    if (isfinite(number))
+        fprintf(to, "%.9g", number);
+}
+
 static void write_csv_row(FILE *to, const stm_bench_row *row)
 {
     const stm_bench_shape *s = &row->shape;
-    fprintf(to, "%.9g,%.9g,%.9g,%.9g,%s,%.9g,", s->n_groups, s->n_prompt, s->n_answer, s->group_size,
-            stm_bench_work_name(row->work), row->flops);
-    if (isfinite(row->predicted_s))
-        fprintf(to, "%.9g", row->predicted_s);
-    if (row->left_out_s > 0) {
-        for (size_t i = 0; i < 6 + STM_BENCH_N_PHASES; i++)
-            fputc(',', to);
-    } else {
-        fprintf(to, ",%.9g,%.9g,%.9g,%.9g,%.9g,%.9g", row->median_s, row->best_s, stm_bench_rate(row), row->gemm_rate,
-                row->n_rows, row->peak_bytes);
-        for (size_t i = 0; i < STM_BENCH_N_PHASES; i++)
-            fprintf(to, ",%.9g", row->phases[i]);
-    }
+    const bool measured = row->left_out_s == 0, decode = row->work == STM_BENCH_DECODE;
+    const double numbers[] = {row->median_s,
+                              row->best_s,
+                              stm_bench_rate(row),
+                              row->gemm_rate,
+                              row->n_rows,
+                              row->peak_bytes,
+                              row->to_first,
+                              decode ? NAN : row->recompute_bytes,
+                              decode ? row->read_bytes : NAN,
+                              decode ? row->read_rate : NAN,
+                              stm_bench_read_share(row)};
+    fprintf(to, "%.9g,%.9g,%.9g,%.9g,%s", s->n_groups, s->n_prompt, s->n_answer, s->group_size,
+            stm_bench_work_name(row->work));
+    write_cell(to, row->flops);
+    write_cell(to, row->predicted_s);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        write_cell(to, measured ? numbers[i] : NAN);
+    for (size_t i = 0; i < STM_BENCH_N_PHASES; i++)
+        write_cell(to, measured ? row->phases[i] : NAN);
     fputc('\n', to);
 }
 
@@ -156,7 +189,7 @@ static stm_status write_csv(const stm_bench_report *report, const char *path)
     if (!to)
         return stm_fail(STM_ERR_MEMORY, "out of memory");
     fputs("groups,prompt,answer,group_size,what,flops,predicted_s,median_s,best_s,flop_per_s,gemm_flop_per_s,tokens,"
-          "peak_bytes",
+          "peak_bytes,to_first,recompute_bytes,read_bytes,read_bytes_per_s,read_share",
           to);
     for (size_t i = 0; i < STM_BENCH_N_PHASES; i++)
         fprintf(to, ",%s_s", stm_bench_phase_name(i));

@@ -139,28 +139,32 @@ static stm_status open_all(bench_run *run)
 
 /* Measuring */
 
+static void print_case(const stm_bench_row *rows, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        stm_bench_print_row(&rows[i]);
+    if (rows->work == STM_BENCH_TREE)
+        for (size_t i = 1; i < n; i++)
+            if (rows[i].work == STM_BENCH_REPEATED)
+                stm_bench_print_ratio(rows, &rows[i]);
+}
+
 static stm_status measure_case(bench_run *run, const bench_case *c, const stm_batch *batch)
 {
     const bool speaks = run->session.grid.rank == 0;
-    const stm_bench_row *tree = NULL;
-    for (stm_bench_work work = 0; work < STM_BENCH_N_WORKS; work++) {
-        if (!run->works[work])
-            continue;
-        stm_bench_row *row = &run->rows[run->report.n_rows];
-        *row = (stm_bench_row){.shape = c->shape, .work = work, .plotted = c->plotted};
-        const stm_status status = stm_bench_measure(&run->bench, batch, row);
-        run->report.n_rows++; /* its memory is ours, also after a failure */
-        STM_TRY(status);
-        run->report.resident_bytes = stm_bench_resident_bytes(&run->session.grid);
-        if (speaks)
-            stm_bench_print_row(row);
-        tree = work == STM_BENCH_TREE ? row : tree;
-        if (speaks && tree && work == STM_BENCH_REPEATED)
-            stm_bench_print_ratio(tree, row);
-        /* After each row: a sweep takes long, and what it has measured must not be lost with it. */
-        STM_TRY(stm_agree(&run->session.grid, speaks ? stm_bench_write(&run->report, run->options->out) : STM_OK));
-    }
-    return STM_OK;
+    stm_bench_row *rows = run->rows + run->report.n_rows;
+    size_t n = 0;
+    for (stm_bench_work work = 0; work < STM_BENCH_N_WORKS; work++)
+        if (run->works[work])
+            rows[n++] = (stm_bench_row){.shape = c->shape, .work = work, .plotted = c->plotted};
+    const stm_status status = stm_bench_measure(&run->bench, batch, rows, n);
+    run->report.n_rows += n; /* their memory is ours, also after a failure */
+    STM_TRY(status);
+    run->report.resident_bytes = stm_bench_resident_bytes(&run->session.grid);
+    if (speaks)
+        print_case(rows, n);
+    /* After each case: a sweep takes long, and what it has measured must not be lost with it. */
+    return stm_agree(&run->session.grid, speaks ? stm_bench_write(&run->report, run->options->out) : STM_OK);
 }
 
 static stm_status run_case(bench_run *run, const bench_case *c)

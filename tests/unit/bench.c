@@ -2,9 +2,13 @@
 #include "bench/batch.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <sys/stat.h>
 
+#include "bench/bytes.h"
+#include "bench/rates.h"
 #include "bench/report.h"
+#include "group/chunk.h"
 #include "support/batch.h"
 #include "support/folder.h"
 #include "support/model.h"
@@ -54,10 +58,9 @@ static int close_fixture(void **state)
 
 static void measure_all(fixture *f)
 {
-    for (stm_bench_work work = 0; work < STM_BENCH_N_WORKS; work++) {
+    for (stm_bench_work work = 0; work < STM_BENCH_N_WORKS; work++)
         f->rows[work] = (stm_bench_row){.shape = small, .work = work, .plotted = true};
-        assert_ok(stm_bench_measure(&f->bench, &f->batch, &f->rows[work]));
-    }
+    assert_ok(stm_bench_measure(&f->bench, &f->batch, f->rows, STM_BENCH_N_WORKS));
 }
 
 static void a_random_batch_has_its_shape_and_comes_again(void **state)
@@ -126,6 +129,71 @@ static void the_cost_model_predicts_from_the_first_update(void **state)
     assert_true(isnan(f->rows[STM_BENCH_DECODE].predicted_s));
 }
 
+static int compare_doubles(const void *left, const void *right)
+{
+    const double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+static void works_of_a_case_are_compared_turn_by_turn(void **state)
+{
+    fixture *f = *state;
+    double ratios[3];
+    measure_all(f);
+    for (size_t k = 0; k < 3; k++)
+        ratios[k] = f->rows[STM_BENCH_REPEATED].seconds[k] / f->rows[STM_BENCH_TREE].seconds[k];
+    qsort(ratios, 3, sizeof *ratios, compare_doubles);
+    assert_near(f->rows[STM_BENCH_REPEATED].to_first, ratios[1], 1e-12);
+    assert_near(f->rows[STM_BENCH_TREE].to_first, 1, 0);
+}
+
+/* llama fixture: what a token of a prompt or an answer leaves, and what a round reads of the weights, by hand. */
+static void decoding_reads_weights_once_a_round_and_prompts_once_a_group(void **state)
+{
+    fixture *f = *state;
+    const stm_model_config *c = &f->model->config;
+    const double token = (double)(2 * c->n_layers * c->n_kv_heads * c->head_dim * 4);
+    const double weights = 4.0 * (double)(f->model->n_parameters - (c->tied ? 0 : c->vocab_size * c->hidden_size));
+    const double prompts = 2 * 6 * 39 * token, own = 2 * 3 * (1 + 2 + 3 + 4 + 5 + 6) * token; /* 2 groups of 3 */
+    assert_near(stm_bench_decode_bytes(f->model, &f->grid, &f->batch, 3, 6, 6), 6 * weights + prompts + own, 1e-12);
+    assert_near(stm_bench_decode_bytes(f->model, &f->grid, &f->batch, 3, 6, 12), 12 * weights + prompts + own, 1e-12);
+    measure_all(f);
+    const stm_bench_row *row = &f->rows[STM_BENCH_DECODE];
+    assert_near(row->read_bytes, 6 * weights + prompts + own, 1e-12);
+    assert_near(stm_bench_read_share(row), row->read_bytes / row->phases[STM_BENCH_DECODING] / row->read_rate, 1e-12);
+    assert_true(isnan(stm_bench_read_share(&f->rows[STM_BENCH_TREE])));
+}
+
+/* The parts of the memory model that are not this module's own: K, V and activations of so many rows. */
+static void memory_of_an_update_follows_its_longest_path_not_its_answers(void **state)
+{
+    fixture *f = *state;
+    const size_t chunk = 16, few = 7, scratch = stm_chunk_scratch_bytes(f->model, chunk, true);
+    const double kv = (double)stm_chunk_kv_bytes(f->model, 1, true),
+                 kept = (double)stm_chunk_kept_bytes(f->model, chunk);
+    assert_near(stm_bench_update_bytes(f->model, few, chunk, &f->batch, true, false),
+                (double)few + kv * (39 + 16) + kept + (double)scratch, 1e-12);
+    assert_near(stm_bench_update_bytes(f->model, few, chunk, &f->batch, false, false),
+                (double)few + kv * 45 + kept + (double)scratch, 1e-12);
+    assert_near(stm_bench_update_bytes(f->model, few, chunk, &f->batch, false, true),
+                (double)few + kv * 45 + (double)stm_chunk_kept_bytes(f->model, 45) + (double)scratch, 1e-12);
+    f->options.memory.recompute = STM_RECOMPUTE_ALWAYS;
+    f->options.memory.chunk_tokens = 16;
+    measure_all(f);
+    assert_near(f->rows[STM_BENCH_TREE].recompute_bytes,
+                stm_bench_update_bytes(f->model, 8 * f->model->n_parameters, chunk, &f->batch, true, false), 0);
+}
+
+static void every_word_is_read_once(void **state)
+{
+    uint64_t words[1001];
+    (void)state;
+    for (size_t i = 0; i < 1001; i++)
+        words[i] = i + 1;
+    assert_int_equal(stm_bench_read(words, 1001), 1001 * 1002 / 2);
+    assert_int_equal(stm_bench_read(words, 0), 0);
+}
+
 static void what_would_take_too_long_is_left_out(void **state)
 {
     fixture *f = *state;
@@ -136,8 +204,9 @@ static void what_would_take_too_long_is_left_out(void **state)
     assert_near(f->rows[STM_BENCH_REPEATED].predicted_s, f->rows[STM_BENCH_REPEATED].flops, 1e-12);
     f->options.bench.limit_s = 0;
     stm_bench_row row = {.shape = small, .work = STM_BENCH_TREE};
-    assert_ok(stm_bench_measure(&f->bench, &f->batch, &row));
+    assert_ok(stm_bench_measure(&f->bench, &f->batch, &row, 1));
     assert_true(row.left_out_s == 0 && row.best_s > 0);
+    assert_true(isnan(f->rows[STM_BENCH_REPEATED].to_first));
     free(row.seconds);
 }
 
@@ -208,7 +277,7 @@ static void csv_has_as_many_cells_in_each_line(void **state)
         assert_int_equal(count(line, ','), n_commas);
     }
     assert_int_equal(n_lines, 5);
-    assert_int_equal(n_commas + 1, 13 + STM_BENCH_N_PHASES);
+    assert_int_equal(n_commas + 1, 18 + STM_BENCH_N_PHASES);
     free(text);
     stm_test_folder_remove(folder);
 }
@@ -259,6 +328,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_random_batch_has_its_shape_and_comes_again),
         WITH_MODEL(rows_count_tokens_work_and_time),
         WITH_MODEL(the_cost_model_predicts_from_the_first_update),
+        WITH_MODEL(works_of_a_case_are_compared_turn_by_turn),
+        WITH_MODEL(decoding_reads_weights_once_a_round_and_prompts_once_a_group),
+        WITH_MODEL(memory_of_an_update_follows_its_longest_path_not_its_answers),
+        cmocka_unit_test(every_word_is_read_once),
         WITH_MODEL(what_would_take_too_long_is_left_out),
         WITH_MODEL(json_has_machine_model_and_every_row),
         WITH_MODEL(csv_has_as_many_cells_in_each_line),
