@@ -278,6 +278,71 @@ static void a_decode_round_sees_prompt_and_own_keys(void **state)
     }
 }
 
+/* Numbers from lowest to highest, each as likely. */
+static size_t one_of(uint64_t *state, size_t lowest, size_t highest)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return lowest + (size_t)(*state >> 33) % (highest - lowest + 1);
+}
+
+/* Two parts of one ancestor, which share its accumulator, above all rows and above some; then own parts of random
+ * length, causal behind a random number of keys that all their rows see. */
+static problem random_problem(uint64_t *state, size_t group, size_t head_dim)
+{
+    problem p = {.n_rows = one_of(state, 1, 70), .head_dim = head_dim, .n_kv_heads = one_of(state, 1, 3)};
+    const size_t n_keys = one_of(state, 1, 600), some = one_of(state, 0, p.n_rows - 1);
+    p.n_heads = group * p.n_kv_heads;
+    p.parts[0] = (part_shape){0, p.n_rows, n_keys, 0, false, 0};
+    p.parts[1] = (part_shape){some, one_of(state, 1, p.n_rows - some), one_of(state, 1, n_keys), 0, false, 0};
+    p.n_parts = 2;
+    for (size_t row = 0; row < p.n_rows && p.n_parts < MAX_PARTS; p.n_parts++) {
+        const size_t n = one_of(state, 1, p.n_rows - row), diagonal = one_of(state, 0, 1) * one_of(state, 0, 300);
+        p.parts[p.n_parts] = (part_shape){row, n, n + diagonal, p.n_parts - 1, true, diagonal};
+        row += n;
+    }
+    p.n_sources = p.n_parts - 1;
+    for (size_t i = 0; i < p.n_parts; i++)
+        p.kv_stride = STM_MAX(p.kv_stride, p.parts[i].n_keys);
+    fill(&p);
+    return p;
+}
+
+static void any_size_agrees_with_the_definition(void **state)
+{
+    (void)state;
+    const size_t head_dims[] = {2, 16, 32, 64, 80, 96, 128, 256, 7, 20, 66, 37};
+    uint64_t random = 1;
+    for (size_t i = 0; i < sizeof head_dims / sizeof *head_dims; i++)
+        for (size_t group = 1 + i % 2; group <= 8; group += 2 + i % 3) {
+            problem p = random_problem(&random, group, head_dims[i]);
+            assert_answers_agree(&p);
+            empty(&p);
+        }
+}
+
+static void a_nan_stays_in_its_row(void **state)
+{
+    (void)state;
+    problem p = small_tree(4, 2, 16);
+    answer expected = expected_of(&p);
+    const size_t row = p.n_heads * p.head_dim;
+    for (size_t i = 0; i < p.head_dim; i++)
+        p.q[5 * row + i] = NAN;
+    device dev;
+    device_open(&dev, "cpu", 8, 1);
+    answer found = found_on(&dev, &p, false);
+    for (size_t i = 0; i < n_q(&p); i++)
+        if (i / p.head_dim == 5 * p.n_heads)
+            assert_true(isnan(found.o[i]));
+        else
+            assert_near(found.o[i], expected.o[i], 1e-11);
+    assert_true(isnan(found.lse[5 * p.n_heads]));
+    discard(&found);
+    discard(&expected);
+    device_close(&dev);
+    empty(&p);
+}
+
 static void a_row_without_keys_in_a_part_is_not_touched_by_it(void **state)
 {
     (void)state;
@@ -409,6 +474,8 @@ int main(void)
         cmocka_unit_test(blocks_of_rows_and_keys_join_without_a_seam),
         cmocka_unit_test(parts_may_share_accumulators),
         cmocka_unit_test(a_decode_round_sees_prompt_and_own_keys),
+        cmocka_unit_test(any_size_agrees_with_the_definition),
+        cmocka_unit_test(a_nan_stays_in_its_row),
         cmocka_unit_test(a_row_without_keys_in_a_part_is_not_touched_by_it),
         cmocka_unit_test(scores_far_below_the_maximum_give_zero_and_no_nan),
         cmocka_unit_test(gradient_matches_finite_differences),
