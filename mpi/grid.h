@@ -19,8 +19,8 @@
 
 void stm_mpi_abort(int code, const char *call, const char *file, int line) __attribute__((noreturn));
 
-/* After a failure in the middle of what several ranks do together, where the others already wait and no status can reach
- * them: prints rank, host and the last failure and aborts, unless this rank is alone in comm. Local. */
+/* After a failure in the middle of what several ranks do together, where the others already wait and no status can
+ * reach them: prints rank, host and the last failure and aborts, unless this rank is alone in comm. Local. */
 void stm_abort_in_team(MPI_Comm comm);
 
 typedef struct {

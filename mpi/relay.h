@@ -33,6 +33,11 @@ typedef struct {
     void *room;        /* [n], the caller's, until finish: SUM, where stm_relay_n_children > 0; else NULL */
 } stm_route;
 
+/* Before MPI_Init: lets Open MPI hand over a whole message at a time where it may not read another process's memory
+ * (no ptrace, as in many containers). By default it then copies 96 KiB whenever both sides happen to drive. What the
+ * user has set stays, and another MPI does not mind. Local. */
+void stm_relay_prepare(void);
+
 /* How many members hang on `rank`. Local. */
 int stm_relay_n_children(const int *members, int n_members, int rank);
 

@@ -9,6 +9,7 @@
 
 #include "cli/commands.h"
 #include "mpi/grid.h"
+#include "mpi/relay.h"
 #include "objective/objective.h"
 #include "reward/reward.h"
 
@@ -252,6 +253,7 @@ static void report(stm_status status, int rank)
 static int run_on_ranks(const stm_command *command, int n, char **argv)
 {
     int provided, rank;
+    stm_relay_prepare();
     STM_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided));
     STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
     const stm_status status = end_together(run_command(command, n, argv, true));

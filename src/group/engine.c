@@ -335,6 +335,8 @@ static stm_status run(stm_engine *engine, const stm_batch *batch, const uint8_t 
     if (status == STM_OK)
         status = run_pass(engine, pass, batch, &sequences);
     free(sequences.items);
+    if (status != STM_OK && status != STM_ERR_NUMERIC)
+        stm_abort_in_team(engine->grid->team_comm);
     return status;
 }
 
@@ -375,6 +377,8 @@ stm_status stm_engine_prefill(stm_engine *engine, const stm_batch *batch, const 
     STM_GOTO_OUT(stm_walk_run(&walk));
     *out = &engine->pass;
 out:
+    if (status != STM_OK)
+        stm_abort_in_team(engine->grid->team_comm);
     stm_placement_clear(&placement);
     free(sequences.items);
     return status;

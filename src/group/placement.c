@@ -2,12 +2,15 @@
 
 #include <stdlib.h>
 
+#include "group/flops.h"
+
 double stm_segment_cost(const stm_model_config *config, const stm_segment *segment)
 {
-    const double rows = (double)segment->n_rows, before = (double)stm_segment_first_position(segment);
-    const double pair = 4.0 * (double)(config->n_heads * config->head_dim * config->n_layers);
-    const double head = segment->n_uses > 0 ? stm_model_head_flops(config) : 0;
-    return rows * (stm_model_layer_flops(config) + head) + pair * rows * (before + rows / 2);
+    const size_t first = stm_segment_first_position(segment);
+    stm_flops flops = {0};
+    stm_flops_add_rows(config, first, segment->n_rows, &flops);
+    stm_flops_add_last_layer(config, first, segment->n_rows, segment->n_uses > 0, &flops);
+    return stm_flops_forward(&flops);
 }
 
 /* Least loaded of n bins, relative to their sizes; the first on a tie. */
@@ -20,11 +23,14 @@ static size_t lightest(const double *load, const int *sizes, size_t n)
     return best;
 }
 
-/* Something to place, with its cost. */
+/* Something to place, with its cost. home: a rank that has what lies above it. */
 typedef struct {
     double cost;
     size_t index;
+    int home;
 } burden;
+
+enum { NOWHERE = -1 };
 
 static int compare_burdens(const void *left, const void *right)
 {
@@ -127,7 +133,7 @@ static size_t cut_bundle(const bundles *b, size_t bundle, double fair, piece *pi
             weight += b->weight[b->groups[at++]];
         before += weight;
         pieces[n_pieces] = (piece){begin, at - begin};
-        burdens[n_pieces] = (burden){b->cost[bundle] * weight / all, n_pieces};
+        burdens[n_pieces] = (burden){b->cost[bundle] * weight / all, n_pieces, NOWHERE};
         n_pieces++;
     }
     return n_pieces;
@@ -280,12 +286,35 @@ static int compare_units(const void *left, const void *right)
     return (a->segment > b->segment) - (a->segment < b->segment);
 }
 
-/* Heaviest first to the rank with least to do, then in preorder again, so that neighbours share their chunks. */
+/* An even share of what the ranks have and of what is to be placed. */
+static double even_share(const placing *p, size_t n_units)
+{
+    double sum = 0;
+    for (int r = 0; r < p->team_size; r++)
+        sum += p->load[r];
+    for (size_t i = 0; i < n_units; i++)
+        sum += p->order[i].cost;
+    return sum / p->team_size;
+}
+
+/* Heaviest first: home, where nothing need travel, up to an even share, and what is left to the rank with least to do.
+ * Then in preorder again, so that neighbours share their chunks. */
 static void end_wave(placing *p, size_t n_units, stm_placement *out)
 {
     stm_wave *wave = &out->waves[out->n_waves - 1];
+    const double share = even_share(p, n_units) * (1 + 1e-9); /* its own rounding is no reason to travel */
+    size_t n_left = 0;
     qsort(p->order, n_units, sizeof *p->order, compare_burdens);
     for (size_t i = 0; i < n_units; i++) {
+        const burden unit = p->order[i];
+        if (unit.home == NOWHERE || p->load[unit.home] + unit.cost > share) {
+            p->order[n_left++] = unit;
+            continue;
+        }
+        p->load[unit.home] += unit.cost;
+        out->units[out->n_units++] = (stm_unit){unit.index, unit.home};
+    }
+    for (size_t i = 0; i < n_left; i++) {
         const size_t rank = lightest(p->load, NULL, (size_t)p->team_size);
         p->load[rank] += p->order[i].cost;
         out->units[out->n_units++] = (stm_unit){p->order[i].index, (int)rank};
@@ -295,11 +324,11 @@ static void end_wave(placing *p, size_t n_units, stm_placement *out)
     qsort(out->units + wave->first_unit, wave->n_units, sizeof *out->units, compare_units);
 }
 
-static size_t list_units(placing *p, size_t first, size_t last, size_t n)
+static size_t list_units(placing *p, size_t first, size_t last, int home, size_t n)
 {
     for (size_t i = first; i < last; i++)
         if (p->mark[i] == UNIT)
-            p->order[n++] = (burden){p->cost[i], i};
+            p->order[n++] = (burden){p->cost[i], i, home};
     return n;
 }
 
@@ -316,7 +345,7 @@ static void place_trees(placing *p, size_t in_flight, stm_placement *out)
             begin_wave(p, out);
         const int owner = turn++ % p->team_size;
         p->load[owner] += add_shared(p, root, forest->segments[root].last, owner, out);
-        n_units = list_units(p, root, forest->segments[root].last, n_units);
+        n_units = list_units(p, root, forest->segments[root].last, owner, n_units);
         if (++n_alive == in_flight) {
             end_wave(p, n_units, out);
             n_alive = n_units = 0;
@@ -326,7 +355,7 @@ static void place_trees(placing *p, size_t in_flight, stm_placement *out)
         begin_wave(p, out);
     for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last)
         if (p->mark[root] == UNIT)
-            p->order[n_units++] = (burden){p->cost[root], root};
+            p->order[n_units++] = (burden){p->cost[root], root, NOWHERE};
     end_wave(p, n_units, out);
 }
 
@@ -366,7 +395,7 @@ stm_status stm_placement_create_shared(const stm_forest *forest, const stm_model
     }
     end_wave(&p, 0, out);
     begin_wave(&p, out);
-    const size_t n_units = list_units(&p, 0, forest->n_segments, 0);
+    const size_t n_units = list_units(&p, 0, forest->n_segments, NOWHERE, 0);
     qsort(p.order, n_units, sizeof *p.order, compare_burdens);
     for (size_t i = 0; i < forest->n_segments; i++)
         p.mark[i] = SHARED;

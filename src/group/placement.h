@@ -10,7 +10,8 @@
 #include "group/forest.h"
 #include "model/model.h"
 
-/* FLOPs of a segment's forward, attention to its ancestors included. */
+/* FLOPs of a segment's forward, attention to its ancestors included; it has loss on all rows, or, where no response
+ * runs through it, on none. */
 double stm_segment_cost(const stm_model_config *config, const stm_segment *segment);
 
 /* Which team works on each group: trees stay whole where no team would wait for them, else they are cut between groups.

@@ -35,8 +35,8 @@ typedef struct {
 } stm_layer_scratch;
 
 /* What a rank of a team does while a layer runs. meet: in forward when K and V of the rows are formed and before any
- * are read, in backward when dK and dV of ancestors have their part and before those of the rows are read. drive: between
- * operations, to move messages; cheap. */
+ * are read, in backward when dK and dV of ancestors have their part and before those of the rows are read. drive:
+ * between operations, to move messages; cheap. */
 typedef struct {
     stm_status (*meet)(void *context, size_t layer, bool backward);
     void (*drive)(void *context);

@@ -1,0 +1,209 @@
+/* A team that sends while it computes: random forests, cut and placed in many ways, give what one rank alone finds, and
+ * the same bits whoever is late. */
+#include <unistd.h>
+
+#include "base/random.h"
+#include "support/batch.h"
+#include "support/model.h"
+#include "support/mpi.h"
+
+/* A backend that is late now and then, each rank and each run at its own times. */
+
+static stm_backend slow;
+static uint64_t run; /* 0: never late */
+static uint32_t n_calls;
+
+static stm_status slow_attend(stm_stream *stream, const stm_attend *args)
+{
+    int rank;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    const stm_random_key key = {.seed = run, .use = STM_RANDOM_SHUFFLE, .slot = (uint32_t)rank, .token = n_calls++};
+    const double x = stm_random_uniform(&key);
+    if (run > 0 && x < 0.3)
+        usleep((useconds_t)(x * (rank % 2 == (int)(run % 2) ? 2000 : 200)));
+    return args->d_o ? stm_backend_cpu_f64.attend_backward(stream, args) : stm_backend_cpu_f64.attend(stream, args);
+}
+
+typedef struct {
+    stm_stream *stream;
+    stm_model *model;
+} fixture;
+
+static void set_up(fixture *f, stm_test_config config)
+{
+    slow = stm_backend_cpu_f64;
+    slow.attend = slow.attend_backward = slow_attend;
+    assert_ok(slow.open(1, &f->stream));
+    f->model = stm_test_model(&slow, f->stream, &stm_test_configs[config], 5);
+}
+
+static void tear_down(fixture *f)
+{
+    stm_model_destroy(f->model);
+    slow.close(f->stream);
+}
+
+/* Case c of many: how the forest is cut, placed and kept. */
+static void draw_options(uint64_t c, int n_ranks, stm_options *options)
+{
+    static const char *const chunk[] = {"2048", "5", "16", "40", "64", "1"};
+    static const char *const recompute[] = {"auto", "always", "never"};
+    static const char *const pieces[] = {"4096", "7", "23"};
+    static const char *const shared[] = {"16", "1", "3"};
+    static const char *const in_flight[] = {"2", "1", "7"};
+    static const char *const forward[] = {"tree", "prompt"};
+    char text[7][64];
+    const char *overrides[7];
+    uint32_t n = 0;
+#define DRAW(count) ((size_t)(stm_random_uniform(&(stm_random_key){.seed = c, .token = n++}) * (double)(count)))
+    snprintf(text[0], sizeof text[0], "memory.chunk_tokens=%s", chunk[DRAW(6)]);
+    snprintf(text[1], sizeof text[1], "memory.recompute=%s", recompute[DRAW(3)]);
+    snprintf(text[2], sizeof text[2], "memory.max_segment_tokens=%s", pieces[DRAW(3)]);
+    snprintf(text[3], sizeof text[3], "tree.min_shared_tokens=%s", shared[DRAW(3)]);
+    snprintf(text[4], sizeof text[4], "parallel.prefixes_in_flight=%s", in_flight[DRAW(3)]);
+    snprintf(text[5], sizeof text[5], "--forward=%s", forward[DRAW(2)]);
+    snprintf(text[6], sizeof text[6], "parallel.suffix=%zu", c % 3 == 0 ? 1 + DRAW(n_ranks) : (size_t)n_ranks);
+#undef DRAW
+    for (size_t i = 0; i < 7; i++)
+        overrides[i] = text[i];
+    stm_test_options(options, overrides, 7);
+}
+
+static int world_size(void)
+{
+    int n_ranks;
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
+    return n_ranks;
+}
+
+enum { N_CASES = 36 };
+
+static void teams_find_what_one_rank_finds(void **state)
+{
+    (void)state;
+    static const char *const plain[] = {"--forward=repeated"};
+    fixture f;
+    set_up(&f, STM_TEST_LLAMA);
+    run = 0;
+    for (uint64_t c = 0; c < N_CASES; c++) {
+        stm_batch batch;
+        stm_options alone, together;
+        stm_test_result a, b;
+        stm_scores d, e;
+        stm_test_batch(c, 1 + c % 5, f.model->config.vocab_size, &batch);
+        stm_test_options(&alone, plain, 1);
+        draw_options(c, world_size(), &together);
+        stm_test_gradient(MPI_COMM_SELF, f.model, &batch, &alone, &a);
+        stm_test_gradient(MPI_COMM_WORLD, f.model, &batch, &together, &b);
+        assert_near(b.loss, a.loss, 1e-12);
+        assert_true(stm_test_gradient_difference(f.model, b.gradient, a.gradient) < 1e-12);
+        stm_test_scores(MPI_COMM_SELF, f.model, &batch, &alone, &d);
+        stm_test_scores(MPI_COMM_WORLD, f.model, &batch, &together, &e);
+        assert_true(stm_relative_difference(e.logp, d.logp, d.n_tokens) < 1e-12);
+        assert_true(stm_relative_difference(e.entropy, d.entropy, d.n_tokens) < 1e-12);
+        stm_scores_clear(&d);
+        stm_scores_clear(&e);
+        stm_test_result_clear(&a);
+        stm_test_result_clear(&b);
+        stm_options_clear(&alone);
+        stm_options_clear(&together);
+        stm_batch_clear(&batch);
+    }
+    tear_down(&f);
+}
+
+static void being_late_changes_no_bit(void **state)
+{
+    (void)state;
+    fixture f;
+    set_up(&f, STM_TEST_QWEN3);
+    for (uint64_t c = 0; c < N_CASES / 3; c++) {
+        stm_batch batch;
+        stm_options options;
+        stm_test_result first, again;
+        stm_test_batch(c, 1 + c % 4, f.model->config.vocab_size, &batch);
+        draw_options(c, world_size(), &options);
+        run = 0;
+        stm_test_gradient(MPI_COMM_WORLD, f.model, &batch, &options, &first);
+        for (run = 1; run < 4; run++) {
+            stm_test_gradient(MPI_COMM_WORLD, f.model, &batch, &options, &again);
+            assert_true(again.loss == first.loss);
+            assert_memory_equal(again.gradient, first.gradient, f.model->n_parameters * sizeof(double));
+            stm_test_result_clear(&again);
+        }
+        stm_test_result_clear(&first);
+        stm_options_clear(&options);
+        stm_batch_clear(&batch);
+    }
+    tear_down(&f);
+}
+
+/* K and V of all segments, in the order of the forest: the caller frees. */
+static double *prompt_kv(MPI_Comm comm, const fixture *f, const stm_batch *batch, const stm_options *options, size_t *n)
+{
+    stm_grid grid;
+    stm_engine *engine;
+    const stm_pass *pass;
+    const stm_model_config *config = &f->model->config;
+    size_t groups[8], most = 0;
+    double *kv;
+    int n_ranks;
+    MPI_Comm_size(comm, &n_ranks);
+    assert_ok(stm_grid_create(comm, n_ranks, 1, batch->n_groups, &grid));
+    assert_ok(stm_engine_create(f->model, &grid, options, 0, &engine));
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        groups[g] = g;
+        most += batch->groups[g].n_prompt * 2 * config->n_layers * config->n_kv_heads * config->head_dim;
+    }
+    assert_ok(stm_alloc(most, sizeof *kv, &kv));
+    assert_ok(stm_engine_prefill(engine, batch, groups, batch->n_groups, &pass));
+    *n = 0;
+    for (size_t s = 0; s < pass->forest->n_segments; s++)
+        for (size_t l = 0; l < config->n_layers; l++)
+            for (size_t h = 0; h < 2 * config->n_kv_heads; h++) {
+                const stm_place *place = &pass->places[s];
+                const double *at = stm_chunk_kv(pass, place->chunk, l);
+                const size_t reals = pass->forest->segments[s].n_rows * config->head_dim;
+                memcpy(kv + *n, at + (h * stm_chunk_n_rows(place->chunk) + place->first_row) * config->head_dim,
+                       reals * sizeof *kv);
+                *n += reals;
+            }
+    stm_engine_release(engine);
+    stm_engine_destroy(engine);
+    stm_grid_destroy(&grid);
+    return kv;
+}
+
+static void every_rank_has_the_prompts_to_sample_from(void **state)
+{
+    (void)state;
+    fixture f;
+    set_up(&f, STM_TEST_LLAMA);
+    for (uint64_t c = 0; c < N_CASES / 3; c++) {
+        stm_batch batch;
+        stm_options options;
+        size_t n, n_alone;
+        stm_test_batch(c, 1 + c % 7, f.model->config.vocab_size, &batch);
+        draw_options(c, world_size(), &options);
+        run = c;
+        double *together = prompt_kv(MPI_COMM_WORLD, &f, &batch, &options, &n);
+        double *alone = prompt_kv(MPI_COMM_SELF, &f, &batch, &options, &n_alone);
+        assert_int_equal(n, n_alone);
+        assert_true(stm_relative_difference(together, alone, n) < 1e-12);
+        free(together);
+        free(alone);
+        stm_options_clear(&options);
+        stm_batch_clear(&batch);
+    }
+    tear_down(&f);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(teams_find_what_one_rank_finds),
+        cmocka_unit_test(being_late_changes_no_bit),
+        cmocka_unit_test(every_rank_has_the_prompts_to_sample_from),
+    };
+    return stm_mpi_tests(argc, argv, tests, sizeof tests / sizeof *tests);
+}
