@@ -12,6 +12,7 @@ build_packages=(
     libopenmpi-dev        # MPI: ranks and their messages
     libhdf5-openmpi-dev   # parallel HDF5: checkpoints, results of score and grad
     libopenblas-dev       # CBLAS: matrix products
+    libdnnl-dev           # oneDNN: bfloat16 products; stemma builds without it, and refuses that precision
     libjansson-dev        # JSON: configurations, tokenizers, data
     libyaml-dev           # input files
     libpcre2-dev          # patterns of tokenizers, rewards by regular expression

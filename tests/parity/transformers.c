@@ -11,6 +11,9 @@
 /* The recorded values are float64 throughout, but for old and reference log-probs, which torch.tensor rounds. */
 static const double float64_tolerance = 1e-10, float32_tolerance = 1e-4;
 
+/* Operands are rounded at 2^-9, and a gradient passes some dozens of products. */
+static const double bfloat16_score_tolerance = 0.01, bfloat16_gradient_tolerance = 0.05;
+
 static const char *const forwards[] = {"--forward=tree", "--forward=prompt", "--forward=repeated"};
 
 typedef struct {
@@ -209,6 +212,31 @@ static void float32_agrees_to_its_precision(void **state)
     check_models(&stm_backend_cpu_f32);
 }
 
+/* The gradient of sft alone: those of clipped objectives step where a ratio passes the clip, as rounding makes some. */
+static void bfloat16_agrees_to_its_precision(void **state)
+{
+    static const char *const folders[] = {"llama", "llama3_rope", "mistral", "qwen2", "qwen3"};
+    (void)state;
+    const stm_backend *backend;
+    if (stm_backend_find("cpu", STM_BFLOAT16, &backend) != STM_OK) {
+        print_message("skipped: %s\n", stm_failure());
+        skip();
+    }
+    int n_gradients = 0;
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+        char model[512];
+        fixture f;
+        snprintf(model, sizeof model, "parity/%s", folders[i]);
+        assert_true(set_up(&f, model, folders[i], backend));
+        f.tolerance = bfloat16_score_tolerance;
+        check_scores(&f);
+        f.tolerance = bfloat16_gradient_tolerance;
+        n_gradients += check_gradient(&f, "grad_sft.h5");
+        tear_down(&f);
+    }
+    assert_int_equal(n_gradients, 2);
+}
+
 /* The pretrained model is not ours to copy: checked where it lies beside the repository. */
 static void the_pretrained_model_agrees(void **state)
 {
@@ -263,6 +291,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(float64_agrees_with_transformers_and_autograd),
         cmocka_unit_test(float32_agrees_to_its_precision),
+        cmocka_unit_test(bfloat16_agrees_to_its_precision),
         cmocka_unit_test(the_pretrained_model_agrees),
         cmocka_unit_test(the_pretrained_model_writes_the_recorded_greedy_text),
     };
