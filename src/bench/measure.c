@@ -209,7 +209,7 @@ static void predict(stm_bench *bench, stm_bench_row *row)
     if (row->work == STM_BENCH_DECODE)
         return;
     if (bench->seconds_per_flop == 0 && row->left_out_s == 0)
-        bench->seconds_per_flop = row->median_s / row->flops;
+        bench->seconds_per_flop = row->best_s / row->flops;
     if (bench->seconds_per_flop > 0)
         row->predicted_s = row->flops * bench->seconds_per_flop;
 }

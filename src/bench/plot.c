@@ -36,7 +36,7 @@ static bool is_drawn(const stm_bench_row *row)
 /* NaN where nothing was measured, which fmin, fmax and gnuplot pass over. */
 static double seconds_of(const stm_bench_row *row)
 {
-    return row->left_out_s > 0 ? NAN : row->median_s;
+    return row->left_out_s > 0 ? NAN : row->best_s;
 }
 
 static bool same_curve(const panel *p, const stm_bench_row *a, const stm_bench_row *b)
@@ -55,7 +55,7 @@ static bool begins_curve(const panel *p, const stm_bench_report *report, size_t 
     return true;
 }
 
-/* "$c<i>": x, median and prediction in seconds; NaN where there is none. */
+/* "$c<i>": x, best repeat and prediction in seconds; NaN where there is none. */
 static void write_curve(FILE *script, const panel *p, const stm_bench_report *report, size_t i)
 {
     fprintf(script, "$c%zu << EOD\n", i);
