@@ -2,12 +2,13 @@
  * bandwidth and of a GEMM's rate it reaches; what sampling costs as a whole is `stemma bench`'s to say.
  *
  *   bench_decode [prompt answer [hidden layers vocab]]    float32, one rank, all threads; rounds of 1, 8 and 64 rows */
-#include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "bench/bytes.h"
 #include "bench/measure.h"
+#include "bench/rates.h"
 #include "profile.h"
 #include "rollout/rollout.h"
 
@@ -61,36 +62,6 @@ static stm_status timed_first_append(stm_stream *stream, const stm_append *a)
     return timed_append(stream, a);
 }
 
-/* Bytes per second of a parallel sum over `bytes`, the best of a third of a second. */
-static double read_rate(size_t bytes)
-{
-    const size_t n = bytes / sizeof(float);
-    float *x = NULL;
-    double best_s = INFINITY;
-    volatile float kept = 0;
-    check(stm_backend_cpu_f32.alloc(NULL, bytes, &x));
-#pragma omp parallel for schedule(static)
-    for (size_t i = 0; i < n; i++)
-        x[i] = 1;
-    for (const double end = stm_now_s() + 0.33; stm_now_s() < end;) {
-        const double start = stm_now_s();
-        float sum = 0;
-#pragma omp parallel for schedule(static) reduction(+ : sum)
-        for (size_t block = 0; block < n / 256; block++) {
-            float part[256 / 4] __attribute__((aligned(64))) = {0};
-            for (size_t i = 0; i < 256; i++)
-                part[i % 64] += x[block * 256 + i];
-            for (size_t i = 0; i < 64; i++)
-                sum += part[i];
-        }
-        kept = sum;
-        best_s = fmin(best_s, stm_now_s() - start);
-    }
-    (void)kept;
-    stm_backend_cpu_f32.free(NULL, x);
-    return (double)bytes / best_s;
-}
-
 typedef struct {
     stm_bench bench;
     stm_model *model;
@@ -119,17 +90,6 @@ static double run(stm_engine *engine, const setting *s, size_t n_prompts, size_t
     return seconds;
 }
 
-/* Bytes that a round must read: every weight but the rows of the embedding that it does not want, each prompt's K and V
- * once, and each rollout's own, half of them on average. */
-static double round_bytes(const setting *s, size_t n_prompts, size_t n_rows)
-{
-    const stm_model_config *c = &s->model->config;
-    const double kv = 2 * (double)(c->n_layers * c->n_kv_heads * c->head_dim);
-    const double weights = (double)s->model->n_parameters -
-                           (double)(c->vocab_size * c->hidden_size) * (s->model->head != s->model->embedding);
-    return 4 * (weights + kv * ((double)(n_prompts * s->n_prompt) + (double)n_rows * (double)(s->n_answer + 1) / 2));
-}
-
 static void profile_rounds(setting *s, size_t n_prompts, size_t group_size)
 {
     const stm_bench_shape shape = {.n_groups = (double)n_prompts,
@@ -155,13 +115,13 @@ static void profile_rounds(setting *s, size_t n_prompts, size_t group_size)
     double seconds = run(engine, s, n_prompts, group_size, &batch, &counts);
     model->backend = plain;
     const double prefill_s = phases.seconds[STM_STAGE_PREFIX], rounds = counts.decode_rounds;
+    const double bytes = stm_bench_decode_bytes(model, s->bench.grid, &batch, group_size, s->n_answer, rounds);
     seconds -= prefill_s;
     printf("%zu prompts x %zu of %zu tokens, %zu new ones: prefill %.3f s, decode %.3f s, %.3f ms a round; %.1f GB/s, "
            "%.0f %% of the "
            "memory's\n",
            n_prompts, group_size, s->n_prompt, s->n_answer, prefill_s, seconds, 1e3 * seconds / rounds,
-           round_bytes(s, n_prompts, n_rows) * rounds / seconds / 1e9,
-           100 * round_bytes(s, n_prompts, n_rows) * rounds / seconds / s->read_rate);
+           bytes / seconds / 1e9, 100 * bytes / seconds / s->read_rate);
     for (size_t i = 0; i < n_products; i++) {
         const struct product *p = &products[i];
         const double work = (double)(p->n * p->k) * (double)p->calls;
@@ -202,9 +162,9 @@ int main(int argc, char **argv)
     check(stm_grid_create(MPI_COMM_SELF, 1, 1, 1, &grid));
     s.bench = (stm_bench){.model = s.model, .grid = &grid, .options = &options};
     check(stm_bench_gemm_rate(b, stream, &grid, &s.gemm_rate));
-    s.read_rate = read_rate((size_t)1 << 30);
-    printf("%d threads; GEMM of 1024: %.0f GFLOP/s; reading 1 GiB: %.1f GB/s, 110 MB: %.1f GB/s\n",
-           omp_get_max_threads(), s.gemm_rate / 1e9, s.read_rate / 1e9, read_rate(110000000) / 1e9);
+    check(stm_bench_read_rate(&grid, &s.read_rate));
+    printf("%d threads; GEMM of 1024: %.0f GFLOP/s; reading memory: %.1f GB/s\n", omp_get_max_threads(),
+           s.gemm_rate / 1e9, s.read_rate / 1e9);
     profile_rounds(&s, 8, 8);
     profile_rounds(&s, 1, 8);
     profile_rounds(&s, 1, 1);
