@@ -6,7 +6,8 @@
 #include "group/placement.h"
 #include "group/walk.h"
 
-enum { ARENA_BLOCK = 1 << 20, DEFAULT_CHUNK_ROWS = 1024, SMALLEST_CHUNK_ROWS = 32 };
+/* TEAM_PIECE_TOKENS: enough rows for products at their full rate. */
+enum { TEAM_PIECE_TOKENS = 512, ARENA_BLOCK = 1 << 20, DEFAULT_CHUNK_ROWS = 1024, SMALLEST_CHUNK_ROWS = 32 };
 
 struct stm_engine {
     const stm_model *model;
@@ -178,12 +179,13 @@ static stm_status list_prompts(const stm_batch *batch, const size_t *groups, siz
     return STM_OK;
 }
 
+/* Segments no longer than a chunk; in a team shorter, so that one prompt's pieces keep several ranks at work. */
 static stm_forest_options forest_options(const stm_engine *engine)
 {
     stm_forest_options options = engine->settings.forest;
-    options.max_segment_tokens = options.max_segment_tokens == 0
-                                     ? engine->settings.chunk_rows
-                                     : STM_MIN(options.max_segment_tokens, engine->settings.chunk_rows);
+    const size_t chunk_rows = engine->settings.chunk_rows;
+    const size_t most = engine->grid->team_size > 1 ? STM_MIN(chunk_rows, (size_t)TEAM_PIECE_TOKENS) : chunk_rows;
+    options.max_segment_tokens = options.max_segment_tokens == 0 ? most : STM_MIN(options.max_segment_tokens, most);
     return options;
 }
 

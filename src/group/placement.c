@@ -188,10 +188,13 @@ enum { SHARED = 1, UNIT = 2 };
 typedef struct {
     const stm_forest *forest;
     int team_size;
+    double fair;   /* an even share of all */
     double *cost;  /* [n_segments]: of the whole subtree */
     uint8_t *mark; /* [n_segments]: SHARED, UNIT (its root), or 0 below a unit */
     double *load;  /* [team_size]: of the wave */
     burden *order; /* [n_segments] */
+    size_t *roots; /* [n_segments]: of the wave's shared trees */
+    int turn;      /* ownership rotates over prompts */
 } placing;
 
 static void clear_placing(placing *p)
@@ -200,6 +203,7 @@ static void clear_placing(placing *p)
     free(p->mark);
     free(p->load);
     free(p->order);
+    free(p->roots);
 }
 
 static stm_status begin_placing(const stm_forest *forest, const stm_model_config *config, int team_size, placing *p,
@@ -212,6 +216,7 @@ static stm_status begin_placing(const stm_forest *forest, const stm_model_config
     STM_TRY(stm_alloc(n, sizeof *p->mark, &p->mark));
     STM_TRY(stm_alloc((size_t)team_size, sizeof *p->load, &p->load));
     STM_TRY(stm_alloc(n, sizeof *p->order, &p->order));
+    STM_TRY(stm_alloc(n, sizeof *p->roots, &p->roots));
     STM_TRY(stm_alloc(n + 2, sizeof *out->waves, &out->waves));
     STM_TRY(stm_alloc(n, sizeof *out->shared, &out->shared));
     STM_TRY(stm_alloc(n, sizeof *out->units, &out->units));
@@ -220,6 +225,8 @@ static stm_status begin_placing(const stm_forest *forest, const stm_model_config
         p->cost[i] += stm_segment_cost(config, &forest->segments[i]);
         if (forest->segments[i].parent != STM_NONE)
             p->cost[forest->segments[i].parent] += p->cost[i];
+        else
+            p->fair += p->cost[i] / team_size;
     }
     return STM_OK;
 }
@@ -233,44 +240,59 @@ static size_t chain_end(const stm_forest *forest, size_t segment)
     return segment;
 }
 
-static bool branches(const stm_forest *forest, size_t segment)
-{
-    const size_t end = chain_end(forest, segment);
-    return end + 1 < forest->segments[end].last;
-}
-
-/* Marks a subtree: one unit, or its chain shared and what hangs on it marked in turn. */
+/* Marks a subtree: one unit, or its chain shared and what hangs on it marked in turn. A chain of several pieces may be
+ * shared though nothing branches off, where it is more than a rank's share: its pieces go to several ranks. */
 static void mark_subtree(placing *p, size_t segment, double heavy, bool split)
 {
     const stm_segment *s = p->forest->segments;
-    if (!branches(p->forest, segment) || (!split && p->cost[segment] <= heavy)) {
+    const size_t end = chain_end(p->forest, segment);
+    const bool branches = end + 1 < s[end].last;
+    if (branches ? !split && p->cost[segment] <= heavy : end == segment || p->cost[segment] <= p->fair) {
         p->mark[segment] = UNIT;
         return;
     }
-    const size_t end = chain_end(p->forest, segment);
     for (size_t i = segment; i <= end; i++)
         p->mark[i] = SHARED;
     for (size_t child = end + 1; child < s[end].last; child = s[child].last)
         mark_subtree(p, child, heavy, false);
 }
 
-/* Lists the segments of [first, last) that carry `mark` as one shared entry; returns its cost. */
-static double add_shared(const placing *p, size_t first, size_t last, int owner, stm_placement *out)
+/* The subtree's, less its children's. */
+static double own_cost(const placing *p, size_t segment)
 {
-    double cost = 0;
-    stm_shared *shared = &out->shared[out->n_shared++];
-    *shared = (stm_shared){.owner = owner, .first = out->n_segments};
-    for (size_t i = first; i < last; i++)
-        if (p->mark[i] == SHARED)
-            out->segments[out->n_segments++] = i;
-    shared->n = out->n_segments - shared->first;
-    for (size_t i = 0; i < shared->n; i++) { /* its own cost: the subtree's, less its children's */
-        const size_t at = out->segments[shared->first + i];
-        cost += p->cost[at];
-        for (size_t child = at + 1; child < p->forest->segments[at].last; child = p->forest->segments[child].last)
-            cost -= p->cost[child];
-    }
+    const stm_segment *s = p->forest->segments;
+    double cost = p->cost[segment];
+    for (size_t child = segment + 1; child < s[segment].last; child = s[child].last)
+        cost -= p->cost[child];
     return cost;
+}
+
+/* Whether a segment is one more piece of what was cut for its length. */
+static bool is_next_piece(const stm_forest *forest, size_t segment)
+{
+    const stm_segment *s = forest->segments;
+    return segment > 0 && s[segment].parent == segment - 1 && s[segment - 1].last == s[segment].last;
+}
+
+/* Lists the shared segments of [first, last): one entry of the owner's. Where that would be more than `share`, the
+ * pieces of a long segment are entries of one rank after the other: each follows the piece before it one layer behind.
+ */
+static void add_shared(placing *p, size_t first, size_t last, int owner, double share, stm_placement *out)
+{
+    stm_shared *shared = NULL;
+    for (size_t i = first; i < last; i++) {
+        if (p->mark[i] != SHARED)
+            continue;
+        const bool moves = shared && p->cost[first] > share && is_next_piece(p->forest, i);
+        if (!shared || moves) {
+            owner = moves ? (owner + 1) % p->team_size : owner;
+            shared = &out->shared[out->n_shared++];
+            *shared = (stm_shared){.owner = owner, .first = out->n_segments};
+        }
+        out->segments[out->n_segments++] = i;
+        shared->n++;
+        p->load[owner] += own_cost(p, i);
+    }
 }
 
 static void begin_wave(placing *p, stm_placement *out)
@@ -332,27 +354,38 @@ static size_t list_units(placing *p, size_t first, size_t last, int home, size_t
     return n;
 }
 
-/* Waves of trees that have something shared; the others, whole, make one more. */
+/* The shared trees p->roots [n], alive together; returns the number of units in p->order. */
+static size_t place_shared(placing *p, size_t n, stm_placement *out)
+{
+    double share = 0;
+    size_t n_units = 0;
+    begin_wave(p, out);
+    for (size_t i = 0; i < n; i++)
+        share += p->cost[p->roots[i]] / p->team_size;
+    for (size_t i = 0; i < n; i++) {
+        const size_t root = p->roots[i], last = p->forest->segments[root].last;
+        const int owner = p->turn++ % p->team_size;
+        add_shared(p, root, last, owner, share, out);
+        n_units = list_units(p, root, last, owner, n_units);
+    }
+    return n_units;
+}
+
+/* Waves of trees that have something shared; the others, whole, go with the last. */
 static void place_trees(placing *p, size_t in_flight, stm_placement *out)
 {
     const stm_forest *forest = p->forest;
-    size_t n_alive = 0, n_units = 0;
-    int turn = 0; /* ownership rotates over prompts */
+    size_t n = 0;
     for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last) {
         if (p->mark[root] != SHARED)
             continue;
-        if (n_alive == 0)
-            begin_wave(p, out);
-        const int owner = turn++ % p->team_size;
-        p->load[owner] += add_shared(p, root, forest->segments[root].last, owner, out);
-        n_units = list_units(p, root, forest->segments[root].last, owner, n_units);
-        if (++n_alive == in_flight) {
-            end_wave(p, n_units, out);
-            n_alive = n_units = 0;
+        if (n == in_flight) {
+            end_wave(p, place_shared(p, n, out), out);
+            n = 0;
         }
+        p->roots[n++] = root;
     }
-    if (n_alive == 0)
-        begin_wave(p, out);
+    size_t n_units = place_shared(p, n, out);
     for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last)
         if (p->mark[root] == UNIT)
             p->order[n_units++] = (burden){p->cost[root], root, NOWHERE};
@@ -367,7 +400,7 @@ stm_status stm_placement_create(const stm_forest *forest, const stm_model_config
     STM_GOTO_OUT(begin_placing(forest, config, team_size, &p, out));
     for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last) {
         const double heavy = p.cost[root] / (2.0 * team_size); /* a unit that would leave ranks waiting */
-        if (team_size == 1)
+        if (team_size == 1 || p.cost[root] <= p.fair / 8)      /* many small trees balance whole */
             p.mark[root] = UNIT;
         else
             mark_subtree(&p, root, heavy, true);
@@ -385,13 +418,12 @@ stm_status stm_placement_create_shared(const stm_forest *forest, const stm_model
     placing p;
     stm_status status;
     STM_GOTO_OUT(begin_placing(forest, config, team_size, &p, out));
-    int turn = 0;
     begin_wave(&p, out);
     for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last) {
         const double heavy = p.cost[root] / (2.0 * team_size);
         mark_subtree(&p, root, heavy, team_size > 1);
         if (p.mark[root] == SHARED)
-            add_shared(&p, root, forest->segments[root].last, turn++ % team_size, out);
+            add_shared(&p, root, forest->segments[root].last, p.turn++ % team_size, p.fair, out);
     }
     end_wave(&p, 0, out);
     begin_wave(&p, out);
@@ -401,7 +433,7 @@ stm_status stm_placement_create_shared(const stm_forest *forest, const stm_model
         p.mark[i] = SHARED;
     for (size_t i = 0; i < n_units; i++) {
         const size_t rank = lightest(p.load, NULL, (size_t)team_size), segment = p.order[i].index;
-        p.load[rank] += add_shared(&p, segment, forest->segments[segment].last, (int)rank, out);
+        add_shared(&p, segment, forest->segments[segment].last, (int)rank, p.fair, out);
     }
     end_wave(&p, 0, out);
 out:

@@ -20,7 +20,8 @@ stm_status stm_teams_assign(const stm_batch *batch, const stm_sequence *sequence
                             const stm_forest_options *options, const stm_model_config *config, int n_teams,
                             const int *team_sizes, int *team_of);
 
-/* Segments (preorder, a range of placement->segments) that `owner` computes for the whole team. */
+/* Segments (preorder, a range of placement->segments) that `owner` computes for the whole team. Ancestors are in
+ * earlier entries, or earlier in the same. */
 typedef struct {
     int owner;
     size_t first, n;
