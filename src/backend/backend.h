@@ -172,6 +172,7 @@ typedef struct stm_backend {
     const char *name;      /* "cpu" */
     const char *precision; /* as --precision spells it; "bfloat16": reals are float, products round their operands */
     size_t real_bytes;
+    size_t weight_bytes; /* that a model's weight takes: a real, and what round_weights keeps of it */
     stm_status (*open)(int n_threads, stm_stream **out); /* n_threads 0: as OpenMP says */
     void (*close)(stm_stream *);
     stm_status (*alloc)(stm_stream *, size_t bytes,

@@ -96,9 +96,9 @@ stm_status stm_session_grid(stm_session *session, const stm_options *options, si
 
 stm_status stm_session_engine(stm_session *session, const stm_options *options, size_t static_bytes)
 {
-    return stm_agree(&session->grid,
-                     stm_engine_create(session->model, &session->grid, options,
-                                       static_bytes + stm_session_weights_bytes(session), &session->engine));
+    const size_t weights_bytes = session->model->n_parameters * session->backend->weight_bytes;
+    return stm_agree(&session->grid, stm_engine_create(session->model, &session->grid, options,
+                                                       static_bytes + weights_bytes, &session->engine));
 }
 
 void stm_session_close(stm_session *session)

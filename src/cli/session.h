@@ -32,7 +32,7 @@ stm_status stm_session_engine(stm_session *session, const stm_options *options, 
 
 void stm_session_close(stm_session *session);
 
-/* Size of the model's parameters in bytes. */
+/* Size of the model's parameters, or of a gradient, in bytes. */
 size_t stm_session_weights_bytes(const stm_session *session);
 
 /* `--check`: prints layout, memory per rank and what a chunk is on rank 0. Collective. */

@@ -18,7 +18,8 @@ enum { SAMPLE_GROUPS = 4 }; /* that rollout.save=sample keeps of a step */
 size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *model, int n_ranks)
 {
     const bool has_reference = options->objective.kl_coef > 0 && !stm_is_supervised(options);
-    return stm_optimizer_bytes(model, n_ranks) + (has_reference ? model->n_parameters * model->backend->real_bytes : 0);
+    return stm_optimizer_bytes(model, n_ranks) +
+           (has_reference ? model->n_parameters * model->backend->weight_bytes : 0);
 }
 
 /* A first guess, for --maxh, of the seconds that a save takes: a slow disk. */
