@@ -78,6 +78,20 @@ static bool keeps(const stm_walk *walk, size_t n_rows)
 
 static stm_status run_subtrees(stm_walk *walk, const size_t *roots, size_t n, bool last);
 
+/* The root of a prompt of one token has no rows: what is below it waits for nothing, and nothing need stay open. */
+static stm_status run_below_bare_root(stm_walk *walk, size_t root, bool last)
+{
+    const stm_segment *s = walk->pass->forest->segments;
+    const stm_mark host = stm_arena_mark(walk->pass->host);
+    size_t *children, n = 0;
+    STM_TRY(stm_arena_take(walk->pass->host, (s[root].last - root) * sizeof *children, &children));
+    for (size_t child = root + 1; child < s[root].last; child = s[child].last)
+        children[n++] = child;
+    STM_TRY(run_subtrees(walk, children, n, last));
+    stm_arena_reset(walk->pass->host, host);
+    return STM_OK;
+}
+
 static stm_status run_open(stm_walk *walk, size_t root, bool last)
 {
     stm_pass *pass = walk->pass;
@@ -140,6 +154,8 @@ static stm_status run_subtrees(stm_walk *walk, const size_t *roots, size_t n, bo
             STM_TRY(run_pack(walk, &p, false));
         if (root->rows_below <= walk->chunk_rows)
             add_to_pack(walk, roots[i], root->last, &p);
+        else if (root->n_rows == 0)
+            STM_TRY(run_below_bare_root(walk, roots[i], last && i + 1 == n));
         else
             STM_TRY(run_open(walk, roots[i], last && i + 1 == n));
     }

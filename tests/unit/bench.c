@@ -184,6 +184,19 @@ static void memory_of_an_update_follows_its_longest_path_not_its_answers(void **
                 stm_bench_update_bytes(f->model, 8 * f->model->n_parameters, chunk, &f->batch, true, false), 0);
 }
 
+/* A prompt of one token leaves nothing that its answers could share: they need no more than each by itself. */
+static void answers_to_one_token_hold_one_chunk(void **state)
+{
+    fixture *f = *state;
+    const stm_bench_shape shape = {.n_groups = 1, .n_prompt = 1, .n_answer = 32, .group_size = 8};
+    stm_batch_clear(&f->batch);
+    assert_ok(stm_bench_random_batch(&shape, f->model->config.vocab_size, 1, &f->batch));
+    f->options.memory.chunk_tokens = 64;
+    measure_all(f);
+    assert_near(f->rows[STM_BENCH_TREE].n_rows, f->rows[STM_BENCH_REPEATED].n_rows, 0);
+    assert_true(f->rows[STM_BENCH_TREE].peak_bytes < 1.02 * f->rows[STM_BENCH_REPEATED].peak_bytes);
+}
+
 static void every_word_is_read_once(void **state)
 {
     uint64_t words[1001];
@@ -331,6 +344,7 @@ int main(int argc, char **argv)
         WITH_MODEL(works_of_a_case_are_compared_turn_by_turn),
         WITH_MODEL(decoding_reads_weights_once_a_round_and_prompts_once_a_group),
         WITH_MODEL(memory_of_an_update_follows_its_longest_path_not_its_answers),
+        WITH_MODEL(answers_to_one_token_hold_one_chunk),
         cmocka_unit_test(every_word_is_read_once),
         WITH_MODEL(what_would_take_too_long_is_left_out),
         WITH_MODEL(json_has_machine_model_and_every_row),
