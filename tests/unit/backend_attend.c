@@ -1,206 +1,24 @@
 /* Attention over parts against one softmax over all keys of a row, and its gradient against finite differences. */
-#include "support/device.h"
+#include "support/attention.h"
 
-enum { MAX_PARTS = 12 };
-
-/* A part: its rows, its keys, and which array of keys (and accumulator) it reads. */
-typedef struct {
-    size_t first_row, n_rows, n_keys, source;
-    bool causal;
-    size_t diagonal;
-} part_shape;
-
-typedef struct {
-    size_t n_rows, n_heads, n_kv_heads, head_dim, kv_stride, n_sources, n_parts;
-    part_shape parts[MAX_PARTS];
-    double *q, *k, *v, *d_o; /* k, v: [n_sources, n_kv_heads, kv_stride, head_dim] */
-} problem;
-
-typedef struct {
-    double *o, *lse, *dq, *dk, *dv;
-} answer;
-
-static size_t n_q(const problem *p)
+static void assert_answers_agree(const attention *p)
 {
-    return p->n_rows * p->n_heads * p->head_dim;
-}
-
-static size_t source_size(const problem *p)
-{
-    return p->n_kv_heads * p->kv_stride * p->head_dim;
-}
-
-static void fill(problem *p)
-{
-    p->q = random_numbers(1, n_q(p));
-    p->k = random_numbers(2, p->n_sources * source_size(p));
-    p->v = random_numbers(3, p->n_sources * source_size(p));
-    p->d_o = random_numbers(4, n_q(p));
-    for (size_t i = 0; i < n_q(p); i++)
-        p->q[i] *= 3; /* far from uniform */
-}
-
-static void empty(problem *p)
-{
-    free(p->q), free(p->k), free(p->v), free(p->d_o);
-}
-
-static answer room(const problem *p)
-{
-    const size_t kv = p->n_sources * source_size(p);
-    return (answer){calloc(n_q(p), 8), calloc(p->n_rows * p->n_heads, 8), calloc(n_q(p), 8), calloc(kv, 8),
-                    calloc(kv, 8)};
-}
-
-static void discard(answer *x)
-{
-    free(x->o), free(x->lse), free(x->dq), free(x->dk), free(x->dv);
-}
-
-static bool sees(const part_shape *part, size_t row, size_t key)
-{
-    return row >= part->first_row && row < part->first_row + part->n_rows && key < part->n_keys &&
-           (!part->causal || key <= row - part->first_row + part->diagonal);
-}
-
-/* By definition: one softmax over the keys that a row sees; dk, dv start from 0. */
-static answer expected_of(const problem *p)
-{
-    answer x = room(p);
-    const size_t group = p->n_heads / p->n_kv_heads, dim = p->head_dim, n_scores = p->n_parts * p->kv_stride;
-    const double scale = 1 / sqrt((double)dim);
-    double *score = malloc(n_scores * sizeof *score);
-    for (size_t r = 0; r < p->n_rows; r++)
-        for (size_t h = 0; h < p->n_heads; h++) {
-            const double *q = p->q + (r * p->n_heads + h) * dim, *d_o = p->d_o + (r * p->n_heads + h) * dim;
-            double *o = x.o + (r * p->n_heads + h) * dim, *dq = x.dq + (r * p->n_heads + h) * dim;
-            double sum = 0, delta = 0;
-            for (int pass = 0; pass < 3; pass++)
-                for (size_t i = 0; i < n_scores; i++) {
-                    const part_shape *part = &p->parts[i / p->kv_stride];
-                    const size_t at =
-                        ((part->source * p->n_kv_heads + h / group) * p->kv_stride + i % p->kv_stride) * dim;
-                    if (!sees(part, r, i % p->kv_stride))
-                        continue;
-                    if (pass == 0) {
-                        score[i] = 0;
-                        for (size_t d = 0; d < dim; d++)
-                            score[i] += scale * q[d] * p->k[at + d];
-                        sum += exp(score[i]);
-                        continue;
-                    }
-                    const double weight = exp(score[i]) / sum;
-                    double dp = 0;
-                    for (size_t d = 0; d < dim; d++) {
-                        dp += d_o[d] * p->v[at + d];
-                        if (pass == 1)
-                            o[d] += weight * p->v[at + d];
-                    }
-                    if (pass == 1)
-                        delta += weight * dp;
-                    for (size_t d = 0; d < dim && pass == 2; d++) {
-                        x.dv[at + d] += weight * d_o[d];
-                        x.dk[at + d] += scale * weight * (dp - delta) * q[d];
-                        dq[d] += scale * weight * (dp - delta) * p->k[at + d];
-                    }
-                }
-            x.lse[r * p->n_heads + h] = log(sum);
-        }
-    free(score);
-    return x;
-}
-
-/* Accumulators have rows of their own after each head's, and start from START. */
-enum { MORE_ROWS = 3 };
-static const double START = 0.5;
-
-static void *start_accumulator(device *dev, const problem *p)
-{
-    const size_t n = p->n_sources * p->n_kv_heads * (p->kv_stride + MORE_ROWS) * p->head_dim;
-    double *x = malloc(n * sizeof *x);
-    for (size_t i = 0; i < n; i++)
-        x[i] = START;
-    void *memory = device_reals(dev, x, n);
-    free(x);
-    return memory;
-}
-
-/* What was added, laid out as k and v; the rows between heads must be as they were. */
-static void read_accumulator(device *dev, const problem *p, const void *memory, double *added)
-{
-    const size_t stride = (p->kv_stride + MORE_ROWS) * p->head_dim, used = p->kv_stride * p->head_dim;
-    const size_t n_heads = p->n_sources * p->n_kv_heads;
-    double *x = malloc(n_heads * stride * sizeof *x);
-    device_read(dev, memory, x, n_heads * stride);
-    for (size_t i = 0; i < n_heads * stride; i++)
-        if (i % stride < used)
-            added[i / stride * used + i % stride] = x[i] - START;
-        else
-            assert_true(x[i] == START);
-    free(x);
-}
-
-static answer found_on(device *dev, const problem *p, bool backward)
-{
-    answer x = room(p);
-    const stm_backend *b = dev->backend;
-    const size_t kv = source_size(p), all = p->n_sources * kv;
-    void *k = device_reals(dev, p->k, all), *v = device_reals(dev, p->v, all);
-    void *dk = start_accumulator(dev, p), *dv = start_accumulator(dev, p);
-    const size_t dkv = p->n_kv_heads * (p->kv_stride + MORE_ROWS) * p->head_dim;
-    stm_attend_part parts[MAX_PARTS];
-    for (size_t i = 0; i < p->n_parts; i++) {
-        const part_shape *from = &p->parts[i];
-        parts[i] = (stm_attend_part){.first_row = from->first_row, .n_rows = from->n_rows, .n_keys = from->n_keys};
-        parts[i].kv_stride = p->kv_stride;
-        parts[i].dkv_stride = p->kv_stride + MORE_ROWS;
-        parts[i].causal = from->causal;
-        parts[i].diagonal = from->diagonal;
-        parts[i].k = stm_at(b, k, from->source * kv);
-        parts[i].v = stm_at(b, v, from->source * kv);
-        parts[i].dk = stm_at(b, dk, from->source * dkv);
-        parts[i].dv = stm_at(b, dv, from->source * dkv);
-    }
-    stm_attend a = {.n_rows = p->n_rows, .n_heads = p->n_heads, .n_kv_heads = p->n_kv_heads, .head_dim = p->head_dim};
-    a.scale = 1 / sqrt((double)p->head_dim);
-    a.q = device_reals(dev, p->q, n_q(p));
-    a.n_parts = p->n_parts;
-    a.parts = parts;
-    a.o = device_reals(dev, NULL, n_q(p));
-    a.lse = device_reals(dev, NULL, p->n_rows * p->n_heads);
-    a.d_o = device_reals(dev, p->d_o, n_q(p));
-    a.dq = device_reals(dev, NULL, n_q(p));
-    assert_ok(b->attend(dev->stream, &a));
-    device_read(dev, a.o, x.o, n_q(p));
-    device_read(dev, a.lse, x.lse, p->n_rows * p->n_heads);
-    if (backward) {
-        assert_ok(b->attend_backward(dev->stream, &a));
-        device_read(dev, a.dq, x.dq, n_q(p));
-        read_accumulator(dev, p, dk, x.dk);
-        read_accumulator(dev, p, dv, x.dv);
-    }
-    device_release(dev);
-    return x;
-}
-
-static void assert_answers_agree(const problem *p)
-{
-    answer expected = expected_of(p);
-    const size_t kv = p->n_sources * source_size(p);
+    attention_answer expected = attention_expected(p, NULL);
+    const size_t kv = p->n_sources * attention_source_size(p);
     for (size_t i = 0; i < 3; i++) {
         device dev;
         device_open(&dev, "cpu", device_kinds[i].real_bytes, device_kinds[i].n_threads);
-        answer found = found_on(&dev, p, true);
-        assert_true(stm_relative_difference(found.o, expected.o, n_q(p)) < device_kinds[i].tolerance);
+        attention_answer found = attention_found(&dev, p, true);
+        assert_true(stm_relative_difference(found.o, expected.o, attention_n_q(p)) < device_kinds[i].tolerance);
         assert_true(stm_relative_difference(found.lse, expected.lse, p->n_rows * p->n_heads) <
                     device_kinds[i].tolerance);
-        assert_true(stm_relative_difference(found.dq, expected.dq, n_q(p)) < device_kinds[i].tolerance);
+        assert_true(stm_relative_difference(found.dq, expected.dq, attention_n_q(p)) < device_kinds[i].tolerance);
         assert_true(stm_relative_difference(found.dk, expected.dk, kv) < device_kinds[i].tolerance);
         assert_true(stm_relative_difference(found.dv, expected.dv, kv) < device_kinds[i].tolerance);
-        discard(&found);
+        attention_discard(&found);
         device_close(&dev);
     }
-    discard(&expected);
+    attention_discard(&expected);
 }
 
 /* Two trees: root 0 (7 keys) above rows 0-10, root 1 above rows 11-12; an inner segment above rows 3-8; own parts of
@@ -210,12 +28,12 @@ static const part_shape tree[] = {
     {3, 4, 4, 4, true, 0},   {7, 2, 2, 5, true, 0},   {9, 2, 2, 6, true, 0},  {11, 2, 6, 7, true, 4},
 };
 
-static problem small_tree(size_t n_heads, size_t n_kv_heads, size_t head_dim)
+static attention small_tree(size_t n_heads, size_t n_kv_heads, size_t head_dim)
 {
-    problem p = {
+    attention p = {
         13, n_heads, n_kv_heads, head_dim, .kv_stride = 9, .n_sources = 8, .n_parts = sizeof tree / sizeof *tree};
     memcpy(p.parts, tree, sizeof tree);
-    fill(&p);
+    attention_fill(&p, false);
     return p;
 }
 
@@ -224,9 +42,9 @@ static void parts_merge_to_one_softmax_at_any_ratio_of_heads(void **state)
     (void)state;
     const size_t shapes[][3] = {{2, 2, 6}, {4, 2, 10}, {4, 1, 16}, {6, 3, 64}, {8, 2, 36}, {3, 3, 2}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        problem p = small_tree(shapes[i][0], shapes[i][1], shapes[i][2]);
+        attention p = small_tree(shapes[i][0], shapes[i][1], shapes[i][2]);
         assert_answers_agree(&p);
-        empty(&p);
+        attention_empty(&p);
     }
 }
 
@@ -235,15 +53,15 @@ static void parts_merge_to_one_softmax_at_any_ratio_of_heads(void **state)
 static void blocks_of_rows_and_keys_join_without_a_seam(void **state)
 {
     (void)state;
-    problem p = {391, 4, 2, 18, .kv_stride = 610, .n_sources = 4, .n_parts = 4};
+    attention p = {391, 4, 2, 18, .kv_stride = 610, .n_sources = 4, .n_parts = 4};
     const part_shape parts[] = {{0, 391, 610, 0, false, 0},
                                 {0, 300, 300, 1, true, 0},
                                 {300, 61, 361, 2, true, 300},
                                 {361, 30, 560, 3, true, 530}};
     memcpy(p.parts, parts, sizeof parts);
-    fill(&p);
+    attention_fill(&p, false);
     assert_answers_agree(&p);
-    empty(&p);
+    attention_empty(&p);
 }
 
 /* One segment runs in two pieces, and both see the same ancestor through parts of their own: the accumulators are one.
@@ -251,15 +69,15 @@ static void blocks_of_rows_and_keys_join_without_a_seam(void **state)
 static void parts_may_share_accumulators(void **state)
 {
     (void)state;
-    problem p = {310, 2, 1, 8, .kv_stride = 300, .n_sources = 3, .n_parts = 4};
+    attention p = {310, 2, 1, 8, .kv_stride = 300, .n_sources = 3, .n_parts = 4};
     const part_shape parts[] = {{0, 100, 290, 0, false, 0},
                                 {150, 160, 300, 0, false, 0},
                                 {0, 150, 150, 1, true, 0},
                                 {150, 160, 280, 2, true, 120}};
     memcpy(p.parts, parts, sizeof parts);
-    fill(&p);
+    attention_fill(&p, false);
     assert_answers_agree(&p);
-    empty(&p);
+    attention_empty(&p);
 }
 
 /* A decode round: every row has keys of its own in unequal number, and all share a prompt. */
@@ -268,13 +86,13 @@ static void a_decode_round_sees_prompt_and_own_keys(void **state)
     (void)state;
     const size_t shapes[][3] = {{8, 4, 32}, {14, 2, 64}, {3, 3, 20}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
-        problem p = {9, shapes[i][0], shapes[i][1], shapes[i][2], .kv_stride = 300, .n_sources = 10, .n_parts = 10};
+        attention p = {9, shapes[i][0], shapes[i][1], shapes[i][2], .kv_stride = 300, .n_sources = 10, .n_parts = 10};
         p.parts[0] = (part_shape){0, 9, 300, 0, false, 0};
         for (size_t r = 0; r < 9; r++)
             p.parts[r + 1] = (part_shape){r, 1, 1 + 31 * r, r + 1, false, 0};
-        fill(&p);
+        attention_fill(&p, false);
         assert_answers_agree(&p);
-        empty(&p);
+        attention_empty(&p);
     }
 }
 
@@ -287,9 +105,9 @@ static size_t one_of(uint64_t *state, size_t lowest, size_t highest)
 
 /* Two parts of one ancestor, which share its accumulator, above all rows and above some; then own parts of random
  * length, causal behind a random number of keys that all their rows see. */
-static problem random_problem(uint64_t *state, size_t group, size_t head_dim)
+static attention random_problem(uint64_t *state, size_t group, size_t head_dim)
 {
-    problem p = {.n_rows = one_of(state, 1, 70), .head_dim = head_dim, .n_kv_heads = one_of(state, 1, 3)};
+    attention p = {.n_rows = one_of(state, 1, 70), .head_dim = head_dim, .n_kv_heads = one_of(state, 1, 3)};
     const size_t n_keys = one_of(state, 1, 600), some = one_of(state, 0, p.n_rows - 1);
     p.n_heads = group * p.n_kv_heads;
     p.parts[0] = (part_shape){0, p.n_rows, n_keys, 0, false, 0};
@@ -303,7 +121,7 @@ static problem random_problem(uint64_t *state, size_t group, size_t head_dim)
     p.n_sources = p.n_parts - 1;
     for (size_t i = 0; i < p.n_parts; i++)
         p.kv_stride = STM_MAX(p.kv_stride, p.parts[i].n_keys);
-    fill(&p);
+    attention_fill(&p, false);
     return p;
 }
 
@@ -314,79 +132,79 @@ static void any_size_agrees_with_the_definition(void **state)
     uint64_t random = 1;
     for (size_t i = 0; i < sizeof head_dims / sizeof *head_dims; i++)
         for (size_t group = 1 + i % 2; group <= 8; group += 2 + i % 3) {
-            problem p = random_problem(&random, group, head_dims[i]);
+            attention p = random_problem(&random, group, head_dims[i]);
             assert_answers_agree(&p);
-            empty(&p);
+            attention_empty(&p);
         }
 }
 
 static void a_nan_stays_in_its_row(void **state)
 {
     (void)state;
-    problem p = small_tree(4, 2, 16);
-    answer expected = expected_of(&p);
+    attention p = small_tree(4, 2, 16);
+    attention_answer expected = attention_expected(&p, NULL);
     const size_t row = p.n_heads * p.head_dim;
     for (size_t i = 0; i < p.head_dim; i++)
         p.q[5 * row + i] = NAN;
     device dev;
     device_open(&dev, "cpu", 8, 1);
-    answer found = found_on(&dev, &p, false);
-    for (size_t i = 0; i < n_q(&p); i++)
+    attention_answer found = attention_found(&dev, &p, false);
+    for (size_t i = 0; i < attention_n_q(&p); i++)
         if (i / p.head_dim == 5 * p.n_heads)
             assert_true(isnan(found.o[i]));
         else
             assert_near(found.o[i], expected.o[i], 1e-11);
     assert_true(isnan(found.lse[5 * p.n_heads]));
-    discard(&found);
-    discard(&expected);
+    attention_discard(&found);
+    attention_discard(&expected);
     device_close(&dev);
-    empty(&p);
+    attention_empty(&p);
 }
 
 static void a_row_without_keys_in_a_part_is_not_touched_by_it(void **state)
 {
     (void)state;
-    problem p = {5, 2, 2, 4, .kv_stride = 6, .n_sources = 3, .n_parts = 3};
+    attention p = {5, 2, 2, 4, .kv_stride = 6, .n_sources = 3, .n_parts = 3};
     const part_shape parts[] = {{0, 5, 0, 0, false, 0}, {0, 5, 6, 1, false, 0}, {2, 0, 4, 2, true, 0}};
     memcpy(p.parts, parts, sizeof parts);
-    fill(&p);
+    attention_fill(&p, false);
     assert_answers_agree(&p);
-    empty(&p);
+    attention_empty(&p);
 }
 
 static void scores_far_below_the_maximum_give_zero_and_no_nan(void **state)
 {
     (void)state;
-    problem p = small_tree(2, 1, 4);
-    for (size_t i = 0; i < n_q(&p); i++)
+    attention p = small_tree(2, 1, 4);
+    for (size_t i = 0; i < attention_n_q(&p); i++)
         p.q[i] *= 200; /* scores differ by hundreds: most probabilities are 0 in float */
     device dev;
     device_open(&dev, "cpu", 4, 1);
-    answer found = found_on(&dev, &p, true), expected = expected_of(&p);
-    for (size_t i = 0; i < n_q(&p); i++)
+    attention_answer found = attention_found(&dev, &p, true), expected = attention_expected(&p, NULL);
+    for (size_t i = 0; i < attention_n_q(&p); i++)
         assert_near(found.o[i], expected.o[i], 1e-2);
-    for (size_t i = 0; i < n_q(&p); i++)
+    for (size_t i = 0; i < attention_n_q(&p); i++)
         assert_true(isfinite(found.dq[i]));
-    discard(&found);
-    discard(&expected);
+    attention_discard(&found);
+    attention_discard(&expected);
     device_close(&dev);
-    empty(&p);
+    attention_empty(&p);
 }
 
 typedef struct {
     device *dev;
-    const problem *p;
+    const attention *p;
 } loss_context;
 
 /* sum of d_o * o, whose gradient by o is d_o. */
 static double loss(void *context)
 {
     const loss_context *c = context;
-    answer x = found_on(c->dev, c->p, false);
+    attention_answer x = attention_found(c->dev, c->p, false);
     double sum = 0;
-    for (size_t i = 0; i < n_q(c->p); i++)
+    for (size_t i = 0; i < attention_n_q(c->p); i++)
         sum += x.o[i] * c->p->d_o[i];
-    discard(&x);
+    attention_discard(&x);
     return sum;
 }
 
@@ -396,42 +214,42 @@ static void gradient_matches_finite_differences(void **state)
     const size_t shapes[][2] = {{2, 2}, {2, 1}, {4, 1}};
     for (int n_threads = 1; n_threads <= 3; n_threads += 2)
         for (size_t i = 0; i < 3; i++) {
-            problem p = small_tree(shapes[i][0], shapes[i][1], 4);
+            attention p = small_tree(shapes[i][0], shapes[i][1], 4);
             p.parts[4].source = 3; /* two own parts with one accumulator */
             device dev;
             device_open(&dev, "cpu", 8, n_threads);
-            answer found = found_on(&dev, &p, true);
+            attention_answer found = attention_found(&dev, &p, true);
             loss_context context = {&dev, &p};
-            assert_gradient(loss, &context, p.q, found.dq, n_q(&p), 1e-6);
-            assert_gradient(loss, &context, p.k, found.dk, p.n_sources * source_size(&p), 1e-6);
-            assert_gradient(loss, &context, p.v, found.dv, p.n_sources * source_size(&p), 1e-6);
-            discard(&found);
+            assert_gradient(loss, &context, p.q, found.dq, attention_n_q(&p), 1e-6);
+            assert_gradient(loss, &context, p.k, found.dk, p.n_sources * attention_source_size(&p), 1e-6);
+            assert_gradient(loss, &context, p.v, found.dv, p.n_sources * attention_source_size(&p), 1e-6);
+            attention_discard(&found);
             device_close(&dev);
-            empty(&p);
+            attention_empty(&p);
         }
 }
 
 static void equal_calls_give_equal_bits(void **state)
 {
     (void)state;
-    problem p = {391, 4, 2, 18, .kv_stride = 610, .n_sources = 2, .n_parts = 2};
+    attention p = {391, 4, 2, 18, .kv_stride = 610, .n_sources = 2, .n_parts = 2};
     p.parts[0] = (part_shape){0, 391, 610, 0, false, 0};
     p.parts[1] = (part_shape){0, 391, 391, 1, true, 0};
-    fill(&p);
+    attention_fill(&p, false);
     device dev;
     device_open(&dev, "cpu", 4, 3);
-    answer first = found_on(&dev, &p, true);
+    attention_answer first = attention_found(&dev, &p, true);
     for (int i = 0; i < 5; i++) {
-        answer again = found_on(&dev, &p, true);
-        assert_memory_equal(first.o, again.o, n_q(&p) * 8);
-        assert_memory_equal(first.dq, again.dq, n_q(&p) * 8);
-        assert_memory_equal(first.dk, again.dk, p.n_sources * source_size(&p) * 8);
-        assert_memory_equal(first.dv, again.dv, p.n_sources * source_size(&p) * 8);
-        discard(&again);
+        attention_answer again = attention_found(&dev, &p, true);
+        assert_memory_equal(first.o, again.o, attention_n_q(&p) * 8);
+        assert_memory_equal(first.dq, again.dq, attention_n_q(&p) * 8);
+        assert_memory_equal(first.dk, again.dk, p.n_sources * attention_source_size(&p) * 8);
+        assert_memory_equal(first.dv, again.dv, p.n_sources * attention_source_size(&p) * 8);
+        attention_discard(&again);
     }
-    discard(&first);
+    attention_discard(&first);
     device_close(&dev);
-    empty(&p);
+    attention_empty(&p);
 }
 
 static void appended_rows_lie_in_their_slots(void **state)
