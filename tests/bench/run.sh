@@ -167,7 +167,7 @@ generate() {
     has_python transformers "generate of transformers" || return
     while read -r prompt least; do
         bench 1 2 "generate-$prompt" bench.repeats=2 bench.groups=8 bench.prompt="$prompt" bench.forwards=decode || continue
-        printf 'transformers %s\n' "$("$PYTHON" "$here/generate.py" prompt="$prompt" threads=2 repeats=2 < /dev/null)" |
+        printf 'transformers %s\n' "$("$PYTHON" "$here/generate.py" prompt="$prompt" threads=2 repeats=1 < /dev/null)" |
             tee "$results/generate-$prompt.txt"
         guard "generate's time to stemma's, prompts of $prompt" \
             "$(ratio "$(best "generate-$prompt.txt" transformers)" "$(cell "generate-$prompt" best_s 1)")" "$least"
