@@ -158,6 +158,36 @@ static void a_rising_maximum_loses_nothing(void **state)
     attention_empty(&p);
 }
 
+/* Weights that m multiplies by powers of 2 alone round alike, so that shared and repeated computation agree: the same
+ * keys as one part and as two, the later first, differ by sums in float, and by the few weights that lie on an edge. */
+static void keys_round_alike_however_they_are_split(void **state)
+{
+    (void)state;
+    enum { KEYS = 300, FIRST = 100, DIM = 64 };
+    const char *why;
+    attention whole = {40, 2, 1, DIM, .kv_stride = KEYS, .n_sources = 1, .n_parts = 1};
+    whole.parts[0] = (part_shape){0, 40, KEYS, 0, false, 0};
+    attention_fill(&whole, true);
+    attention split = whole;
+    split.n_sources = split.n_parts = 2;
+    split.parts[0] = (part_shape){0, 40, KEYS - FIRST, 1, false, 0};
+    split.parts[1] = (part_shape){0, 40, FIRST, 0, false, 0};
+    split.k = calloc(2 * KEYS * DIM, sizeof(double)), split.v = calloc(2 * KEYS * DIM, sizeof(double));
+    for (size_t i = 0; i < KEYS * DIM; i++) {
+        const size_t to = i < FIRST * DIM ? i : (KEYS - FIRST) * DIM + i; /* source 1 begins at KEYS */
+        split.k[to] = whole.k[i];
+        split.v[to] = whole.v[i];
+    }
+    device dev;
+    assert_true(device_open_bf16(&dev, 1, &why));
+    attention_answer a = attention_found(&dev, &whole, false), b = attention_found(&dev, &split, false);
+    assert_true(stm_relative_difference(a.o, b.o, attention_n_q(&whole)) < 1e-4);
+    attention_discard(&a), attention_discard(&b);
+    device_close(&dev);
+    free(split.k), free(split.v);
+    attention_empty(&whole);
+}
+
 /* The bounds are narrow enough to see a mistake in a single key, row or part. */
 static void the_bounds_see_a_wrong_mask_and_a_missing_part(void **state)
 {
@@ -238,6 +268,7 @@ int main(void)
         cmocka_unit_test(a_row_without_keys_in_a_part_is_not_touched_by_it),
         cmocka_unit_test(a_decode_round_sees_prompt_and_own_keys),
         cmocka_unit_test(a_rising_maximum_loses_nothing),
+        cmocka_unit_test(keys_round_alike_however_they_are_split),
         cmocka_unit_test(the_bounds_see_a_wrong_mask_and_a_missing_part),
         cmocka_unit_test(what_is_not_a_number_stays_visible),
         cmocka_unit_test(equal_calls_give_equal_bits),
