@@ -7,11 +7,20 @@
 #include "support/model.h"
 #include "support/mpi.h"
 
+static int world_size(void)
+{
+    int n_ranks;
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
+    return n_ranks;
+}
+
 /* A backend that is late now and then, each rank and each run at its own times. */
 
 static stm_backend slow;
 static uint64_t run; /* 0: never late */
 static uint32_t n_calls;
+
+static bool breaks; /* the highest rank, in its second call */
 
 static stm_status slow_attend(stm_stream *stream, const stm_attend *args)
 {
@@ -19,6 +28,8 @@ static stm_status slow_attend(stm_stream *stream, const stm_attend *args)
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     const stm_random_key key = {.seed = run, .use = STM_RANDOM_SHUFFLE, .slot = (uint32_t)rank, .token = n_calls++};
     const double x = stm_random_uniform(&key);
+    if (breaks && n_calls == 2 && rank == world_size() - 1)
+        return stm_fail(STM_ERR_DEVICE, "the device is gone");
     if (run > 0 && x < 0.3)
         usleep((useconds_t)(x * (rank % 2 == (int)(run % 2) ? 2000 : 200)));
     return args->d_o ? stm_backend_cpu_f64.attend_backward(stream, args) : stm_backend_cpu_f64.attend(stream, args);
@@ -67,13 +78,6 @@ static void draw_options(uint64_t c, int n_ranks, stm_options *options)
     for (size_t i = 0; i < 7; i++)
         overrides[i] = text[i];
     stm_test_options(options, overrides, 7);
-}
-
-static int world_size(void)
-{
-    int n_ranks;
-    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    return n_ranks;
 }
 
 enum { N_CASES = 36 };
@@ -198,12 +202,63 @@ static void every_rank_has_the_prompts_to_sample_from(void **state)
     tear_down(&f);
 }
 
+/* Numbers that are none are data: each rank goes on to the end and says so. */
+static void what_is_not_a_number_stops_nobody(void **state)
+{
+    (void)state;
+    fixture f;
+    set_up(&f, STM_TEST_LLAMA);
+    const stm_parameter *norm = stm_test_parameter(f.model, "model.layers.1.input_layernorm.weight");
+    ((double *)f.model->weights)[norm->offset] = NAN;
+    for (uint64_t c = 0; c < 6; c++) {
+        stm_batch batch;
+        stm_options options;
+        stm_grid grid;
+        stm_engine *engine;
+        stm_scores scores;
+        stm_test_batch(c, 1 + c % 4, f.model->config.vocab_size, &batch);
+        draw_options(c, world_size(), &options);
+        assert_ok(stm_grid_create(MPI_COMM_WORLD, world_size(), 1, batch.n_groups, &grid));
+        assert_ok(stm_engine_create(f.model, &grid, &options, 0, &engine));
+        assert_int_equal(stm_score_batch(engine, &grid, &batch, &scores), STM_ERR_NUMERIC);
+        assert_non_null(strstr(stm_failure(), "are not finite numbers"));
+        stm_scores_clear(&scores);
+        stm_engine_destroy(engine);
+        stm_grid_destroy(&grid);
+        stm_options_clear(&options);
+        stm_batch_clear(&batch);
+    }
+    tear_down(&f);
+}
+
+/* Run alone, by name: a rank that fails in the middle ends the run, for the others wait for it. */
+static void a_device_that_fails_ends_the_run(void **state)
+{
+    (void)state;
+    static const char *const overrides[] = {"memory.chunk_tokens=16"};
+    fixture f;
+    stm_batch batch;
+    stm_options options;
+    stm_test_result result;
+    set_up(&f, STM_TEST_LLAMA);
+    stm_test_batch(2, 3, f.model->config.vocab_size, &batch);
+    stm_test_options(&options, overrides, 1);
+    options.parallel.suffix = world_size();
+    breaks = true;
+    stm_test_gradient(MPI_COMM_WORLD, f.model, &batch, &options, &result);
+    fail_msg("the run went on");
+}
+
 int main(int argc, char **argv)
 {
+    const struct CMUnitTest failure[] = {cmocka_unit_test(a_device_that_fails_ends_the_run)};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(teams_find_what_one_rank_finds),
         cmocka_unit_test(being_late_changes_no_bit),
         cmocka_unit_test(every_rank_has_the_prompts_to_sample_from),
+        cmocka_unit_test(what_is_not_a_number_stops_nobody),
     };
+    if (argc > 1 && strcmp(argv[1], "failure") == 0)
+        return stm_mpi_tests(argc, argv, failure, 1);
     return stm_mpi_tests(argc, argv, tests, sizeof tests / sizeof *tests);
 }

@@ -185,6 +185,73 @@ static void ownership_rotates_and_few_prompts_are_alive(void **state)
     stm_batch_clear(&batch);
 }
 
+/* Two prompts for two ranks: each rank has all that hangs on its own, and nothing need travel. */
+static void units_stay_at_home_where_that_is_even(void **state)
+{
+    (void)state;
+    stm_batch batch;
+    stm_forest forest;
+    stm_placement p;
+    make_even_batch(2, 30, 8, 20, &batch);
+    make_forest(&batch, &tree, &forest);
+    assert_ok(stm_placement_create(&forest, config(), 2, 2, &p));
+    assert_int_equal(p.n_shared, 2);
+    assert_int_equal(p.n_units, 16);
+    for (size_t i = 0; i < p.n_units; i++) {
+        const size_t parent = forest.segments[p.units[i].segment].parent;
+        const bool first = parent == p.segments[p.shared[0].first];
+        assert_int_equal(p.units[i].rank, p.shared[first ? 0 : 1].owner);
+    }
+    stm_placement_clear(&p);
+    stm_forest_clear(&forest);
+    stm_batch_clear(&batch);
+}
+
+/* Nearly all work is one prompt of six pieces: no rank could be even with its owner. */
+static void pieces_of_a_long_prompt_go_round(void **state)
+{
+    (void)state;
+    for (int team_size = 2; team_size <= 3; team_size++) {
+        stm_batch batch;
+        stm_forest forest;
+        stm_placement p;
+        make_even_batch(1, 300, 3, 10, &batch);
+        make_forest(&batch, &tree, &forest);
+        assert_ok(stm_placement_create(&forest, config(), team_size, 2, &p));
+        assert_int_equal(p.n_shared, 6);
+        for (size_t i = 0; i < p.n_shared; i++) {
+            assert_int_equal(p.shared[i].n, 1);
+            assert_int_equal(p.shared[i].owner, i % (size_t)team_size);
+        }
+        stm_placement_clear(&p);
+        stm_forest_clear(&forest);
+        stm_batch_clear(&batch);
+    }
+}
+
+/* Sharing them would cut the work of each into small chunks, for nothing. */
+static void many_small_trees_stay_whole(void **state)
+{
+    (void)state;
+    stm_batch batch;
+    stm_forest forest;
+    stm_placement p;
+    double load[8] = {0};
+    size_t *times;
+    make_even_batch(40, 30, 4, 20, &batch);
+    make_forest(&batch, &tree, &forest);
+    assert_ok(stm_placement_create(&forest, config(), 3, 2, &p));
+    assert_ok(stm_alloc(forest.n_segments, sizeof *times, &times));
+    assert_int_equal(p.n_shared, 0);
+    assert_int_equal(p.n_waves, 1);
+    add_wave(&forest, &p, &p.waves[0], load, times);
+    assert_true(worst_over_mean(load, 3) < 1.1);
+    free(times);
+    stm_placement_clear(&p);
+    stm_forest_clear(&forest);
+    stm_batch_clear(&batch);
+}
+
 /* Loads of teams, in response tokens. */
 static double team_balance(const stm_batch *batch, const stm_forest_options *options, int n_teams)
 {
@@ -237,6 +304,9 @@ int main(void)
         cmocka_unit_test(what_is_shared_comes_after_its_ancestors),
         cmocka_unit_test(a_team_shares_a_group_evenly_prompt_included),
         cmocka_unit_test(ownership_rotates_and_few_prompts_are_alive),
+        cmocka_unit_test(units_stay_at_home_where_that_is_even),
+        cmocka_unit_test(pieces_of_a_long_prompt_go_round),
+        cmocka_unit_test(many_small_trees_stay_whole),
         cmocka_unit_test(teams_get_equal_shares_of_many_groups),
         cmocka_unit_test(a_tree_too_large_for_a_team_is_cut_between_groups),
     };
