@@ -1,9 +1,9 @@
 /* src/group/engine.h: log-probs and gradients of a batch of groups, each shared token computed once; and the KV of
  * prompts, for sampling.
  *
- * A team of ranks works on its groups in waves. In a wave each owner computes what is shared and sends K and V to the
- * team, layer by layer; every rank then computes its units, and for a gradient goes back over them; what they have
- * added to dK and dV is summed to the owners, who go back over the shared segments. */
+ * A team of ranks works on its groups in waves. In a wave each owner computes what is shared, and K and V of a layer
+ * leave while it computes the next; the ranks compute their units one layer behind, and for a gradient go back over
+ * them; what they add to dK and dV is summed to the owners, who go back over the shared segments one layer behind. */
 #ifndef STM_GROUP_ENGINE_H
 #define STM_GROUP_ENGINE_H
 
