@@ -258,6 +258,47 @@ static void bench_attend_shape(size_t n_rows, size_t n_keys, size_t n_heads, siz
     release();
 }
 
+/* What an update does: the rows of equal segments below one ancestor see it whole, and causally their own keys. */
+static void bench_siblings_shape(size_t n_siblings, size_t n_rows, size_t n_keys, size_t n_heads, size_t n_kv_heads,
+                                 size_t dim)
+{
+    char name[128];
+    const size_t own = n_siblings * n_rows, kv = n_kv_heads * dim, rb = backend->real_bytes;
+    attention x = {.a = {.n_rows = own, .n_heads = n_heads, .n_kv_heads = n_kv_heads, .head_dim = dim}};
+    snprintf(name, sizeof name, "attend %zu x %zu rows %zu keys + own, %zu/%zu heads of %zu", n_siblings, n_rows,
+             n_keys, n_heads, n_kv_heads, dim);
+    if (!wanted(name))
+        return;
+    stm_attend_part *parts = calloc(1 + n_siblings, sizeof *parts);
+    char *above = reals(4 * n_keys * kv), *below = reals(4 * own * kv);
+    for (size_t i = 0; i <= n_siblings; i++) {
+        const size_t stride = i ? own : n_keys;
+        char *from = i ? below + (i - 1) * n_rows * dim * rb : above;
+        parts[i] = (stm_attend_part){.n_rows = i ? n_rows : own, .n_keys = i ? n_rows : n_keys, .causal = i > 0};
+        parts[i].first_row = i ? (i - 1) * n_rows : 0;
+        parts[i].kv_stride = parts[i].dkv_stride = stride;
+        parts[i].k = from;
+        parts[i].v = from + stride * kv * rb;
+        parts[i].dk = from + 2 * stride * kv * rb;
+        parts[i].dv = from + 3 * stride * kv * rb;
+    }
+    x.a.scale = 1 / sqrt((double)dim);
+    x.a.q = reals(own * n_heads * dim);
+    x.a.d_o = reals(own * n_heads * dim);
+    x.a.o = reals(own * n_heads * dim);
+    x.a.dq = reals(own * n_heads * dim);
+    x.a.lse = reals(own * n_heads);
+    x.a.n_parts = 1 + n_siblings;
+    x.a.parts = parts;
+    const double pairs = (double)(n_heads * own) * ((double)n_keys + 0.5 * (double)(n_rows + 1));
+    report(name, "GFLOP/s", 4 * pairs * (double)dim, attend_ours, NULL, &x);
+    strcat(name, ", back");
+    attend_ours(&x);
+    report(name, "GFLOP/s", 10 * pairs * (double)dim, attend_backward_ours, NULL, &x);
+    free(parts);
+    release();
+}
+
 /* What decode does: a row sees the prompt of its group and its own keys. */
 static void decode_plain(void *context)
 {
@@ -340,6 +381,12 @@ static void bench_attend(void)
     bench_attend_shape(2048, 2048, 8, 8, 64, true);
     bench_attend_shape(2048, 2048, 14, 2, 64, false);
     bench_attend_shape(1024, 1024, 16, 8, 128, true);
+    bench_attend_shape(256, 256, 8, 4, 64, true);
+    bench_attend_shape(256, 2048, 8, 4, 64, false);
+    bench_attend_shape(2048, 4096, 8, 4, 64, false);
+    bench_siblings_shape(8, 256, 2048, 8, 4, 64);
+    bench_siblings_shape(8, 256, 2048, 8, 4, 128);
+    bench_siblings_shape(64, 32, 32, 8, 4, 64);
     bench_attend_shape(512, 512, 4, 1, 32, true);
     bench_attend_shape(512, 200, 4, 2, 16, false);
     bench_attend_shape(64, 64, 4, 2, 16, true);
