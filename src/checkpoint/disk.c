@@ -100,6 +100,11 @@ stm_status stm_disk_read(int descriptor, const char *path, uint64_t offset, void
     return STM_OK;
 }
 
+void stm_disk_will_read(int descriptor, uint64_t offset, uint64_t n)
+{
+    (void)posix_fadvise(descriptor, (off_t)offset, (off_t)n, POSIX_FADV_WILLNEED);
+}
+
 stm_status stm_disk_size(int descriptor, const char *path, uint64_t *bytes)
 {
     struct stat file;

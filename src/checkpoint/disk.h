@@ -15,6 +15,8 @@ stm_status stm_disk_reserve(int descriptor, const char *path, uint64_t bytes);
 
 stm_status stm_disk_write(int descriptor, const char *path, uint64_t offset, const void *bytes, size_t n);
 stm_status stm_disk_read(int descriptor, const char *path, uint64_t offset, void *bytes, size_t n);
+/* Lets the disk begin to read what is wanted next; a hint, whose failure changes nothing. */
+void stm_disk_will_read(int descriptor, uint64_t offset, uint64_t n);
 stm_status stm_disk_size(int descriptor, const char *path, uint64_t *bytes);
 stm_status stm_disk_sync(int descriptor, const char *path);
 

@@ -97,6 +97,7 @@ typedef struct {
     void *raw, *reals, *floats; /* [PORTION] of at most 8 bytes each */
 } reading;
 enum { PORTION = STM_BLOCK_BYTES / sizeof(double) };
+enum { AHEAD_BYTES = 64 << 20 }; /* that the disk is asked for in advance */
 
 static stm_status begin_reading(const char *path, reading *r)
 {
@@ -132,9 +133,12 @@ static stm_status read_parameter(const reading *r, const char *path, const stm_m
     const stm_parameter *parameter = &model->tensors[tensor];
     for (size_t first = 0; first < parameter->n; first += PORTION) {
         const size_t n = STM_MIN((size_t)PORTION, parameter->n - first);
-        STM_TRY(read_portion(r, path, model,
-                             places->offsets[STM_CHECKPOINT_PARAMETERS][tensor] + first * places->real_bytes,
-                             places->real_bytes, n, stm_at(backend, model->weights, parameter->offset + first)));
+        const uint64_t offset =
+            places->offsets[STM_CHECKPOINT_PARAMETERS][tensor] + (uint64_t)first * places->real_bytes;
+        /* Tensors lie in this order in the file, so this reaches into the next one, too. */
+        stm_disk_will_read(r->descriptor, offset + AHEAD_BYTES, n * places->real_bytes);
+        STM_TRY(read_portion(r, path, model, offset, places->real_bytes, n,
+                             stm_at(backend, model->weights, parameter->offset + first)));
         const size_t bad = stm_first_not_finite(r->reals, backend->real_bytes, n);
         if (bad < n)
             return stm_fail(STM_ERR_INPUT, "%s: /parameters/%s: element %zu is not a finite number", path,
@@ -157,6 +161,7 @@ static stm_status read_parameters(const char *path, const stm_places *places, st
         goto out;
     }
     XXH3_64bits_reset(hash);
+    stm_disk_will_read(r.descriptor, places->offsets[STM_CHECKPOINT_PARAMETERS][0], AHEAD_BYTES);
     for (size_t i = 0; i < model->n_tensors; i++)
         STM_GOTO_OUT(read_parameter(&r, path, model, i, places, hash));
     model->hash = XXH3_64bits_digest(hash);
@@ -170,9 +175,12 @@ out:
 stm_status stm_share_weights(MPI_Comm comm, stm_model *model)
 {
     const stm_backend *backend = model->backend;
-    int rank;
+    int rank, n_ranks;
     void *reals = NULL;
     STM_MPI(MPI_Comm_rank(comm, &rank));
+    STM_MPI(MPI_Comm_size(comm, &n_ranks));
+    if (n_ranks == 1)
+        return STM_OK;
     stm_status status = stm_agree_on(comm, stm_alloc(PORTION, backend->real_bytes, &reals));
     if (status != STM_OK) {
         free(reals);
@@ -189,12 +197,27 @@ stm_status stm_share_weights(MPI_Comm comm, stm_model *model)
         if (status == STM_OK)
             status = backend->synchronize(model->stream);
     }
-    if (status == STM_OK)
+    if (status == STM_OK && rank != 0)
         status = stm_model_weights_changed(model);
     status = stm_agree_on(comm, status);
     stm_broadcast(comm, 0, &model->hash, sizeof model->hash);
     free(reals);
     return status;
+}
+
+static uint64_t piece_offset(const stm_places *places, stm_checkpoint_kind kind, const stm_piece *piece)
+{
+    return places->offsets[kind][piece->tensor] + (uint64_t)piece->first * places->real_bytes;
+}
+
+/* Piece i is about to be read: asks for those within AHEAD_BYTES behind it, once. */
+static void read_pieces_ahead(const reading *r, const stm_places *places, stm_checkpoint_kind kind,
+                              const stm_piece *pieces, size_t n, size_t i, size_t *asked)
+{
+    const uint64_t end = piece_offset(places, kind, &pieces[i]) + AHEAD_BYTES;
+    for (; *asked < n && piece_offset(places, kind, &pieces[*asked]) <= end; ++*asked)
+        stm_disk_will_read(r->descriptor, piece_offset(places, kind, &pieces[*asked]),
+                           pieces[*asked].n * places->real_bytes);
 }
 
 /* The optimizer state that this rank owns. Local. */
@@ -207,13 +230,16 @@ static stm_status read_optimizer(const char *path, const stm_places *places, con
     reading r;
     STM_GOTO_OUT(begin_reading(path, &r));
     STM_GOTO_OUT(stm_pieces_list(model, shards, rank, sizeof(double), &pieces, &n)); /* none is above PORTION */
-    for (stm_checkpoint_kind kind = STM_CHECKPOINT_EXP_AVG; kind < STM_CHECKPOINT_N_KINDS; kind++)
+    for (stm_checkpoint_kind kind = STM_CHECKPOINT_EXP_AVG; kind < STM_CHECKPOINT_N_KINDS; kind++) {
+        size_t asked = 0;
         for (size_t i = 0; i < n; i++) {
             const stm_piece *piece = &pieces[i];
-            const uint64_t offset = places->offsets[kind][piece->tensor] + piece->first * places->real_bytes;
+            read_pieces_ahead(&r, places, kind, pieces, n, i, &asked);
             void *device = stm_at(model->backend, targets[kind], piece->packed);
-            STM_GOTO_OUT(read_portion(&r, path, model, offset, places->real_bytes, piece->n, device));
+            STM_GOTO_OUT(
+                read_portion(&r, path, model, piece_offset(places, kind, piece), places->real_bytes, piece->n, device));
         }
+    }
 out:
     free(pieces);
     end_reading(&r);

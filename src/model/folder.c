@@ -3,6 +3,7 @@
 #include "model/weights.h"
 
 #include <jansson.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,43 +137,129 @@ static stm_status check_tied_copy(const stm_weights *weights, const stm_model *m
     return STM_OK;
 }
 
-enum { PORTION = 1 << 18 }; /* elements that go to the device at once */
+/* Loading goes portion by portion, in the order of the parameter buffer. The threads convert one wave of portions from
+ * the mapped files while the calling thread, which alone talks to the device, hashes and writes the wave before it and
+ * then helps; the disk works on the waves to come. */
+
+enum { PORTION = 1 << 18, MOST_IN_WAVE = 32 }; /* elements; portions */
+enum { AHEAD_BYTES = 64 << 20 };               /* that the disk is asked for in advance */
 
 typedef struct {
-    char *reals;   /* [PORTION] of the backend's reals */
-    float *floats; /* [PORTION]: the hash is of these, so that it is the same in each precision */
-    XXH3_state_t *hash;
-} staging;
-
-static stm_status load_tensor(stm_model *model, const stm_weights *weights, const stm_parameter *parameter,
-                              const staging *s)
-{
-    const stm_backend *backend = model->backend;
     const stm_safetensors *file;
     const stm_tensor *tensor;
-    if (!stm_weights_find(weights, parameter->name, &file, &tensor))
-        return stm_fail(STM_ERR_INPUT, "%s: %s: missing", weights->folder, parameter->name);
-    for (size_t first = 0; first < parameter->n; first += PORTION) {
-        const size_t n = STM_MIN((size_t)PORTION, parameter->n - first);
-        void *device = stm_at(backend, model->weights, parameter->offset + first);
-        STM_TRY(stm_safetensors_read(file, tensor, first, n, backend->real_bytes, s->reals));
-        const void *hashed = s->reals;
-        if (backend->real_bytes == sizeof(double)) {
-            stm_dtype_to_float(STM_F64, s->reals, n, s->floats);
-            hashed = s->floats;
+    size_t first, n; /* elements of the tensor */
+    size_t offset;   /* in the parameter buffer */
+} portion;
+
+typedef struct {
+    const stm_model *model;
+    portion *portions;
+    size_t n, capacity;
+    size_t wave;   /* portions in a wave */
+    size_t ahead;  /* portions that the disk is ahead */
+    char *reals;   /* [2, wave, PORTION] of the backend's reals: odd and even waves */
+    float *floats; /* [PORTION]: the hash is of these, so that it is the same in each precision */
+    size_t failed; /* the first portion that holds what is not finite; n: none */
+    XXH3_state_t *hash;
+} loading;
+
+static stm_status list_portions(loading *l, const stm_weights *weights)
+{
+    for (size_t i = 0; i < l->model->n_tensors; i++) {
+        const stm_parameter *parameter = &l->model->tensors[i];
+        portion p;
+        if (!stm_weights_find(weights, parameter->name, &p.file, &p.tensor))
+            return stm_fail(STM_ERR_INPUT, "%s: %s: missing", weights->folder, parameter->name);
+        for (p.first = 0; p.first < parameter->n; p.first += PORTION) {
+            p.n = STM_MIN((size_t)PORTION, parameter->n - p.first);
+            p.offset = parameter->offset + p.first;
+            STM_TRY(stm_reserve(&l->portions, &l->capacity, l->n + 1, sizeof *l->portions));
+            l->portions[l->n++] = p;
         }
-        XXH3_64bits_update(s->hash, hashed, n * sizeof(float));
-        STM_TRY(backend->write(model->stream, device, s->reals, n * backend->real_bytes));
-        STM_TRY(backend->synchronize(model->stream)); /* the staging memory is written again */
     }
+    l->failed = l->n;
     return STM_OK;
+}
+
+static char *reals_of(const loading *l, size_t i)
+{
+    return l->reals + i % (2 * l->wave) * PORTION * l->model->backend->real_bytes;
+}
+
+/* By any thread. */
+static stm_status convert_portion(const loading *l, size_t i)
+{
+    const portion *p = &l->portions[i];
+    if (i + l->ahead < l->n) {
+        const portion *q = &l->portions[i + l->ahead];
+        stm_safetensors_will_read(q->file, q->tensor, q->first, q->n);
+    }
+    const stm_status status =
+        stm_safetensors_read(p->file, p->tensor, p->first, p->n, l->model->backend->real_bytes, reals_of(l, i));
+    stm_safetensors_have_read(p->file, p->tensor, p->first, p->n);
+    return status;
+}
+
+/* By the calling thread. */
+static stm_status write_portion(const loading *l, size_t i)
+{
+    const stm_backend *backend = l->model->backend;
+    const portion *p = &l->portions[i];
+    const void *hashed = reals_of(l, i);
+    if (backend->real_bytes == sizeof(double)) {
+        stm_dtype_to_float(STM_F64, hashed, p->n, l->floats);
+        hashed = l->floats;
+    }
+    XXH3_64bits_update(l->hash, hashed, p->n * sizeof(float));
+    return backend->write(l->model->stream, stm_at(backend, l->model->weights, p->offset), reals_of(l, i),
+                          p->n * backend->real_bytes);
+}
+
+static stm_status write_wave(const loading *l, size_t first)
+{
+    const size_t end = STM_MIN(first + l->wave, l->n);
+    for (size_t i = first; i < end; i++)
+        STM_TRY(write_portion(l, i));
+    return l->model->backend->synchronize(l->model->stream); /* the staging memory is written again */
+}
+
+/* Converts the wave that begins at `first` and writes the one before it. */
+static stm_status load_wave(loading *l, size_t first)
+{
+    stm_status status = STM_OK;
+    const size_t end = STM_MIN(first + l->wave, l->n);
+    size_t failed = l->failed;
+#pragma omp parallel reduction(min : failed)
+    {
+#pragma omp master
+        if (first > 0)
+            status = write_wave(l, first - l->wave);
+#pragma omp for schedule(dynamic, 1)
+        for (size_t i = first; i < end; i++)
+            if (convert_portion(l, i) != STM_OK && i < failed)
+                failed = i;
+    }
+    l->failed = failed;
+    return status;
+}
+
+static stm_status load_portions(loading *l)
+{
+    for (size_t i = 0; i < STM_MIN(l->ahead, l->n); i++)
+        stm_safetensors_will_read(l->portions[i].file, l->portions[i].tensor, l->portions[i].first, l->portions[i].n);
+    for (size_t first = 0; first < l->n; first += l->wave) {
+        STM_TRY(load_wave(l, first));
+        if (l->failed < l->n)
+            return convert_portion(l, l->failed); /* once more: a message belongs to the thread that failed */
+    }
+    return l->n ? write_wave(l, (l->n - 1) / l->wave * l->wave) : STM_OK;
 }
 
 stm_status stm_model_load(stm_model *model, const char *folder)
 {
     stm_status status = STM_OK;
     stm_weights *weights = NULL;
-    staging s = {0};
+    loading l = {.model = model};
     STM_GOTO_OUT(stm_weights_open(folder, &weights));
     if (weights->n_files == 0) {
         status = stm_fail(
@@ -182,21 +269,24 @@ stm_status stm_model_load(stm_model *model, const char *folder)
     }
     STM_GOTO_OUT(stm_weights_check(weights, model)); /* the files may have changed since `describe` */
     STM_GOTO_OUT(check_tied_copy(weights, model));
-    STM_GOTO_OUT(stm_alloc(PORTION, model->backend->real_bytes, &s.reals));
-    STM_GOTO_OUT(stm_alloc(PORTION, sizeof *s.floats, &s.floats));
-    if (!(s.hash = XXH3_createState())) {
+    STM_GOTO_OUT(list_portions(&l, weights));
+    l.wave = STM_MIN(2 * (size_t)omp_get_max_threads(), (size_t)MOST_IN_WAVE);
+    l.ahead = AHEAD_BYTES / (PORTION * sizeof(float));
+    STM_GOTO_OUT(stm_alloc(2 * l.wave * PORTION, model->backend->real_bytes, &l.reals));
+    STM_GOTO_OUT(stm_alloc(PORTION, sizeof *l.floats, &l.floats));
+    if (!(l.hash = XXH3_createState())) {
         status = stm_fail(STM_ERR_MEMORY, "out of memory");
         goto out;
     }
-    XXH3_64bits_reset(s.hash);
-    for (size_t i = 0; i < model->n_tensors; i++)
-        STM_GOTO_OUT(load_tensor(model, weights, &model->tensors[i], &s));
-    model->hash = XXH3_64bits_digest(s.hash);
+    XXH3_64bits_reset(l.hash);
+    STM_GOTO_OUT(load_portions(&l));
+    model->hash = XXH3_64bits_digest(l.hash);
     STM_GOTO_OUT(stm_model_weights_changed(model));
 out:
-    XXH3_freeState(s.hash);
-    free(s.reals);
-    free(s.floats);
+    XXH3_freeState(l.hash);
+    free(l.portions);
+    free(l.reals);
+    free(l.floats);
     stm_weights_close(weights);
     return status;
 }

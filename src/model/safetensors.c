@@ -216,3 +216,23 @@ stm_status stm_safetensors_read(const stm_safetensors *file, const stm_tensor *t
                         real_bytes == 8 ? ((double *)reals)[bad] : (double)((float *)reals)[bad]);
     return STM_OK;
 }
+
+/* Whole pages around the elements. */
+static void advise(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n, int advice)
+{
+    const size_t element_bytes = tensor->dtype == STM_OTHER ? 0 : stm_dtype_bytes(tensor->dtype);
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t begin = (size_t)((const char *)tensor->data - (const char *)file->mapping) + first * element_bytes;
+    const size_t start = begin / page * page;
+    (void)madvise((char *)file->mapping + start, begin + n * element_bytes - start, advice);
+}
+
+void stm_safetensors_will_read(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n)
+{
+    advise(file, tensor, first, n, MADV_WILLNEED);
+}
+
+void stm_safetensors_have_read(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n)
+{
+    advise(file, tensor, first, n, MADV_DONTNEED);
+}

@@ -46,6 +46,11 @@ const char *stm_shape_text(const size_t *shape, size_t n_dims, char *text, size_
 stm_status stm_safetensors_read(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n,
                                 size_t real_bytes, void *reals);
 
+/* Hints about these elements, whose failure changes nothing: they are read soon, so that the disk begins now; they have
+ * been read, so that this process need not hold their pages. */
+void stm_safetensors_will_read(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n);
+void stm_safetensors_have_read(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n);
+
 /* Writes a file part by part: begin takes name, n_dims, shape and n of each tensor (all of `dtype`, STM_F32 or
  * STM_BF16), then their data follows in this order in any portions. The file has a temporary name until finish has
  * fsynced it and renamed it to `path`; finish fails unless every element came. Either finish or abandon frees the

@@ -281,28 +281,43 @@ static stm_normalizer *normalizer_of(const char *json)
     return normalizer;
 }
 
-/* NFC of NFD is NFC: in what is decomposed most stretches move, so that the library does them. */
+/* Normalizes a copy. */
+static void normalize(const stm_normalizer *normalizer, const stm_string *text, stm_string *out)
+{
+    out->n = 0;
+    assert_ok(stm_string_add(out, text->bytes, text->n));
+    assert_ok(stm_normalizer_apply(normalizer, out));
+}
+
+static void assert_same_text(const stm_string *a, const stm_string *b)
+{
+    assert_int_equal(a->n, b->n);
+    assert_memory_equal(a->bytes, b->bytes, a->n);
+}
+
+/* NFC(NFD(x)) = NFC(x), and in what is decomposed nearly all stretches go to the library; NFD(NFC(x)) = NFD(x), which
+ * never looks at stretches. */
 static void composing_a_text_in_stretches_changes_nothing(void **state)
 {
     (void)state;
-    stm_normalizer *composed = normalizer_of("{\"type\": \"NFC\"}");
-    stm_normalizer *both =
-        normalizer_of("{\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"NFD\"}, {\"type\": \"NFC\"}]}");
-    stm_string a = {0}, b = {0};
+    stm_normalizer *compose = normalizer_of("{\"type\": \"NFC\"}"), *decompose = normalizer_of("{\"type\": \"NFD\"}");
+    stm_string text = {0}, composed = {0}, decomposed = {0}, again = {0};
     random_state = 3;
     for (size_t i = 0; i < 100000; i++) {
-        draw_text(&a, 12);
-        b.n = 0;
-        assert_ok(stm_string_add(&b, a.bytes, a.n));
-        assert_ok(stm_normalizer_apply(composed, &a));
-        assert_ok(stm_normalizer_apply(both, &b));
-        assert_int_equal(a.n, b.n);
-        assert_memory_equal(a.bytes, b.bytes, a.n);
+        draw_text(&text, 12);
+        normalize(compose, &text, &composed);
+        normalize(decompose, &text, &decomposed);
+        normalize(compose, &decomposed, &again);
+        assert_same_text(&again, &composed);
+        normalize(decompose, &composed, &again);
+        assert_same_text(&again, &decomposed);
     }
-    free(a.bytes);
-    free(b.bytes);
-    stm_normalizer_destroy(composed);
-    stm_normalizer_destroy(both);
+    free(text.bytes);
+    free(composed.bytes);
+    free(decomposed.bytes);
+    free(again.bytes);
+    stm_normalizer_destroy(compose);
+    stm_normalizer_destroy(decompose);
 }
 
 int main(void)
