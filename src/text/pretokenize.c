@@ -358,8 +358,10 @@ void stm_pretokenizer_destroy(stm_pretokenizer *pretokenizer)
 
 bool stm_pretokenizer_is_words(const stm_pretokenizer *pretokenizer, stm_words *words, bool *bytes)
 {
+    if (pretokenizer->n == 0 || pretokenizer->n > 2)
+        return false;
     const stage *first = pretokenizer->steps, *last = first + pretokenizer->n - 1;
-    if (pretokenizer->n == 0 || pretokenizer->n > 2 || !first->words || first->add_prefix_space)
+    if (!first->words || first->add_prefix_space)
         return false;
     if (first != last && (last->apply != apply_byte_level || last->regex || last->add_prefix_space))
         return false;
