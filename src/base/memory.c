@@ -2,6 +2,10 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/base.h"
 
 static stm_status no_memory(size_t n, size_t element_bytes)
 {
@@ -40,25 +44,58 @@ stm_status stm_reserve(void *inout, size_t *capacity, size_t n, size_t element_b
     return STM_OK;
 }
 
-typedef struct {
-    char *memory;
-    size_t bytes;
-} block;
-
 struct stm_arena {
-    size_t block_bytes, n_blocks, capacity;
-    block *blocks;
-    stm_mark top; /* the block in use and how much of it */
-    size_t peak;
+    char *base;
+    size_t reserved, committed; /* bytes of addresses, and of those that may be touched */
+    size_t used, peak;
 };
 
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = 64, HUGE_PAGE = 1 << 21, COMMIT_STEP = 16 << 20 };
 
-stm_status stm_arena_create(size_t block_bytes, stm_arena **out)
+/* AddressSanitizer then sees who touches what was not taken; elsewhere nothing. */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+enum { GAP = ALIGNMENT }; /* that nobody owns, after each array */
+#else
+enum { GAP = 0 };
+#define ASAN_POISON_MEMORY_REGION(at, n) ((void)(at), (void)(n))
+#define ASAN_UNPOISON_MEMORY_REGION(at, n) ((void)(at), (void)(n))
+#endif
+
+static size_t round_up(size_t n, size_t multiple)
+{
+    return (n + multiple - 1) / multiple * multiple;
+}
+
+/* Addresses for as much as the machine has. Where a limit on addresses (ulimit -v) forbids that, half of what it lets:
+ * others need some, too. */
+static void reserve_addresses(stm_arena *arena)
+{
+    const size_t most = round_up((size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE), HUGE_PAGE);
+    size_t bytes = most;
+    void *base = MAP_FAILED;
+    for (; bytes >= COMMIT_STEP; bytes = round_up(bytes / 2, HUGE_PAGE)) {
+        base = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (base != MAP_FAILED)
+            break;
+    }
+    if (base == MAP_FAILED)
+        return;
+    if (bytes < most && munmap((char *)base + bytes / 2, bytes - bytes / 2) == 0)
+        bytes /= 2;
+    arena->base = base;
+    arena->reserved = bytes;
+}
+
+stm_status stm_arena_create(stm_arena **out)
 {
     stm_arena *arena = NULL;
     STM_TRY(stm_alloc(1, sizeof *arena, &arena));
-    arena->block_bytes = block_bytes;
+    reserve_addresses(arena);
+    if (!arena->base) {
+        free(arena);
+        return stm_fail(STM_ERR_MEMORY, "out of memory: no range of addresses is left (ulimit -v?)");
+    }
     *out = arena;
     return STM_OK;
 }
@@ -67,62 +104,54 @@ void stm_arena_destroy(stm_arena *arena)
 {
     if (!arena)
         return;
-    for (size_t i = 0; i < arena->n_blocks; i++)
-        free(arena->blocks[i].memory);
-    free(arena->blocks);
+    ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->committed);
+    (void)munmap(arena->base, arena->reserved);
     free(arena);
 }
 
-/* Inserts a block that holds `bytes` at `position`: blocks after it keep their contents, and marks before it their
- * meaning. */
-static stm_status insert_block(stm_arena *arena, size_t position, size_t bytes)
+/* Makes the first `end` bytes usable. */
+static stm_status commit(stm_arena *arena, size_t end)
 {
-    STM_TRY(stm_reserve(&arena->blocks, &arena->capacity, arena->n_blocks + 1, sizeof *arena->blocks));
-    block fresh = {.bytes = bytes};
-    if (!(fresh.memory = aligned_alloc(ALIGNMENT, bytes)))
-        return no_memory(1, bytes);
-    memmove(arena->blocks + position + 1, arena->blocks + position,
-            (arena->n_blocks - position) * sizeof *arena->blocks);
-    arena->blocks[position] = fresh;
-    arena->n_blocks++;
+    if (end <= arena->committed)
+        return STM_OK;
+    const size_t target = STM_MIN(arena->reserved, round_up(end, COMMIT_STEP));
+    if (end > arena->reserved ||
+        mprotect(arena->base + arena->committed, target - arena->committed, PROT_READ | PROT_WRITE) != 0)
+        return no_memory(1, end);
+    ASAN_POISON_MEMORY_REGION(arena->base + arena->committed, target - arena->committed);
+    arena->committed = target;
     return STM_OK;
 }
 
 stm_status stm_arena_take(stm_arena *arena, size_t bytes, void *out)
 {
-    const size_t need = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    stm_mark top = arena->top;
-    if (top.block < arena->n_blocks && top.used + need > arena->blocks[top.block].bytes)
-        top = (stm_mark){top.block + 1, 0};
-    if (top.block == arena->n_blocks || need > arena->blocks[top.block].bytes) {
-        const size_t whole = need > arena->block_bytes ? need : arena->block_bytes;
-        STM_TRY(insert_block(arena, top.block, (whole + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT));
-    }
-    void *memory = arena->blocks[top.block].memory + top.used;
+    size_t need;
+    if (__builtin_add_overflow(bytes, ALIGNMENT + GAP, &need) || need > arena->reserved)
+        return no_memory(1, bytes);
+    need = round_up(bytes, ALIGNMENT) + GAP;
+    STM_TRY(commit(arena, arena->used + need));
+    void *memory = arena->base + arena->used;
+    ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
     memcpy(out, &memory, sizeof memory);
-    top.used += need;
-    arena->top = top;
-    const size_t in_use = stm_arena_used_bytes(arena);
-    arena->peak = in_use > arena->peak ? in_use : arena->peak;
+    arena->used += need;
+    arena->peak = arena->used > arena->peak ? arena->used : arena->peak;
     return STM_OK;
 }
 
 size_t stm_arena_used_bytes(const stm_arena *arena)
 {
-    size_t in_use = arena->top.used;
-    for (size_t i = 0; i < arena->top.block; i++)
-        in_use += arena->blocks[i].bytes;
-    return in_use;
+    return arena->used;
 }
 
 stm_mark stm_arena_mark(const stm_arena *arena)
 {
-    return arena->top;
+    return (stm_mark){arena->used};
 }
 
 void stm_arena_reset(stm_arena *arena, stm_mark mark)
 {
-    arena->top = mark;
+    ASAN_POISON_MEMORY_REGION(arena->base + mark.used, arena->used - mark.used);
+    arena->used = mark.used;
 }
 
 size_t stm_arena_peak_bytes(const stm_arena *arena)

@@ -1,7 +1,8 @@
 /* src/base/memory.h: allocation that names its failure, and an arena.
  *
- * The arena is a chain of blocks that only grows: mark, take, reset. Once a step has run, an equal step allocates
- * nothing. */
+ * The arena is one stack: mark, take, reset. It owns a range of addresses as long as the machine's memory, of which
+ * only what was once in use is backed, so that it grows without gaps and what it holds never moves. Once a step has
+ * run, an equal step asks the system for nothing. */
 #ifndef STM_BASE_MEMORY_H
 #define STM_BASE_MEMORY_H
 
@@ -16,11 +17,11 @@ stm_status stm_reserve(void *inout, size_t *capacity, size_t n, size_t element_b
 
 typedef struct stm_arena stm_arena;
 typedef struct {
-    size_t block, used;
+    size_t used;
 } stm_mark;
 
-/* block_bytes: the smallest block it asks the system for. The caller destroys *out. Local. Fails: STM_ERR_MEMORY. */
-stm_status stm_arena_create(size_t block_bytes, stm_arena **out);
+/* The caller destroys *out. Local. Fails: STM_ERR_MEMORY. */
+stm_status stm_arena_create(stm_arena **out);
 void stm_arena_destroy(stm_arena *arena); /* NULL is fine */
 
 /* `bytes` of memory, aligned to 64, contents undefined; the arena owns it until reset. Local. Fails: STM_ERR_MEMORY. */
@@ -28,7 +29,7 @@ stm_status stm_arena_take(stm_arena *arena, size_t bytes, void *out);
 stm_mark stm_arena_mark(const stm_arena *arena);
 void stm_arena_reset(stm_arena *arena, stm_mark mark); /* frees all that was taken after the mark, for reuse */
 
-size_t stm_arena_used_bytes(const stm_arena *arena); /* in use now, gaps at the ends of blocks included */
+size_t stm_arena_used_bytes(const stm_arena *arena); /* in use now */
 size_t stm_arena_peak_bytes(const stm_arena *arena); /* the most that was in use at once */
 
 #endif

@@ -7,7 +7,7 @@
 #include "group/walk.h"
 
 /* TEAM_PIECE_TOKENS: enough rows for products at their full rate. */
-enum { TEAM_PIECE_TOKENS = 512, ARENA_BLOCK = 1 << 20, DEFAULT_CHUNK_ROWS = 1024, SMALLEST_CHUNK_ROWS = 32 };
+enum { TEAM_PIECE_TOKENS = 512, DEFAULT_CHUNK_ROWS = 1024, SMALLEST_CHUNK_ROWS = 32 };
 
 struct stm_engine {
     const stm_model *model;
@@ -88,8 +88,8 @@ stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const
                               .recompute = options->memory.recompute,
                               .prefixes_in_flight = (size_t)options->parallel.prefixes_in_flight};
     STM_GOTO_OUT(choose_memory(engine, options));
-    STM_GOTO_OUT(stm_arena_create(ARENA_BLOCK, &engine->device));
-    STM_GOTO_OUT(stm_arena_create(ARENA_BLOCK, &engine->host));
+    STM_GOTO_OUT(stm_arena_create(&engine->device));
+    STM_GOTO_OUT(stm_arena_create(&engine->host));
     *out = engine;
     return STM_OK;
 out:

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "bench/measure.h"
+#include "bench/rates.h"
 #include "group/score.h"
 #include "profile.h"
 
