@@ -70,8 +70,8 @@ say "$n refusals of commands and options"
 # Values
 
 values() { # the command and what follows it, to which a wrong value is added
-    wrong 'command line: --precision: found double, expected float32 or float64' "$@" --precision double
-    wrong 'command line: --precision: found float46, expected float32 or float64; did you mean float32?' "$@" --precision=float46
+    wrong 'command line: --precision: found double, expected float32, float64 or bfloat16' "$@" --precision double
+    wrong 'command line: --precision: found float46, expected float32, float64 or bfloat16; did you mean float32?' "$@" --precision=float46
     wrong 'command line: --backend: the value is missing; expected --backend VALUE' "$@" --backend
     wrong 'command line: memory.limit: found much, expected auto or a size like 12GiB' "$@" memory.limit=much
     wrong 'command line: memory.limit: found 0, expected auto or a size like 12GiB' "$@" memory.limit=0
