@@ -12,19 +12,6 @@
 #include "profile.h"
 #include "rollout/rollout.h"
 
-static void check(stm_status status)
-{
-    if (status == STM_OK)
-        return;
-    fprintf(stderr, "bench_decode: %s\n", stm_failure());
-    exit(1);
-}
-
-static size_t argument(int argc, char **argv, int i, size_t otherwise)
-{
-    return argc > i ? (size_t)atol(argv[i]) : otherwise;
-}
-
 /* Products by the weight's shape. */
 
 static struct product {

@@ -1,10 +1,27 @@
-/* tests/bench/profile.h: a backend that times every operation of another one. */
+/* tests/bench/profile.h: a backend that times every operation of another one, and what the programs that print it
+ * share.
+ */
 #ifndef STM_BENCH_PROFILE_H
 #define STM_BENCH_PROFILE_H
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "backend/backend.h"
+
+static void check(stm_status status)
+{
+    if (status == STM_OK)
+        return;
+    fprintf(stderr, "%s: %s\n", program_invocation_short_name, stm_failure());
+    exit(1);
+}
+
+static size_t argument(int argc, char **argv, int i, size_t otherwise)
+{
+    return argc > i ? (size_t)atol(argv[i]) : otherwise;
+}
 
 #define PROFILED(X)                                                                                                    \
     X(gemm, stm_gemm)                                                                                                  \

@@ -10,19 +10,6 @@
 #include "group/score.h"
 #include "profile.h"
 
-static void check(stm_status status)
-{
-    if (status == STM_OK)
-        return;
-    fprintf(stderr, "bench_update: %s\n", stm_failure());
-    exit(1);
-}
-
-static size_t argument(int argc, char **argv, int i, size_t otherwise)
-{
-    return argc > i ? (size_t)atol(argv[i]) : otherwise;
-}
-
 /* Seconds of one gradient. */
 static double run(stm_engine *engine, const stm_bench *bench, const stm_batch *batch)
 {
