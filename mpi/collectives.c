@@ -140,7 +140,7 @@ void stm_summing_bucket(stm_summing *s, size_t i, const void *reals, void *share
         s->counts[r] = (int)n;
         s->starts[r] = (int)((size_t)r * n);
     }
-    const char *bucket = (const char *)reals + i * s->shards.bucket_n * s->real_bytes;
+    const char *bucket = (const char *)reals + stm_shards_bucket(&s->shards, i) * s->real_bytes;
     STM_MPI(MPI_Alltoallv(bucket, s->send_counts, s->send_starts, type, s->parts, s->counts, s->starts, type, s->comm));
     add_in_order((size_t)s->shards.n_ranks, n, s->real_bytes, s->parts, share);
 }

@@ -12,6 +12,12 @@ void stm_scratch_free(void *memory);
 
 MPI_Datatype stm_mpi_real(size_t real_bytes); /* 4 or 8 */
 
+/* Where bucket i begins in the vector. Local. */
+static inline size_t stm_shards_bucket(const stm_shards *shards, size_t i)
+{
+    return shards->first + i * shards->bucket_n;
+}
+
 /* counts, starts: [n_ranks], each rank's share of bucket i and where it starts in the bucket. Local. */
 void stm_shards_cut(const stm_shards *shards, size_t i, int *counts, int *starts);
 

@@ -72,37 +72,52 @@ static stm_status count_teams(int64_t n_ranks, int64_t suffix, int64_t replica, 
     return STM_OK;
 }
 
-stm_status stm_grid_create(MPI_Comm comm, int64_t suffix, int64_t replica, size_t n_groups, stm_grid *grid)
+/* Part of the world, in its order. A failed call on it then returns its code, and STM_MPI says which call it was. */
+static void split(const stm_grid *grid, int color, MPI_Comm *out, int *rank, int *size)
 {
-    *grid = (stm_grid){.world = MPI_COMM_NULL, .team_comm = MPI_COMM_NULL};
-    int n_ranks, rank;
-    STM_MPI(MPI_Comm_size(comm, &n_ranks));
-    STM_MPI(MPI_Comm_rank(comm, &rank));
-    int64_t n_teams = 0;
-    STM_TRY(count_teams(n_ranks, suffix, replica, n_groups, &n_teams));
-    int *team_first = NULL;
-    STM_TRY(stm_agree_on(comm, stm_alloc((size_t)n_teams + 1, sizeof *team_first, &team_first)));
+    STM_MPI(MPI_Comm_split(grid->world, color, grid->rank, out));
+    STM_MPI(MPI_Comm_set_errhandler(*out, MPI_ERRORS_RETURN));
+    STM_MPI(MPI_Comm_rank(*out, rank));
+    STM_MPI(MPI_Comm_size(*out, size));
+}
 
-    const int small = n_ranks / (int)n_teams, n_large = n_ranks % (int)n_teams;
-    for (int t = 0; t < n_teams; t++) {
-        team_first[t + 1] = team_first[t] + small + (t < n_large);
-        if (rank >= team_first[t])
+static void find_team(stm_grid *grid)
+{
+    const int small = grid->stage_size / grid->n_teams, n_large = grid->stage_size % grid->n_teams;
+    for (int t = 0; t < grid->n_teams; t++) {
+        grid->team_first[t + 1] = grid->team_first[t] + small + (t < n_large);
+        if (grid->stage_rank >= grid->team_first[t])
             grid->team = t;
     }
-    grid->rank = rank;
-    grid->n_ranks = n_ranks;
+}
+
+stm_status stm_grid_create(MPI_Comm comm, const stm_axes *axes, size_t n_groups, stm_grid *grid)
+{
+    *grid = (stm_grid){
+        .world = MPI_COMM_NULL, .column_comm = MPI_COMM_NULL, .stage_comm = MPI_COMM_NULL, .team_comm = MPI_COMM_NULL};
+    int64_t n_teams = 0;
+    STM_MPI(MPI_Comm_size(comm, &grid->n_ranks));
+    STM_MPI(MPI_Comm_rank(comm, &grid->rank));
+    if (axes->pipeline < 1 || grid->n_ranks % axes->pipeline != 0)
+        return stm_fail(STM_ERR_INPUT, "parallel.pipeline: found %lld, expected a divisor of the %d ranks",
+                        (long long)axes->pipeline, grid->n_ranks);
+    grid->n_stages = (int)axes->pipeline;
+    grid->stage_size = grid->n_ranks / grid->n_stages;
+    grid->stage = grid->rank / grid->stage_size;
+    STM_TRY(count_teams(grid->stage_size, axes->suffix, axes->replica, n_groups, &n_teams));
     grid->n_teams = (int)n_teams;
-    grid->team_first = team_first;
+    STM_TRY(stm_agree_on(comm, stm_alloc((size_t)n_teams + 1, sizeof *grid->team_first, &grid->team_first)));
+
+    int column_rank, column_size;
     STM_MPI(MPI_Comm_dup(comm, &grid->world));
-    STM_MPI(MPI_Comm_split(grid->world, grid->team, rank, &grid->team_comm));
-    /* Failed calls then return their code, and STM_MPI says which call it was. */
     STM_MPI(MPI_Comm_set_errhandler(grid->world, MPI_ERRORS_RETURN));
-    STM_MPI(MPI_Comm_set_errhandler(grid->team_comm, MPI_ERRORS_RETURN));
-    STM_MPI(MPI_Comm_rank(grid->team_comm, &grid->team_rank));
-    STM_MPI(MPI_Comm_size(grid->team_comm, &grid->team_size));
+    split(grid, grid->stage, &grid->stage_comm, &grid->stage_rank, &grid->stage_size);
+    split(grid, grid->stage_rank, &grid->column_comm, &column_rank, &column_size);
+    find_team(grid);
+    split(grid, grid->stage * grid->n_teams + grid->team, &grid->team_comm, &grid->team_rank, &grid->team_size);
 
     MPI_Comm node;
-    STM_MPI(MPI_Comm_split_type(grid->world, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &node));
+    STM_MPI(MPI_Comm_split_type(grid->world, MPI_COMM_TYPE_SHARED, grid->rank, MPI_INFO_NULL, &node));
     STM_MPI(MPI_Comm_rank(node, &grid->node_rank));
     STM_MPI(MPI_Comm_size(node, &grid->node_size));
     STM_MPI(MPI_Comm_free(&node));
@@ -111,10 +126,10 @@ stm_status stm_grid_create(MPI_Comm comm, int64_t suffix, int64_t replica, size_
 
 void stm_grid_destroy(stm_grid *grid)
 {
-    if (grid->team_comm != MPI_COMM_NULL)
-        STM_MPI(MPI_Comm_free(&grid->team_comm));
-    if (grid->world != MPI_COMM_NULL)
-        STM_MPI(MPI_Comm_free(&grid->world));
+    MPI_Comm *const all[] = {&grid->team_comm, &grid->column_comm, &grid->stage_comm, &grid->world};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (*all[i] != MPI_COMM_NULL)
+            STM_MPI(MPI_Comm_free(all[i]));
     free(grid->team_first);
     grid->team_first = NULL;
 }

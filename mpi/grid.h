@@ -1,8 +1,14 @@
-/* mpi/grid.h: the process grid: replica x suffix, and what ranks agree on.
+/* mpi/grid.h: the process grid: pipeline x replica x suffix, and what ranks agree on.
  *
- * The world is cut into `n_teams` teams of consecutive ranks whose sizes differ by one at most (the larger ones first).
- * A team spreads the rollouts of its prompts (the suffix axis); teams have different prompts (the replica axis). Knows
- * buffers and communicators, not models. A failed MPI call prints and aborts. */
+ * The world is cut into `n_stages` stages of as many consecutive ranks each (the pipeline axis: a stage has some of the
+ * layers). A stage is cut into `n_teams` teams of consecutive ranks whose sizes differ by one at most (the larger ones
+ * first), every stage alike. A team spreads the rollouts of its prompts (the suffix axis); teams have different prompts
+ * (the replica axis). The ranks of one place in every stage are a column: a chunk of work goes along it.
+ *
+ *      world ranks       stage 0: 0 1 2 | 3 4        two stages of two teams of three and two ranks;
+ *                        stage 1: 5 6 7 | 8 9        0 and 5 are a column
+ *
+ * Knows buffers and communicators, not models. A failed MPI call prints and aborts. */
 #ifndef STM_MPI_GRID_H
 #define STM_MPI_GRID_H
 
@@ -26,18 +32,28 @@ void stm_abort_in_team(MPI_Comm comm);
 typedef struct {
     MPI_Comm world; /* a duplicate that stemma owns */
     int rank, n_ranks;
+    int n_stages, stage;  /* pipeline axis */
+    MPI_Comm column_comm; /* pipeline axis; its ranks are the stages */
+    MPI_Comm stage_comm;  /* all ranks of this stage, in order: they hold the same weights */
+    int stage_rank, stage_size;
     int n_teams, team;  /* replica axis */
     MPI_Comm team_comm; /* suffix axis; its rank 0 is the lowest world rank of the team */
     int team_rank, team_size;
-    int *team_first;          /* [n_teams + 1]: world rank of the first member of each team */
+    int *team_first;          /* [n_teams + 1]: stage rank of the first member of each team */
     int node_rank, node_size; /* among the ranks of this host */
 } stm_grid;
 
-/* suffix, replica: a count or STM_AUTO (-1). auto: as many teams as n_groups lets be busy (min(n_ranks, n_groups));
- * with suffix S given, the number of teams whose sizes are nearest to S (the larger teams on a tie). Both given: the
- * teams' sizes must be S, or differ from it by one as DESIGN says, else STM_ERR_INPUT naming both and the number of
- * ranks. n_groups: prompts of a step. Collective over `comm`; the same status on every rank. */
-stm_status stm_grid_create(MPI_Comm comm, int64_t suffix, int64_t replica, size_t n_groups, stm_grid *grid);
+/* How many ranks each axis has; suffix and replica may be STM_AUTO (-1). */
+typedef struct {
+    int64_t pipeline, suffix, replica;
+} stm_axes;
+
+/* axes->pipeline divides the number of ranks. suffix and replica by the ranks of a stage; auto: as many teams as
+ * n_groups lets be busy (min(n_ranks, n_groups)); with suffix S given, the number of teams whose sizes are nearest to S
+ * (the larger teams on a tie). Both given: the teams' sizes must be S, or differ from it by one as DESIGN says, else
+ * STM_ERR_INPUT naming both and the number of ranks. n_groups: prompts of a step. Collective over `comm`; the same
+ * status on every rank. */
+stm_status stm_grid_create(MPI_Comm comm, const stm_axes *axes, size_t n_groups, stm_grid *grid);
 void stm_grid_destroy(stm_grid *grid);
 
 /* Worst status over the world, the same on every rank; every rank then holds the message of the lowest rank that saw it
@@ -63,11 +79,11 @@ void stm_all_reduce(MPI_Comm comm, void *reals, size_t n, size_t real_bytes);
 void stm_all_reduce_max(MPI_Comm comm, double *values, size_t n);
 void stm_all_reduce_min(MPI_Comm comm, double *values, size_t n);
 
-/* A vector of n reals is cut into buckets of bucket_n elements (the last one shorter), each bucket into n_ranks nearly
- * equal shares; rank r owns share r of every bucket. This is ZeRO-1's cut (Rajbhandari et al. 2020, arXiv 1910.02054).
- * Local. */
+/* Elements [first, first + n) of a vector are cut into buckets of bucket_n elements (the last one shorter), each bucket
+ * into n_ranks nearly equal shares; rank r owns share r of every bucket. This is ZeRO-1's cut (Rajbhandari et al. 2020,
+ * arXiv 1910.02054). Local. */
 typedef struct {
-    size_t n, bucket_n;
+    size_t first, n, bucket_n;
     int n_ranks;
 } stm_shards;
 size_t stm_shards_count(const stm_shards *shards, int rank); /* elements owned */
@@ -75,8 +91,8 @@ size_t stm_shards_n_ranges(const stm_shards *shards);        /* the same for eve
 void stm_shards_range(const stm_shards *shards, int rank, size_t i, size_t *first,
                       size_t *n); /* i-th range of rank; n may be 0 */
 
-/* Sums `reals` over comm so that each rank holds the sum of the ranges it owns, in place (the rest of its buffer
- * becomes undefined). Collective. */
+/* Sums `reals` (the whole vector's address) over comm so that each rank holds the sum of the ranges it owns, in place
+ * (the rest of its buffer becomes undefined). Collective. */
 void stm_reduce_scatter(MPI_Comm comm, const stm_shards *shards, void *reals, size_t real_bytes);
 
 /* Every rank's owned ranges to all, in place. Collective. */

@@ -15,7 +15,7 @@ void stm_shards_range(const stm_shards *shards, int rank, size_t i, size_t *firs
     const size_t start = i * shards->bucket_n, bucket = STM_MIN(shards->bucket_n, shards->n - start);
     const size_t p = (size_t)shards->n_ranks, r = (size_t)rank;
     const size_t share = bucket / p, n_larger = bucket % p;
-    *first = start + r * share + STM_MIN(r, n_larger);
+    *first = shards->first + start + r * share + STM_MIN(r, n_larger);
     *n = share + (r < n_larger);
 }
 
@@ -36,7 +36,7 @@ void stm_shards_cut(const stm_shards *shards, size_t i, int *counts, int *starts
         size_t first, n;
         stm_shards_range(shards, r, i, &first, &n);
         counts[r] = (int)n;
-        starts[r] = (int)(first - i * shards->bucket_n);
+        starts[r] = (int)(first - stm_shards_bucket(shards, i));
     }
 }
 
@@ -63,7 +63,7 @@ void stm_all_gather_shards(MPI_Comm comm, const stm_shards *shards, void *reals,
     int *counts = stm_scratch(2 * (size_t)shards->n_ranks * sizeof *counts), *starts = counts + shards->n_ranks;
     for (size_t i = 0; i < stm_shards_n_ranges(shards); i++) {
         stm_shards_cut(shards, i, counts, starts);
-        char *bucket = (char *)reals + i * shards->bucket_n * real_bytes;
+        char *bucket = (char *)reals + stm_shards_bucket(shards, i) * real_bytes;
         STM_MPI(MPI_Allgatherv(MPI_IN_PLACE, 0, type, bucket, counts, starts, type, comm));
     }
     stm_scratch_free(counts);

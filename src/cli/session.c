@@ -88,8 +88,8 @@ stm_status stm_session_open(const stm_options *options, const char *model_path, 
 
 stm_status stm_session_grid(stm_session *session, const stm_options *options, size_t n_groups)
 {
-    STM_TRY(
-        stm_grid_create(MPI_COMM_WORLD, options->parallel.suffix, options->parallel.replica, n_groups, &session->grid));
+    STM_TRY(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, options->parallel.suffix, options->parallel.replica},
+                            n_groups, &session->grid));
     session->has_grid = true;
     return STM_OK;
 }

@@ -1,4 +1,5 @@
 #include "model/layout.h"
+#include "model/stages.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -64,6 +65,7 @@ stm_status stm_model_lay_out(const stm_model_config *config, stm_model **out)
     model->final_norm = append(model, config->hidden_size, 0, "model.norm.weight");
     model->head =
         config->tied ? model->embedding : append(model, config->vocab_size, config->hidden_size, "lm_head.weight");
+    stm_model_hold_stage(model, 1, 0);
     *out = model;
     model = NULL;
 out:

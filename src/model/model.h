@@ -1,8 +1,9 @@
 /* src/model/model.h: a decoder language model: its configuration, its parameters in one buffer, and where each lies.
  *
  * All parameters are one array of `n_parameters` reals, so that the optimizer, the gradient's reduction and the
- * checkpoint work on ranges. Inside a layer q, k, v (weights, then biases) and gate, up lie side by side: one GEMM
- * computes them. A gradient is an array of the same layout. Weight matrices are [out, in], as in the file. */
+ * checkpoint work on ranges. A stage of a pipeline has the addresses of the whole array, but memory for its own ranges
+ * alone: offsets are the same everywhere. Inside a layer q, k, v (weights, then biases) and gate, up lie side by side:
+ * one GEMM computes them. A gradient is an array of the same layout. Weight matrices are [out, in], as in the file. */
 #ifndef STM_MODEL_MODEL_H
 #define STM_MODEL_MODEL_H
 
@@ -35,9 +36,17 @@ typedef struct {
     size_t input_norm, qkv, qkv_bias, q_norm, k_norm, o, post_norm, gate_up, down;
 } stm_layer_offsets;
 
+typedef struct {
+    size_t first, n; /* elements of the parameter buffer */
+} stm_range;
+
 typedef struct stm_model {
     stm_model_config config;
     size_t n_parameters; /* elements in the buffer */
+    /* What this rank computes and holds: all of it, or one stage of a pipeline (model/stages.h). */
+    size_t first_layer, end_layer;
+    stm_range own;       /* parameters of its layers, of the embedding (first stage), of final norm and head (last) */
+    stm_range tied_copy; /* the last stage's copy of a tied embedding; n = 0: none */
     size_t n_tensors;
     stm_parameter *tensors;             /* [n_tensors], in order of offset */
     stm_layer_offsets *layers;          /* [n_layers] */

@@ -77,7 +77,7 @@ int main(int argc, char **argv)
     check(stm_model_create(&config, b, stream, &model));
     check(stm_model_randomize(model, 1));
     check(stm_options_init(&options));
-    check(stm_grid_create(MPI_COMM_SELF, 1, 1, 1, &grid));
+    check(stm_grid_create(MPI_COMM_SELF, &(stm_axes){1, 1, 1}, 1, &grid));
     stm_bench bench = {.model = model, .grid = &grid, .options = &options};
     check(b->alloc(stream, model->n_parameters * b->real_bytes, &bench.gradient));
     print_profile(&bench, model, &shape);

@@ -23,7 +23,7 @@ static void teams_are_consecutive_and_differ_by_one_at_most(void **state)
     const int n = world_size();
     for (int64_t replica = 1; replica <= n; replica++) {
         stm_grid grid;
-        assert_ok(stm_grid_create(MPI_COMM_WORLD, -1, replica, 3, &grid));
+        assert_ok(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, -1, replica}, 3, &grid));
         assert_int_equal(grid.n_teams, replica);
         assert_int_equal(grid.team_first[0], 0);
         assert_int_equal(grid.team_first[grid.n_teams], n);
@@ -45,19 +45,19 @@ static void number_of_teams_follows_the_options(void **state)
     const int n = world_size();
     stm_grid grid;
     for (size_t n_groups = 0; n_groups < 8; n_groups++) {
-        assert_ok(stm_grid_create(MPI_COMM_WORLD, -1, -1, n_groups, &grid));
+        assert_ok(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, -1, -1}, n_groups, &grid));
         assert_int_equal(grid.n_teams, STM_MAX((size_t)1, STM_MIN((size_t)n, n_groups)));
         stm_grid_destroy(&grid);
     }
     /* teams for parallel.suffix 1 .. n at each number of ranks: sizes as near as can be, larger ones on a tie */
     const int expected[6][6] = {{0}, {0, 1}, {0, 2, 1}, {0, 3, 1, 1}, {0, 4, 2, 1, 1}, {0, 5, 2, 2, 1, 1}};
     for (int suffix = 1; suffix <= STM_MIN(n, 5); suffix++) {
-        assert_ok(stm_grid_create(MPI_COMM_WORLD, suffix, -1, 4, &grid));
+        assert_ok(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, suffix, -1}, 4, &grid));
         if (n <= 5)
             assert_int_equal(grid.n_teams, expected[n][suffix]);
         stm_grid_destroy(&grid);
     }
-    assert_ok(stm_grid_create(MPI_COMM_WORLD, n, 1, 4, &grid));
+    assert_ok(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, n, 1}, 4, &grid));
     stm_grid_destroy(&grid);
 }
 
@@ -66,11 +66,14 @@ static void layouts_that_do_not_fit_are_refused_on_every_rank(void **state)
     (void)state;
     const int n = world_size();
     stm_grid grid;
-    assert_fails(stm_grid_create(MPI_COMM_WORLD, n + 1, -1, 4, &grid), STM_ERR_INPUT, "parallel.suffix");
-    assert_fails(stm_grid_create(MPI_COMM_WORLD, -1, n + 1, 4, &grid), STM_ERR_INPUT, "parallel.replica");
-    assert_fails(stm_grid_create(MPI_COMM_WORLD, 0, -1, 4, &grid), STM_ERR_INPUT, "found 0");
+    assert_fails(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, n + 1, -1}, 4, &grid), STM_ERR_INPUT,
+                 "parallel.suffix");
+    assert_fails(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, -1, n + 1}, 4, &grid), STM_ERR_INPUT,
+                 "parallel.replica");
+    assert_fails(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, 0, -1}, 4, &grid), STM_ERR_INPUT, "found 0");
     if (n >= 3)
-        assert_fails(stm_grid_create(MPI_COMM_WORLD, n, n, 4, &grid), STM_ERR_INPUT, "x parallel.replica");
+        assert_fails(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, n, n}, 4, &grid), STM_ERR_INPUT,
+                     "x parallel.replica");
 }
 
 static void worst_status_reaches_every_rank_with_the_lowest_ranks_message(void **state)
@@ -78,7 +81,7 @@ static void worst_status_reaches_every_rank_with_the_lowest_ranks_message(void *
     (void)state;
     const int rank = world_rank(), n = world_size();
     stm_grid grid;
-    assert_ok(stm_grid_create(MPI_COMM_WORLD, -1, -1, 4, &grid));
+    assert_ok(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, -1, -1}, 4, &grid));
     assert_ok(stm_agree(&grid, STM_OK));
     /* input trouble on rank 0, worse trouble on the last two */
     stm_status mine = STM_OK;
@@ -260,7 +263,7 @@ static void banner_counts_ranks_and_warns_of_shared_cores(void **state)
     (void)state;
     stm_grid grid;
     char *text = NULL;
-    assert_ok(stm_grid_create(MPI_COMM_WORLD, -1, 1, 4, &grid));
+    assert_ok(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, -1, 1}, 4, &grid));
     assert_ok(stm_banner(&grid, 100000, &text));
     if (grid.rank == 0) {
         char words[64];

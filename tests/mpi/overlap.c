@@ -153,7 +153,7 @@ static double *prompt_kv(MPI_Comm comm, const fixture *f, const stm_batch *batch
     double *kv;
     int n_ranks;
     MPI_Comm_size(comm, &n_ranks);
-    assert_ok(stm_grid_create(comm, n_ranks, 1, batch->n_groups, &grid));
+    assert_ok(stm_grid_create(comm, &(stm_axes){1, n_ranks, 1}, batch->n_groups, &grid));
     assert_ok(stm_engine_create(f->model, &grid, options, 0, &engine));
     for (size_t g = 0; g < batch->n_groups; g++) {
         groups[g] = g;
@@ -218,7 +218,7 @@ static void what_is_not_a_number_stops_nobody(void **state)
         stm_scores scores;
         stm_test_batch(c, 1 + c % 4, f.model->config.vocab_size, &batch);
         draw_options(c, world_size(), &options);
-        assert_ok(stm_grid_create(MPI_COMM_WORLD, world_size(), 1, batch.n_groups, &grid));
+        assert_ok(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, world_size(), 1}, batch.n_groups, &grid));
         assert_ok(stm_engine_create(f.model, &grid, &options, 0, &engine));
         assert_int_equal(stm_score_batch(engine, &grid, &batch, &scores), STM_ERR_NUMERIC);
         assert_non_null(strstr(stm_failure(), "are not finite numbers"));

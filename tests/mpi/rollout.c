@@ -50,7 +50,8 @@ static void sample(MPI_Comm comm, const fixture *f, const char *const *overrides
     assert_ok(
         stm_options_read_arguments(&options, STM_COMMAND_GENERATE, (int)n, (char *const *)(void *)(size_t)overrides));
     make_prompts(f, batch);
-    assert_ok(stm_grid_create(comm, options.parallel.suffix, options.parallel.replica, batch->n_groups, &grid));
+    assert_ok(stm_grid_create(comm, &(stm_axes){1, options.parallel.suffix, options.parallel.replica}, batch->n_groups,
+                              &grid));
     assert_ok(stm_engine_create(f->model, &grid, &options, 0, &engine));
     stm_sampling_init(&options, f->model, NULL, STM_RANDOM_GENERATE, 0, &sampling);
     assert_ok(stm_rollout(engine, f->model, &grid, &sampling, batch, NULL));

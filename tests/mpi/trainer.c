@@ -29,7 +29,7 @@ static void set_up(fixture *f, MPI_Comm comm, const char *const *overrides, size
     assert_ok(stm_backend_cpu_f64.open(1, &f->stream));
     f->model = stm_test_model(&stm_backend_cpu_f64, f->stream, &stm_test_configs[STM_TEST_QWEN3], 5);
     stm_test_batch(3, N_GROUPS, f->model->config.vocab_size, &f->batch);
-    assert_ok(stm_grid_create(comm, STM_AUTO, STM_AUTO, N_GROUPS, &f->grid));
+    assert_ok(stm_grid_create(comm, &(stm_axes){1, STM_AUTO, STM_AUTO}, N_GROUPS, &f->grid));
     f->policy = (stm_policy){.options = &f->options, .model = f->model, .grid = &f->grid};
     assert_ok(stm_engine_create(f->model, &f->grid, &f->options, 0, &f->policy.engine));
 }
@@ -222,7 +222,7 @@ static void what_one_rank_sees_all_ranks_do(void **state)
     (void)state;
     stm_grid grid;
     stm_boundary boundary;
-    assert_ok(stm_grid_create(MPI_COMM_WORLD, STM_AUTO, STM_AUTO, 4, &grid));
+    assert_ok(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, STM_AUTO, STM_AUTO}, 4, &grid));
     for (int who = 0; who < grid.n_ranks; who++) {
         stm_boundary_init(&boundary, stm_now_s(), 0, 1);
         assert_int_equal(stm_boundary_agree(&boundary, &grid, NULL, false), 0);
@@ -240,7 +240,7 @@ static void the_time_limit_leaves_room_for_a_step_a_save_and_an_evaluation(void 
     (void)state;
     stm_grid grid;
     stm_boundary boundary;
-    assert_ok(stm_grid_create(MPI_COMM_WORLD, STM_AUTO, STM_AUTO, 4, &grid));
+    assert_ok(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, STM_AUTO, STM_AUTO}, 4, &grid));
     stm_boundary_init(&boundary, stm_now_s() - 3000, 1.0, 100); /* 600 s are left */
     stm_boundary_measured(&boundary.step_s, 300);
     stm_boundary_measured(&boundary.step_s, 200); /* the longest counts */

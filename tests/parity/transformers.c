@@ -268,7 +268,7 @@ static void the_pretrained_model_writes_the_recorded_greedy_text(void **state)
     stm_grid grid;
     stm_engine *engine;
     assert_ok(stm_options_init(&options));
-    assert_ok(stm_grid_create(MPI_COMM_SELF, STM_AUTO, STM_AUTO, 1, &grid));
+    assert_ok(stm_grid_create(MPI_COMM_SELF, &(stm_axes){1, STM_AUTO, STM_AUTO}, 1, &grid));
     assert_ok(stm_engine_create(f.model, &grid, &options, 0, &engine));
     const stm_sampling sampling = {
         .group_size = 2, .temperature = 0, .top_p = 1, .max_new_tokens = json_array_size(ids), .slots = 2};

@@ -111,7 +111,8 @@ void stm_test_gradient(MPI_Comm comm, const stm_model *model, const stm_batch *b
     stm_totals totals;
     void *gradient;
     *result = (stm_test_result){.n = model->n_parameters};
-    assert_ok(stm_grid_create(comm, options->parallel.suffix, options->parallel.replica, batch->n_groups, &grid));
+    assert_ok(stm_grid_create(comm, &(stm_axes){1, options->parallel.suffix, options->parallel.replica},
+                              batch->n_groups, &grid));
     assert_ok(stm_engine_create(model, &grid, options, 0, &engine));
     assert_ok(b->alloc(model->stream, model->n_parameters * b->real_bytes, &gradient));
     assert_ok(b->zero(model->stream, gradient, model->n_parameters * b->real_bytes));
@@ -156,7 +157,8 @@ void stm_test_scores(MPI_Comm comm, const stm_model *model, const stm_batch *bat
 {
     stm_grid grid;
     stm_engine *engine;
-    assert_ok(stm_grid_create(comm, options->parallel.suffix, options->parallel.replica, batch->n_groups, &grid));
+    assert_ok(stm_grid_create(comm, &(stm_axes){1, options->parallel.suffix, options->parallel.replica},
+                              batch->n_groups, &grid));
     assert_ok(stm_engine_create(model, &grid, options, 0, &engine));
     assert_ok(stm_score_batch(engine, &grid, batch, scores));
     stm_engine_destroy(engine);

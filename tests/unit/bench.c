@@ -31,7 +31,7 @@ static int open_fixture(void **state)
     fixture *f = calloc(1, sizeof *f);
     assert_ok(backend->open(1, &f->stream));
     f->model = stm_test_model(backend, f->stream, &stm_test_configs[STM_TEST_LLAMA], 1);
-    assert_ok(stm_grid_create(MPI_COMM_SELF, 1, 1, 1, &f->grid));
+    assert_ok(stm_grid_create(MPI_COMM_SELF, &(stm_axes){1, 1, 1}, 1, &f->grid));
     assert_ok(stm_options_init(&f->options));
     f->options.bench.repeats = 3;
     assert_ok(stm_bench_random_batch(&small, f->model->config.vocab_size, 1, &f->batch));

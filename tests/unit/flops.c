@@ -148,7 +148,7 @@ static void profile_of_a_pass_has_its_stages_and_no_more_than_its_time(void **st
         stm_test_batch(1, 4, model->config.vocab_size, &batch);
         stm_test_options(&options, (const char *const[]){"memory.chunk_tokens=16"}, 1);
         options.memory.recompute = recompute;
-        assert_ok(stm_grid_create(MPI_COMM_SELF, 1, 1, batch.n_groups, &grid));
+        assert_ok(stm_grid_create(MPI_COMM_SELF, &(stm_axes){1, 1, 1}, batch.n_groups, &grid));
         assert_ok(stm_engine_create(model, &grid, &options, 0, &engine));
         assert_ok(backend->alloc(stream, model->n_parameters * backend->real_bytes, &gradient));
         assert_ok(backend->zero(stream, gradient, model->n_parameters * backend->real_bytes));
