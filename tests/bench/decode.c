@@ -1,7 +1,7 @@
 /* Where the time of a decode round goes, by operation of the backend and by weight, and what share of the memory's
  * bandwidth and of a GEMM's rate it reaches; what sampling costs as a whole is `stemma bench`'s to say.
  *
- *   bench_decode [prompt answer [hidden layers vocab]]    float32, one rank, all threads; rounds of 1, 8 and 64 rows */
+ *   bench_decode [prompt answer [hidden layers vocab]]    float32, one rank, all threads; rounds of 1 to 64 rows */
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -146,13 +146,14 @@ int main(int argc, char **argv)
     check(stm_model_create(&config, b, stream, &s.model));
     check(stm_model_randomize(s.model, 1));
     check(stm_options_init(&options));
-    check(stm_grid_create(MPI_COMM_SELF, 1, 1, 1, &grid));
+    check(stm_grid_create(MPI_COMM_SELF, &(stm_axes){1, 1, 1}, 1, &grid));
     s.bench = (stm_bench){.model = s.model, .grid = &grid, .options = &options};
     check(stm_bench_gemm_rate(b, stream, &grid, &s.gemm_rate));
     check(stm_bench_read_rate(&grid, &s.read_rate));
     printf("%d threads; GEMM of 1024: %.0f GFLOP/s; reading memory: %.1f GB/s\n", omp_get_max_threads(),
            s.gemm_rate / 1e9, s.read_rate / 1e9);
     profile_rounds(&s, 8, 8);
+    profile_rounds(&s, 8, 1);
     profile_rounds(&s, 1, 8);
     profile_rounds(&s, 1, 1);
     stm_grid_destroy(&grid);
