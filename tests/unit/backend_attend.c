@@ -96,6 +96,23 @@ static void a_decode_round_sees_prompt_and_own_keys(void **state)
     }
 }
 
+/* A decode round in which each row has a prompt to itself: one to seven query heads meet each of its keys. */
+static void a_decode_round_of_different_prompts_agrees(void **state)
+{
+    (void)state;
+    const size_t head_dims[] = {64, 32, 256, 37, 128, 96, 20};
+    for (size_t group = 1; group <= 7; group++) {
+        attention p = {4, 2 * group, 2, head_dims[group - 1], .kv_stride = 311, .n_sources = 8, .n_parts = 8};
+        for (size_t r = 0; r < 4; r++) {
+            p.parts[r] = (part_shape){r, 1, 308 + r, r, false, 0};
+            p.parts[r + 4] = (part_shape){r, 1, 1 + 13 * r, r + 4, false, 0};
+        }
+        attention_fill(&p, false);
+        assert_answers_agree(&p);
+        attention_empty(&p);
+    }
+}
+
 /* Numbers from lowest to highest, each as likely. */
 static size_t one_of(uint64_t *state, size_t lowest, size_t highest)
 {
@@ -292,6 +309,7 @@ int main(void)
         cmocka_unit_test(blocks_of_rows_and_keys_join_without_a_seam),
         cmocka_unit_test(parts_may_share_accumulators),
         cmocka_unit_test(a_decode_round_sees_prompt_and_own_keys),
+        cmocka_unit_test(a_decode_round_of_different_prompts_agrees),
         cmocka_unit_test(any_size_agrees_with_the_definition),
         cmocka_unit_test(a_nan_stays_in_its_row),
         cmocka_unit_test(a_row_without_keys_in_a_part_is_not_touched_by_it),

@@ -62,6 +62,10 @@ static void gemm_of_any_shape(device *d, double tolerance)
         check_gemm(d, sizes[i][0], sizes[i][1], sizes[i][2], 1, tolerance);
         check_gemm(d, sizes[i][0], sizes[i][1], sizes[i][2], -0.4, tolerance);
     }
+    for (size_t m = 1; m <= 10; m++) { /* each number of rows has its own tile */
+        check_gemm(d, m, 43, 77, 0, tolerance);
+        check_gemm(d, m, 6, 130, 0.3, tolerance);
+    }
 }
 
 static void gemm_is_a_plain_sum_of_products(void **state)
