@@ -168,6 +168,11 @@ typedef struct {
     void *exp_avg, *exp_avg_sq;
 } stm_adamw;
 
+/* Bytes [first, first + n) of an array. */
+typedef struct {
+    size_t first, n;
+} stm_byte_range;
+
 typedef struct stm_backend {
     const char *name;      /* "cpu" */
     const char *precision; /* as --precision spells it; "bfloat16": reals are float, products round their operands */
@@ -178,6 +183,10 @@ typedef struct stm_backend {
     stm_status (*alloc)(stm_stream *, size_t bytes,
                         void *out); /* out: address of a pointer; aligned to 64; contents undefined */
     void (*free)(stm_stream *, void *memory);
+    /* An array with addresses for all of `bytes`, and memory for ranges of it alone; nothing else may be touched.
+     * Contents undefined; aligned to 64. unreserve: with the same number of bytes. */
+    stm_status (*reserve)(stm_stream *, size_t bytes, const stm_byte_range *ranges, size_t n_ranges, void *out);
+    void (*unreserve)(stm_stream *, void *array, size_t bytes);
     stm_status (*write)(stm_stream *, void *device, const void *host, size_t bytes);
     stm_status (*read)(stm_stream *, void *host, const void *device, size_t bytes); /* waits */
     stm_status (*copy)(stm_stream *, void *to, const void *from, size_t bytes);     /* device to device */

@@ -46,6 +46,8 @@ stm_status stm_cpu_open(int n_threads, stm_stream **out);
 void stm_cpu_close(stm_stream *stream);
 stm_status stm_cpu_alloc(stm_stream *stream, size_t bytes, void *out);
 void stm_cpu_free(stm_stream *stream, void *memory);
+stm_status stm_cpu_reserve(stm_stream *stream, size_t bytes, const stm_byte_range *ranges, size_t n_ranges, void *out);
+void stm_cpu_unreserve(stm_stream *stream, void *array, size_t bytes);
 stm_status stm_cpu_write(stm_stream *stream, void *device, const void *host, size_t bytes);
 stm_status stm_cpu_read(stm_stream *stream, void *host, const void *device, size_t bytes);
 stm_status stm_cpu_copy(stm_stream *stream, void *to, const void *from, size_t bytes);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
@@ -51,6 +52,40 @@ void stm_cpu_free(stm_stream *stream, void *memory)
 {
     (void)stream;
     free(memory);
+}
+
+/* Whole pages may be used; the others are a fault, so that a stray access is found. Pages take memory when they are
+ * first written. */
+static bool open_range(char *array, size_t bytes, const stm_byte_range *range)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t first = range->first / page * page, end = STM_MIN(bytes, range->first + range->n);
+    if (range->n == 0)
+        return true;
+    if (mprotect(array + first, end - first, PROT_READ | PROT_WRITE) != 0)
+        return false;
+    (void)madvise(array + first, end - first, MADV_HUGEPAGE); /* only faster, as above */
+    return true;
+}
+
+stm_status stm_cpu_reserve(stm_stream *stream, size_t bytes, const stm_byte_range *ranges, size_t n_ranges, void *out)
+{
+    char *array = mmap(NULL, STM_MAX(bytes, 1), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (array == MAP_FAILED)
+        return stm_fail(STM_ERR_MEMORY, "out of memory: asked for addresses of %zu bytes", bytes);
+    for (size_t i = 0; i < n_ranges; i++)
+        if (!open_range(array, bytes, &ranges[i])) {
+            stm_cpu_unreserve(stream, array, bytes);
+            return stm_fail(STM_ERR_MEMORY, "out of memory: asked for %zu bytes", ranges[i].n);
+        }
+    memcpy(out, &array, sizeof array);
+    return STM_OK;
+}
+
+void stm_cpu_unreserve(stm_stream *stream, void *array, size_t bytes)
+{
+    (void)stream;
+    (void)munmap(array, STM_MAX(bytes, 1));
 }
 
 stm_status stm_cpu_scratch(stm_stream *stream, size_t shared, size_t each)

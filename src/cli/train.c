@@ -17,7 +17,7 @@ static stm_status open_job(const stm_options *options, job *j)
     STM_TRY(stm_session_open(options, options->model.path, s));
     STM_TRY(stm_prompt_sets_read(MPI_COMM_WORLD, options, s->model, &s->text, &j->train, &j->eval));
     STM_TRY(stm_session_grid(s, options, (size_t)options->rollout.prompts_per_step));
-    STM_TRY(stm_session_engine(s, options, stm_trainer_static_bytes(options, s->model, s->grid.n_ranks)));
+    STM_TRY(stm_session_engine(s, options, stm_trainer_static_bytes(options, s->model, s->grid.stage_size)));
     const stm_policy policy = {.options = options,
                                .model = s->model,
                                .tokenizer = s->tokenizer,

@@ -1,6 +1,6 @@
 /* Model -> a Hugging Face folder. Every file is complete under a temporary name before any gets its own. */
-#include "model/model.h"
 #include "model/safetensors.h"
+#include "model/stages.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -133,6 +133,8 @@ stm_status stm_model_export(const stm_model *model, const char *folder, const ch
     const bool bfloat16 = strcmp(dtype, "bfloat16") == 0;
     if (!bfloat16 && strcmp(dtype, "float32") != 0)
         return stm_fail(STM_ERR_INPUT, "export: dtype: found %s, expected float32 or bfloat16", dtype);
+    if (!stm_model_is_whole(model))
+        return stm_fail(STM_ERR_INPUT, "export: found one stage of a model, expected all of its layers");
     char *config = NULL;
     STM_TRY(config_text(model, dtype, &config));
     const struct {

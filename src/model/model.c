@@ -77,7 +77,7 @@ stm_status stm_model_allocate(stm_model *model, const stm_backend *backend, stm_
 {
     model->backend = backend;
     model->stream = stream;
-    STM_TRY(backend->alloc(stream, model->n_parameters * backend->real_bytes, &model->weights));
+    STM_TRY(stm_model_array_create(model, &model->weights));
     return stm_model_fill_rope(model);
 }
 
@@ -97,16 +97,18 @@ stm_status stm_model_create(const stm_model_config *config, const stm_backend *b
 
 stm_status stm_model_weights_changed(const stm_model *model)
 {
-    return model->backend->round_weights(model->stream, model->weights, model->n_parameters);
+    return stm_model_round(model, model->weights);
 }
 
 void stm_model_destroy(stm_model *model)
 {
     if (!model)
         return;
-    if (model->weights)
-        (void)model->backend->round_weights(model->stream, model->weights, 0);
-    void *device_memory[] = {model->weights, model->cosine, model->sine};
+    if (model->weights) {
+        stm_model_round_end(model, model->weights);
+        stm_model_array_destroy(model, model->weights);
+    }
+    void *device_memory[] = {model->cosine, model->sine};
     for (size_t i = 0; i < sizeof device_memory / sizeof *device_memory; i++) {
         if (device_memory[i])
             model->backend->free(model->stream, device_memory[i]);

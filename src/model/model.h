@@ -89,13 +89,14 @@ stm_status stm_model_describe(const char *folder, const stm_backend *backend, st
 stm_status stm_model_load(stm_model *model, const char *folder);
 
 /* Normal weights of deviation initializer_range (output projections of a layer divided by sqrt(2 n_layers)), norms 1,
- * biases 0; from Philox. Local. */
+ * biases 0; from Philox, element by element: a stage gets the numbers that the whole model would have. Local. */
 stm_status stm_model_randomize(stm_model *model, uint64_t seed);
 
 /* Writes a Hugging Face folder (config.json, model.safetensors, the other texts that the model holds) that transformers
  * loads; tensors have the names of model->tensors, which are those of the start model's files. dtype "float32" or
  * "bfloat16" (rounded to nearest even); config.json's torch_dtype/dtype says so. A failure leaves no half-written
- * file. Local. Fails: STM_ERR_INPUT (another dtype, a model without config_json), STM_ERR_IO, STM_ERR_MEMORY. */
+ * file. Local. Fails: STM_ERR_INPUT (another dtype, a model without config_json, one stage of a model), STM_ERR_IO,
+ * STM_ERR_MEMORY. */
 stm_status stm_model_export(const stm_model *model, const char *folder, const char *dtype);
 
 /* FLOPs of the GEMMs of one row through layers and, apart, head (multiply and add are 2): F of DESIGN.md section 2. */

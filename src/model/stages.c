@@ -37,3 +37,84 @@ void stm_model_hold_stage(stm_model *model, size_t n_stages, size_t stage)
     if (model->config.tied && is_last && !is_first)
         model->tied_copy = (stm_range){model->embedding, model->config.vocab_size * model->config.hidden_size};
 }
+
+enum { N_HELD = 2 };
+
+stm_status stm_model_array_create(const stm_model *model, void *out)
+{
+    const stm_backend *backend = model->backend;
+    const size_t real_bytes = backend->real_bytes, bytes = model->n_parameters * real_bytes;
+    stm_byte_range ranges[N_HELD];
+    if (stm_model_is_whole(model))
+        return backend->alloc(model->stream, bytes, out);
+    for (size_t i = 0; i < N_HELD; i++) {
+        const stm_range held = stm_model_held(model, i);
+        ranges[i] = (stm_byte_range){held.first * real_bytes, held.n * real_bytes};
+    }
+    return backend->reserve(model->stream, bytes, ranges, N_HELD, out);
+}
+
+void stm_model_array_destroy(const stm_model *model, void *array)
+{
+    if (!array)
+        return;
+    if (stm_model_is_whole(model))
+        model->backend->free(model->stream, array);
+    else
+        model->backend->unreserve(model->stream, array, model->n_parameters * model->backend->real_bytes);
+}
+
+stm_status stm_model_array_zero(const stm_model *model, void *array)
+{
+    const stm_backend *backend = model->backend;
+    for (size_t i = 0; i < N_HELD; i++) {
+        const stm_range held = stm_model_held(model, i);
+        STM_TRY(backend->zero(model->stream, stm_at(backend, array, held.first), held.n * backend->real_bytes));
+    }
+    return STM_OK;
+}
+
+stm_status stm_model_array_copy(const stm_model *model, void *to, const void *from)
+{
+    const stm_backend *backend = model->backend;
+    for (size_t i = 0; i < N_HELD; i++) {
+        const stm_range held = stm_model_held(model, i);
+        STM_TRY(backend->copy(model->stream, stm_at(backend, to, held.first), stm_at(backend, from, held.first),
+                              held.n * backend->real_bytes));
+    }
+    return STM_OK;
+}
+
+stm_status stm_model_round(const stm_model *model, const void *weights)
+{
+    for (size_t i = 0; i < N_HELD; i++) {
+        const stm_range held = stm_model_held(model, i);
+        if (held.n > 0)
+            STM_TRY(model->backend->round_weights(model->stream, stm_at(model->backend, weights, held.first), held.n));
+    }
+    return STM_OK;
+}
+
+void stm_model_round_end(const stm_model *model, const void *weights)
+{
+    for (size_t i = 0; i < N_HELD; i++) {
+        const stm_range held = stm_model_held(model, i);
+        if (held.n > 0)
+            (void)model->backend->round_weights(model->stream, stm_at(model->backend, weights, held.first), 0);
+    }
+}
+
+size_t stm_model_n_held(const stm_model *model)
+{
+    return model->own.n + model->tied_copy.n;
+}
+
+size_t stm_model_own_bytes(const stm_model *model)
+{
+    return stm_model_n_held(model) * model->backend->real_bytes;
+}
+
+size_t stm_model_weights_bytes(const stm_model *model)
+{
+    return stm_model_n_held(model) * model->backend->weight_bytes;
+}

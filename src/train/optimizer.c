@@ -2,17 +2,19 @@
 
 #include <math.h>
 
+#include "model/stages.h"
+
 enum { BUCKET = 1 << 20 }; /* elements that a reduction handles at once */
 
 static stm_shards cut(const stm_model *model, int n_ranks)
 {
-    return (stm_shards){.n = model->n_parameters, .bucket_n = BUCKET, .n_ranks = n_ranks};
+    return (stm_shards){.first = model->own.first, .n = model->own.n, .bucket_n = BUCKET, .n_ranks = n_ranks};
 }
 
 size_t stm_optimizer_bytes(const stm_model *model, int n_ranks)
 {
     const stm_shards shards = cut(model, n_ranks);
-    return (model->n_parameters + 2 * stm_shards_count(&shards, 0)) * model->backend->real_bytes;
+    return stm_model_own_bytes(model) + 2 * stm_shards_count(&shards, 0) * model->backend->real_bytes;
 }
 
 static stm_status take_zeroed(const stm_model *model, size_t n, void **out)
@@ -26,14 +28,16 @@ stm_status stm_optimizer_create(const stm_model *model, int rank, int n_ranks, s
 {
     *optimizer = (stm_optimizer){.shards = cut(model, n_ranks)};
     const size_t owned = stm_shards_count(&optimizer->shards, rank);
-    STM_TRY(take_zeroed(model, model->n_parameters, &optimizer->gradient));
+    STM_TRY(stm_model_array_create(model, &optimizer->gradient));
+    STM_TRY(stm_model_array_zero(model, optimizer->gradient));
     STM_TRY(take_zeroed(model, owned, &optimizer->exp_avg));
     return take_zeroed(model, owned, &optimizer->exp_avg_sq);
 }
 
 void stm_optimizer_destroy(stm_optimizer *optimizer, const stm_model *model)
 {
-    void *memory[] = {optimizer->gradient, optimizer->exp_avg, optimizer->exp_avg_sq};
+    void *memory[] = {optimizer->exp_avg, optimizer->exp_avg_sq};
+    stm_model_array_destroy(model, optimizer->gradient);
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i])
             model->backend->free(model->stream, memory[i]);
@@ -49,7 +53,7 @@ static stm_status gradient_norm(const stm_optimizer *o, const stm_policy *policy
     for (size_t i = 0; i < stm_shards_n_ranges(&o->shards) && status == STM_OK; i++) {
         size_t first, n;
         double squares = 0;
-        stm_shards_range(&o->shards, policy->grid->rank, i, &first, &n);
+        stm_shards_range(&o->shards, policy->grid->stage_rank, i, &first, &n);
         status = backend->sum_squares(policy->model->stream, n, stm_at(backend, o->gradient, first), &squares);
         sum += squares;
     }
@@ -67,7 +71,7 @@ static stm_status step_shard(stm_optimizer *o, const stm_policy *policy, double 
     size_t packed = 0;
     for (size_t i = 0; i < stm_shards_n_ranges(&o->shards); i++) {
         size_t first, n;
-        stm_shards_range(&o->shards, policy->grid->rank, i, &first, &n);
+        stm_shards_range(&o->shards, policy->grid->stage_rank, i, &first, &n);
         const stm_adamw args = {.n = n,
                                 .step = o->n_updates,
                                 .lr = lr,
@@ -106,11 +110,9 @@ static stm_status compute_gradient(stm_optimizer *o, const stm_policy *policy, c
                                    const stm_objective *objective, const stm_objective_options *options,
                                    stm_update_counts *counts)
 {
-    const stm_backend *backend = policy->model->backend;
     stm_totals totals;
     stm_totals_of(batch, &totals);
-    STM_TRY(stm_agree(policy->grid, backend->zero(policy->model->stream, o->gradient,
-                                                  policy->model->n_parameters * backend->real_bytes)));
+    STM_TRY(stm_agree(policy->grid, stm_model_array_zero(policy->model, o->gradient)));
     const stm_status status = stm_objective_gradient(policy->engine, policy->grid, batch, objective, options, &totals,
                                                      o->gradient, &counts->sums);
     counts->rows = stm_engine_counts(policy->engine)->rows;
@@ -122,7 +124,7 @@ static stm_status compute_gradient(stm_optimizer *o, const stm_policy *policy, c
 static void reduce_gradient(stm_optimizer *o, const stm_policy *policy)
 {
     stm_timers_push(policy->timers, STM_PHASE_GRADIENTS);
-    stm_reduce_scatter(policy->grid->world, &o->shards, o->gradient, policy->model->backend->real_bytes);
+    stm_reduce_scatter(policy->grid->stage_comm, &o->shards, o->gradient, policy->model->backend->real_bytes);
     stm_timers_pop(policy->timers, STM_PHASE_GRADIENTS);
 }
 
@@ -134,7 +136,8 @@ static stm_status apply(stm_optimizer *o, const stm_policy *policy, double lr, d
     STM_TRY(stm_agree(policy->grid, step_shard(o, policy, lr, clip > 0 && norm > clip ? clip / norm : 1.0)));
     stm_timers_pop(policy->timers, STM_PHASE_OPTIMIZER);
     stm_timers_push(policy->timers, STM_PHASE_GATHER);
-    stm_all_gather_shards(policy->grid->world, &o->shards, policy->model->weights, policy->model->backend->real_bytes);
+    stm_all_gather_shards(policy->grid->stage_comm, &o->shards, policy->model->weights,
+                          policy->model->backend->real_bytes);
     const stm_status status = stm_agree(policy->grid, stm_model_weights_changed(policy->model));
     stm_timers_pop(policy->timers, STM_PHASE_GATHER);
     return status;

@@ -6,13 +6,14 @@
 #include "train/policy.h"
 
 typedef struct {
-    stm_shards shards;          /* of the parameter buffer, over the world */
-    void *gradient;             /* [n_parameters] reals */
+    stm_shards shards;          /* of the model's own parameters, over the ranks of its stage */
+    void *gradient;             /* laid out as the parameters (model/stages.h) */
     void *exp_avg, *exp_avg_sq; /* [stm_shards_count]: this rank's ranges one after the other */
     int64_t n_updates;          /* taken so far: AdamW's step */
 } stm_optimizer;
 
-/* The cut is a function of the model and n_ranks. State is zero. The caller destroys it, also after a failure. Local.
+/* The cut is a function of the model and n_ranks, the ranks of its stage. State is zero. The caller destroys it, also
+ * after a failure. Local.
  * Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_optimizer_create(const stm_model *model, int rank, int n_ranks, stm_optimizer *optimizer);
 void stm_optimizer_destroy(stm_optimizer *optimizer, const stm_model *model);

@@ -4,24 +4,22 @@
 #include <string.h>
 
 #include "group/score.h"
+#include "model/stages.h"
 
 struct stm_reference {
-    const stm_backend *backend;
-    stm_stream *stream;
-    void *weights; /* [n_parameters] reals */
+    const stm_model *model;
+    void *weights; /* laid out as the model's (model/stages.h) */
 };
 
 stm_status stm_reference_create(const stm_model *model, stm_reference **out)
 {
-    const stm_backend *backend = model->backend;
-    const size_t bytes = model->n_parameters * backend->real_bytes;
     stm_reference *reference;
     stm_status status;
     STM_TRY(stm_alloc(1, sizeof *reference, &reference));
-    *reference = (stm_reference){.backend = backend, .stream = model->stream};
-    STM_GOTO_OUT(backend->alloc(model->stream, bytes, &reference->weights));
-    STM_GOTO_OUT(backend->copy(model->stream, reference->weights, model->weights, bytes));
-    STM_GOTO_OUT(backend->round_weights(model->stream, reference->weights, model->n_parameters));
+    reference->model = model;
+    STM_GOTO_OUT(stm_model_array_create(model, &reference->weights));
+    STM_GOTO_OUT(stm_model_array_copy(model, reference->weights, model->weights));
+    STM_GOTO_OUT(stm_model_round(model, reference->weights));
     *out = reference;
     return STM_OK;
 out:
@@ -34,8 +32,8 @@ void stm_reference_destroy(stm_reference *reference)
     if (!reference)
         return;
     if (reference->weights) {
-        (void)reference->backend->round_weights(reference->stream, reference->weights, 0);
-        reference->backend->free(reference->stream, reference->weights);
+        stm_model_round_end(reference->model, reference->weights);
+        stm_model_array_destroy(reference->model, reference->weights);
     }
     free(reference);
 }

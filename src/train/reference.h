@@ -9,8 +9,8 @@
 
 typedef struct stm_reference stm_reference;
 
-/* A copy of the model's weights as they are now. The caller destroys *out. Local. Fails: STM_ERR_MEMORY,
- * STM_ERR_DEVICE. */
+/* A copy of the model's weights as they are now, which needs the model until it is destroyed. The caller destroys *out.
+ * Local. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_reference_create(const stm_model *model, stm_reference **out);
 void stm_reference_destroy(stm_reference *reference); /* NULL is fine */
 
