@@ -1,8 +1,8 @@
 #include "group/engine.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
+#include "base/limit.h"
 #include "group/placement.h"
 #include "group/walk.h"
 
@@ -22,25 +22,24 @@ struct stm_engine {
 
 /* Memory */
 
-/* The node's memory, or what a control group leaves of it; a property of the machine, not of the moment. */
-static size_t node_memory_bytes(void)
-{
-    size_t bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
-    char *text;
-    size_t n;
-    if (stm_read_file("/sys/fs/cgroup/memory.max", &text, &n) == STM_OK) {
-        const size_t most = strtoull(text, NULL, 10); /* "max" reads as 0 */
-        bytes = most > 0 ? STM_MIN(bytes, most) : bytes;
-        free(text);
-    }
-    return bytes;
-}
-
 /* What a leaf chunk of so many rows needs at once. */
 static size_t chunk_bytes(const stm_model *model, size_t rows)
 {
     return stm_chunk_kv_bytes(model, rows, true) + stm_chunk_kept_bytes(model, rows) +
            stm_chunk_scratch_bytes(model, rows, true);
+}
+
+size_t stm_engine_least_bytes(const stm_model *model)
+{
+    return chunk_bytes(model, SMALLEST_CHUNK_ROWS);
+}
+
+double stm_engine_limit_bytes(const stm_options *options, int node_size)
+{
+    static const double AUTO_SHARE = 0.9;
+    if (options->memory.limit_bytes != STM_AUTO)
+        return (double)options->memory.limit_bytes;
+    return AUTO_SHARE * (double)stm_memory_bytes() / node_size;
 }
 
 /* The largest chunk, up to the default, of which a leaf and an open ancestor fit. */
@@ -55,9 +54,7 @@ static size_t rows_that_fit(const stm_model *model, size_t bytes)
 static stm_status choose_memory(stm_engine *engine, const stm_options *options)
 {
     stm_engine_settings *s = &engine->settings;
-    double limit = (double)options->memory.limit_bytes;
-    if (options->memory.limit_bytes == STM_AUTO)
-        limit = 0.8 * (double)node_memory_bytes() / engine->grid->node_size;
+    double limit = stm_engine_limit_bytes(options, engine->grid->node_size);
     double fixed = (double)engine->static_bytes; /* optimizer shards differ by an element or so */
     stm_all_reduce_min(engine->grid->world, &limit, 1);
     stm_all_reduce_max(engine->grid->world, &fixed, 1); /* so that every rank cuts alike */
@@ -66,7 +63,7 @@ static stm_status choose_memory(stm_engine *engine, const stm_options *options)
     const size_t room = s->limit_bytes > engine->static_bytes ? s->limit_bytes - engine->static_bytes : 0;
     s->chunk_rows = options->memory.chunk_tokens == STM_AUTO ? rows_that_fit(engine->model, room)
                                                              : (size_t)options->memory.chunk_tokens;
-    const size_t least = engine->static_bytes + chunk_bytes(engine->model, SMALLEST_CHUNK_ROWS);
+    const size_t least = engine->static_bytes + stm_engine_least_bytes(engine->model);
     if (s->limit_bytes < least)
         return stm_fail(STM_ERR_INPUT, "memory.limit: found %.1f MiB a rank, expected at least %zu MiB for this model",
                         limit / (1 << 20), (least >> 20) + 1);

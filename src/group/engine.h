@@ -53,6 +53,11 @@ void stm_engine_release(stm_engine *engine);
 /* Which groups are this rank's team's when prompts are sampled: team_of [n_groups]. Local. */
 stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch, int *team_of);
 
+/* memory.limit of a rank, one of node_size on its node, in bytes; and the least that an engine of this model, of which
+ * the rank may hold one stage, needs besides what is static. Local. */
+double stm_engine_limit_bytes(const stm_options *options, int node_size);
+size_t stm_engine_least_bytes(const stm_model *model);
+
 /* What the last score or gradient did on this rank, and the most that the arenas ever held. */
 const stm_pass_counts *stm_engine_counts(const stm_engine *engine);
 size_t stm_engine_peak_bytes(const stm_engine *engine);
