@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum { PIECE_BYTES = 1 << 29, SUM_BUCKET = 1 << 22, SMALL_BYTES = 1 << 16 };
+enum { SUM_BLOCK = 512, SUM_ALONE = 1 << 16 }; /* reals: that are summed at a time; that one thread had better sum */
 
 void *stm_scratch(size_t bytes)
 {
@@ -85,17 +86,31 @@ stm_status stm_gather_bytes(MPI_Comm comm, const void *mine, size_t n, char **al
     return STM_OK;
 }
 
-/* sum[i] = parts[0][i] + parts[1][i] + .., in this order; parts: [n_parts, n]. */
-static void add_in_order(size_t n_parts, size_t n, size_t real_bytes, const void *parts, void *sum)
+/* Elements [first, first + n) of the sum, n at most SUM_BLOCK; parts: [n_parts, stride]. */
+static inline void add_block(size_t n_parts, size_t stride, size_t first, size_t n, const float *x, const double *y,
+                             double *total)
 {
-    for (size_t i = 0; i < n; i++) {
-        double total = 0;
-        for (size_t p = 0; p < n_parts; p++)
-            total += real_bytes == 4 ? (double)((const float *)parts)[p * n + i] : ((const double *)parts)[p * n + i];
-        if (real_bytes == 4)
-            ((float *)sum)[i] = (float)total;
-        else
-            ((double *)sum)[i] = total;
+    for (size_t i = 0; i < n; i++)
+        total[i] = 0;
+    for (size_t p = 0; p < n_parts; p++)
+        for (size_t i = 0; i < n; i++)
+            total[i] += x ? (double)x[p * stride + first + i] : y[p * stride + first + i];
+}
+
+void stm_add_in_order(size_t n_parts, size_t n, size_t real_bytes, const void *parts, void *sum)
+{
+#pragma omp parallel for schedule(static) if (n_parts * n > SUM_ALONE)
+    for (size_t first = 0; first < n; first += SUM_BLOCK) {
+        double total[SUM_BLOCK];
+        const size_t m = STM_MIN(n - first, (size_t)SUM_BLOCK);
+        if (real_bytes == sizeof(float)) {
+            add_block(n_parts, n, first, m, parts, NULL, total);
+            for (size_t i = 0; i < m; i++)
+                ((float *)sum)[first + i] = (float)total[i];
+        } else {
+            add_block(n_parts, n, first, m, NULL, parts, total);
+            memcpy((double *)sum + first, total, m * sizeof *total);
+        }
     }
 }
 
@@ -142,7 +157,7 @@ void stm_summing_bucket(stm_summing *s, size_t i, const void *reals, void *share
     }
     const char *bucket = (const char *)reals + stm_shards_bucket(&s->shards, i) * s->real_bytes;
     STM_MPI(MPI_Alltoallv(bucket, s->send_counts, s->send_starts, type, s->parts, s->counts, s->starts, type, s->comm));
-    add_in_order((size_t)s->shards.n_ranks, n, s->real_bytes, s->parts, share);
+    stm_add_in_order((size_t)s->shards.n_ranks, n, s->real_bytes, s->parts, share);
 }
 
 /* The sum of a few numbers on every rank (root -1) or on root: one message a rank instead of two rounds. */
@@ -155,7 +170,7 @@ static void sum_small(MPI_Comm comm, int root, int rank, int n_ranks, void *real
     else
         STM_MPI(MPI_Gather(reals, (int)n, type, parts, (int)n, type, root, comm));
     if (root < 0 || root == rank)
-        add_in_order((size_t)n_ranks, n, real_bytes, parts, reals);
+        stm_add_in_order((size_t)n_ranks, n, real_bytes, parts, reals);
     stm_scratch_free(parts);
 }
 

@@ -12,6 +12,9 @@ void stm_scratch_free(void *memory);
 
 MPI_Datatype stm_mpi_real(size_t real_bytes); /* 4 or 8 */
 
+/* sum[i] = parts[0][i] + parts[1][i] + .., in this order, float32 in double; parts: [n_parts, n]. Local. */
+void stm_add_in_order(size_t n_parts, size_t n, size_t real_bytes, const void *parts, void *sum);
+
 /* Where bucket i begins in the vector. Local. */
 static inline size_t stm_shards_bucket(const stm_shards *shards, size_t i)
 {

@@ -1,0 +1,201 @@
+#include "mpi/pairwise.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "mpi/collectives.h"
+
+enum { MOST_REQUESTS = 2 * STM_PAIRWISE_MESSAGES };
+static const size_t MOST_REALS = (size_t)1 << 30; /* of a message */
+static const double drive_s = 1e-4;
+
+/* The next message of one way. */
+typedef struct {
+    size_t place;
+    int round;
+} cursor;
+
+/* Whose a request is. */
+typedef struct {
+    size_t place;
+    bool sends;
+} claim;
+
+struct stm_pairwise {
+    stm_pairwise_options options;
+    int rank, n_ranks;
+    cursor ways[2]; /* receives, sends */
+    size_t n_offered, n_done;
+    size_t n_under_way[2]; /* receives, sends */
+    int n;                 /* requests under way */
+    MPI_Request requests[MOST_REQUESTS];
+    claim claims[MOST_REQUESTS];
+    int done[MOST_REQUESTS];
+    double driven_s;   /* monotonic clock */
+    size_t n_coming[]; /* [n_slots]: posted and not arrived, of each place in the window */
+};
+
+stm_status stm_pairwise_create(const stm_pairwise_options *options, stm_pairwise **out)
+{
+    stm_pairwise *p = malloc(sizeof *p + options->n_slots * sizeof *p->n_coming);
+    if (!p)
+        return stm_fail(STM_ERR_MEMORY, "out of memory");
+    *p = (stm_pairwise){.options = *options};
+    for (size_t i = 0; i < options->n_slots; i++)
+        p->n_coming[i] = 0;
+    STM_MPI(MPI_Comm_rank(options->comm, &p->rank));
+    STM_MPI(MPI_Comm_size(options->comm, &p->n_ranks));
+    p->n_done = options->n_places;
+    *out = p;
+    return STM_OK;
+}
+
+void stm_pairwise_destroy(stm_pairwise *pairwise)
+{
+    if (!pairwise)
+        return;
+    assert(pairwise->n == 0 && pairwise->n_done == pairwise->options.n_places);
+    free(pairwise);
+}
+
+/* Starts the message that the cursor points at, if there is one. */
+static void start(stm_pairwise *p, bool sends)
+{
+    const stm_pairwise_options *o = &p->options;
+    const cursor *c = &p->ways[sends];
+    const int peer = (p->rank + (sends ? c->round : p->n_ranks - c->round)) % p->n_ranks;
+    size_t n;
+    void *reals = o->find(o->owner, c->place, peer, sends, &n);
+    if (n == 0)
+        return;
+    if (n > MOST_REALS)
+        stm_mpi_abort(MPI_ERR_COUNT, "a share of a bucket", __FILE__, __LINE__);
+    const MPI_Datatype type = stm_mpi_real(o->real_bytes);
+    MPI_Request *request = &p->requests[p->n];
+    p->claims[p->n++] = (claim){c->place, sends};
+    p->n_under_way[sends]++;
+    if (sends) {
+        STM_MPI(MPI_Isend(reals, (int)n, type, peer, o->tag, o->comm, request));
+    } else {
+        p->n_coming[c->place % o->n_slots]++;
+        STM_MPI(MPI_Irecv(reals, (int)n, type, peer, o->tag, o->comm, request));
+    }
+}
+
+static void start_all(stm_pairwise *p, bool sends)
+{
+    cursor *c = &p->ways[sends];
+    const size_t end = STM_MIN(p->n_done + p->options.n_slots, sends ? p->n_offered : p->options.n_places);
+    while (c->place < end && p->n_under_way[sends] < STM_PAIRWISE_MESSAGES) {
+        if (c->round < p->n_ranks)
+            start(p, sends);
+        c->round++;
+        if (c->round >= p->n_ranks)
+            *c = (cursor){c->place + 1, 1};
+    }
+}
+
+/* Whether the first place of the window is done now. */
+static bool complete_next(stm_pairwise *p)
+{
+    const size_t place = p->n_done;
+    if (place >= p->n_offered || place >= p->ways[false].place || p->n_coming[place % p->options.n_slots] > 0)
+        return false;
+    if (p->options.complete)
+        p->options.complete(p->options.owner, place);
+    p->n_done++;
+    return true;
+}
+
+static void advance(stm_pairwise *p)
+{
+    do {
+        start_all(p, false);
+        start_all(p, true);
+    } while (complete_next(p));
+}
+
+/* Drops the requests that are through, in order. */
+static void compact(stm_pairwise *p)
+{
+    int n = 0;
+    for (int k = 0; k < p->n; k++) {
+        if (p->requests[k] == MPI_REQUEST_NULL)
+            continue;
+        p->requests[n] = p->requests[k];
+        p->claims[n++] = p->claims[k];
+    }
+    p->n = n;
+}
+
+/* Acts on the messages that are through; blocks: waits for one. False: there was none. */
+static bool poll(stm_pairwise *p, bool blocks)
+{
+    int n_through = 0;
+    if (p->n == 0)
+        return false;
+    if (blocks)
+        STM_MPI(MPI_Waitsome(p->n, p->requests, &n_through, p->done, MPI_STATUSES_IGNORE));
+    else
+        STM_MPI(MPI_Testsome(p->n, p->requests, &n_through, p->done, MPI_STATUSES_IGNORE));
+    for (int k = 0; k < n_through; k++) {
+        const claim of = p->claims[p->done[k]];
+        p->n_under_way[of.sends]--;
+        if (!of.sends)
+            p->n_coming[of.place % p->options.n_slots]--;
+    }
+    if (n_through == 0)
+        return false;
+    compact(p);
+    advance(p);
+    return true;
+}
+
+void stm_pairwise_begin(stm_pairwise *p)
+{
+    assert(p->n == 0 && p->n_done == p->options.n_places);
+    p->ways[false] = p->ways[true] = (cursor){0, 1};
+    p->n_offered = p->n_done = 0;
+    advance(p);
+}
+
+void stm_pairwise_offer(stm_pairwise *p, size_t n)
+{
+    if (n <= p->n_offered)
+        return;
+    assert(n <= p->options.n_places);
+    p->n_offered = n;
+    advance(p);
+}
+
+void stm_pairwise_drive(stm_pairwise *p)
+{
+    if (p->n == 0)
+        return;
+    const double now_s = stm_now_s();
+    if (now_s - p->driven_s < drive_s)
+        return;
+    while (poll(p, false))
+        ;
+    p->driven_s = stm_now_s();
+}
+
+size_t stm_pairwise_n_done(const stm_pairwise *p)
+{
+    return p->n_done;
+}
+
+void stm_pairwise_wait(stm_pairwise *p, size_t n)
+{
+    assert(n <= p->n_offered || n <= p->n_done);
+    while (p->n_done < n)
+        poll(p, true);
+}
+
+void stm_pairwise_finish(stm_pairwise *p)
+{
+    stm_pairwise_offer(p, p->options.n_places);
+    stm_pairwise_wait(p, p->options.n_places);
+    while (p->n > 0)
+        poll(p, true);
+}
