@@ -10,8 +10,8 @@
  *
  * So every byte of the file is under some hash, and a file is checked before HDF5 looks at it.
  *
- * Every rank holds all parameters and the optimizer state of the elements that it owns (stm_shards); it writes just
- * these elements of all three, with plain writes at places that rank 0 has laid out, under the name
+ * Every rank holds the parameters of its stage and the optimizer state of the elements that it owns (stm_shards); it
+ * writes just these elements of all three, with plain writes at places that rank 0 has laid out, under the name
  * .step-NNNNNNNN.h5.partial. When all is written, synced, and read back by another rank (of another node where there is
  * one), the file gets its name. A process killed at any instant leaves the former checkpoints as they were.
  *
@@ -39,9 +39,10 @@ void stm_checkpoint_state_clear(stm_checkpoint_state *state);
 /* Makes the folder and removes what broken-off saves left in it. Collective over comm. Fails: STM_ERR_IO. */
 stm_status stm_checkpoint_prepare(MPI_Comm comm, const char *folder);
 
-/* Saves state->step, in place of an earlier file of that step. shards: the cut of the parameter buffer, of as many
- * ranks as comm has; exp_avg, exp_avg_sq: the optimizer state that this rank owns, device memory of the model's
- * backend, [stm_shards_count], its ranges one after the other; model: all weights, on every rank. Collective over comm.
+/* Saves state->step, in place of an earlier file of that step. shards: the cut of what the model owns, of as many ranks
+ * as a stage has; the ranks of comm are stages of so many consecutive ranks, the same cut of each. exp_avg, exp_avg_sq:
+ * the optimizer state that this rank owns, device memory of the model's backend, [stm_shards_count], its ranges one
+ * after the other. model: whole, or one stage. Collective over comm.
  * Fails: STM_ERR_IO (folder missing, disk full, what was read back differs; the partial file is gone then),
  * STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_checkpoint_save(MPI_Comm comm, const char *folder, const stm_checkpoint_state *state,
@@ -69,9 +70,9 @@ stm_status stm_checkpoint_verify(MPI_Comm comm, const char *path);
 stm_status stm_checkpoint_read_state(MPI_Comm comm, const char *path, stm_checkpoint_state *state);
 
 /* State, parameters and optimizer state of a verified file, on any number of ranks and in either precision: arguments
- * as for save; `shards` need not be those of the save. model: laid out with the names and shapes of the file, else
- * refused by name; its weights and hash are set. Parameters are read once and broadcast. Collective over comm. Fails:
- * STM_ERR_INPUT, STM_ERR_IO, STM_ERR_MEMORY, STM_ERR_DEVICE. */
+ * as for save; `shards` and stages need not be those of the save. model: laid out with the names and shapes of the
+ * file, else refused by name; its weights and hash are set. Parameters are read once and broadcast. Collective over
+ * comm. Fails: STM_ERR_INPUT, STM_ERR_IO, STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_checkpoint_load(MPI_Comm comm, const char *path, stm_model *model, const stm_shards *shards,
                                void *exp_avg, void *exp_avg_sq, stm_checkpoint_state *state);
 

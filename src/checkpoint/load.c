@@ -14,6 +14,7 @@
 #include "checkpoint/read.h"
 #include "model/dtype.h"
 #include "model/layout.h"
+#include "model/stages.h"
 
 void stm_checkpoint_state_clear(stm_checkpoint_state *state)
 {
@@ -126,46 +127,84 @@ static stm_status read_portion(const reading *r, const char *path, const stm_mod
     return backend->synchronize(model->stream);
 }
 
-static stm_status read_parameter(const reading *r, const char *path, const stm_model *model, size_t tensor,
-                                 const stm_places *places, XXH3_state_t *hash)
+/* n reals from element `first` of the parameter buffer: what the model holds of them. */
+static stm_status keep(const stm_model *model, const void *reals, size_t first, size_t n)
 {
     const stm_backend *backend = model->backend;
-    const stm_parameter *parameter = &model->tensors[tensor];
-    for (size_t first = 0; first < parameter->n; first += PORTION) {
-        const size_t n = STM_MIN((size_t)PORTION, parameter->n - first);
-        const uint64_t offset =
-            places->offsets[STM_CHECKPOINT_PARAMETERS][tensor] + (uint64_t)first * places->real_bytes;
-        /* Tensors lie in this order in the file, so this reaches into the next one, too. */
-        stm_disk_will_read(r->descriptor, offset + AHEAD_BYTES, n * places->real_bytes);
-        STM_TRY(read_portion(r, path, model, offset, places->real_bytes, n,
-                             stm_at(backend, model->weights, parameter->offset + first)));
-        const size_t bad = stm_first_not_finite(r->reals, backend->real_bytes, n);
-        if (bad < n)
-            return stm_fail(STM_ERR_INPUT, "%s: /parameters/%s: element %zu is not a finite number", path,
-                            parameter->name, first + bad);
-        stm_dtype_to_float(backend->real_bytes == 8 ? STM_F64 : STM_F32, r->reals, n, r->floats);
-        XXH3_64bits_update(hash, r->floats, n * sizeof(float));
+    for (size_t i = 0; i < 2; i++) {
+        const stm_range held = stm_model_held_of(model, i, first, n);
+        STM_TRY(backend->write(model->stream, stm_at(backend, model->weights, held.first),
+                               stm_at(backend, reals, held.first - first), held.n * backend->real_bytes));
     }
+    return backend->synchronize(model->stream); /* `reals` is written again */
+}
+
+/* Elements [first, first + n) of a tensor into r->reals, n at most PORTION. */
+static stm_status read_checked(const reading *r, const char *path, const stm_places *places, const stm_model *model,
+                               size_t tensor, size_t first, size_t n, XXH3_state_t *hash)
+{
+    const size_t real_bytes = model->backend->real_bytes;
+    const uint64_t offset = places->offsets[STM_CHECKPOINT_PARAMETERS][tensor] + (uint64_t)first * places->real_bytes;
+    /* Tensors lie in this order in the file, so this reaches into the next one, too. */
+    stm_disk_will_read(r->descriptor, offset + AHEAD_BYTES, n * places->real_bytes);
+    STM_TRY(stm_read_reals(r->descriptor, path, offset, places->real_bytes, n, r->raw, real_bytes, r->reals));
+    const size_t bad = stm_first_not_finite(r->reals, real_bytes, n);
+    if (bad < n)
+        return stm_fail(STM_ERR_INPUT, "%s: /parameters/%s: element %zu is not a finite number", path,
+                        model->tensors[tensor].name, first + bad);
+    stm_dtype_to_float(real_bytes == 8 ? STM_F64 : STM_F32, r->reals, n, r->floats);
+    XXH3_64bits_update(hash, r->floats, n * sizeof(float));
     return STM_OK;
 }
 
-/* All weights and their hash, which is that of a folder with the same numbers. Local. */
-static stm_status read_parameters(const char *path, const stm_places *places, stm_model *model)
+/* Portion by portion: rank 0 reads, every rank gets all and keeps what its model holds. A rank that fails still takes
+ * part in each message. comm: MPI_COMM_NULL for a process alone, where MPI need not run. */
+static stm_status pass_parameters(MPI_Comm comm, int rank, const reading *r, const char *path, const stm_places *places,
+                                  stm_model *model, XXH3_state_t *hash)
 {
     stm_status status = STM_OK;
-    reading r;
-    XXH3_state_t *hash = XXH3_createState();
-    STM_GOTO_OUT(begin_reading(path, &r));
-    if (!hash) {
-        status = stm_fail(STM_ERR_MEMORY, "out of memory");
-        goto out;
+    for (size_t t = 0; t < model->n_tensors; t++) {
+        const stm_parameter *tensor = &model->tensors[t];
+        for (size_t first = 0; first < tensor->n; first += PORTION) {
+            const size_t n = STM_MIN((size_t)PORTION, tensor->n - first);
+            if (rank == 0 && status == STM_OK)
+                status = read_checked(r, path, places, model, t, first, n, hash);
+            if (comm != MPI_COMM_NULL)
+                stm_broadcast(comm, 0, r->reals, n * model->backend->real_bytes);
+            if (status == STM_OK)
+                status = keep(model, r->reals, tensor->offset + first, n);
+        }
     }
+    return status == STM_OK ? stm_model_weights_changed(model) : status;
+}
+
+static stm_status agree_if(MPI_Comm comm, stm_status status)
+{
+    return comm == MPI_COMM_NULL ? status : stm_agree_on(comm, status);
+}
+
+/* All weights and their hash, which is that of a folder with the same numbers. places: rank 0. Collective over comm, or
+ * local (MPI_COMM_NULL). */
+static stm_status read_parameters(MPI_Comm comm, const char *path, const stm_places *places, stm_model *model)
+{
+    stm_status status = STM_OK;
+    reading r = {.descriptor = -1};
+    int rank = 0;
+    XXH3_state_t *hash = XXH3_createState();
+    if (comm != MPI_COMM_NULL)
+        STM_MPI(MPI_Comm_rank(comm, &rank));
+    if (!hash)
+        status = stm_fail(STM_ERR_MEMORY, "out of memory");
+    if (status == STM_OK)
+        status = rank == 0 ? begin_reading(path, &r) : stm_alloc(PORTION, model->backend->real_bytes, &r.reals);
+    STM_GOTO_OUT(agree_if(comm, status));
     XXH3_64bits_reset(hash);
-    stm_disk_will_read(r.descriptor, places->offsets[STM_CHECKPOINT_PARAMETERS][0], AHEAD_BYTES);
-    for (size_t i = 0; i < model->n_tensors; i++)
-        STM_GOTO_OUT(read_parameter(&r, path, model, i, places, hash));
+    if (rank == 0)
+        stm_disk_will_read(r.descriptor, places->offsets[STM_CHECKPOINT_PARAMETERS][0], AHEAD_BYTES);
+    STM_GOTO_OUT(agree_if(comm, pass_parameters(comm, rank, &r, path, places, model, hash)));
     model->hash = XXH3_64bits_digest(hash);
-    STM_GOTO_OUT(stm_model_weights_changed(model));
+    if (comm != MPI_COMM_NULL)
+        stm_broadcast(comm, 0, &model->hash, sizeof model->hash);
 out:
     XXH3_freeState(hash);
     end_reading(&r);
@@ -220,7 +259,7 @@ static void read_pieces_ahead(const reading *r, const stm_places *places, stm_ch
                            pieces[*asked].n * places->real_bytes);
 }
 
-/* The optimizer state that this rank owns. Local. */
+/* The optimizer state that a rank of the cut owns. Local. */
 static stm_status read_optimizer(const char *path, const stm_places *places, const stm_model *model,
                                  const stm_shards *shards, int rank, void *const *targets)
 {
@@ -246,8 +285,8 @@ out:
     return status;
 }
 
-/* Rank 0: all but the optimizer state. */
-static stm_status load_first(const char *path, stm_model *model, stm_places *places, stm_checkpoint_state *state)
+/* Rank 0: what is no tensor, and where those lie. */
+static stm_status load_first(const char *path, const stm_model *model, stm_places *places, stm_checkpoint_state *state)
 {
     hid_t file;
     STM_TRY(stm_hdf5_open(path, &file));
@@ -255,8 +294,7 @@ static stm_status load_first(const char *path, stm_model *model, stm_places *pla
     if (status == STM_OK)
         status = stm_places_read(file, path, model, places);
     H5Fclose(file);
-    STM_TRY(status);
-    return read_parameters(path, places, model);
+    return status;
 }
 
 stm_status stm_checkpoint_load(MPI_Comm comm, const char *path, stm_model *model, const stm_shards *shards,
@@ -268,15 +306,15 @@ stm_status stm_checkpoint_load(MPI_Comm comm, const char *path, stm_model *model
     void *const targets[STM_CHECKPOINT_N_KINDS] = {NULL, NULL, exp_avg, exp_avg_sq};
     STM_MPI(MPI_Comm_rank(comm, &rank));
     STM_MPI(MPI_Comm_size(comm, &n_ranks));
-    assert(shards->n_ranks == n_ranks && shards->n == model->n_parameters);
+    assert(n_ranks % shards->n_ranks == 0 && shards->first == model->own.first && shards->n == model->own.n);
     *state = (stm_checkpoint_state){0};
     STM_GOTO_OUT(stm_agree_on(comm, stm_places_create(model->n_tensors, &places)));
     STM_GOTO_OUT(stm_agree_on(comm, rank == 0 ? load_first(path, model, &places, state) : STM_OK));
     STM_GOTO_OUT(share_state(comm, state));
-    STM_GOTO_OUT(stm_share_weights(comm, model));
+    STM_GOTO_OUT(read_parameters(comm, path, &places, model));
     stm_broadcast(comm, 0, &places.real_bytes, sizeof places.real_bytes);
     stm_broadcast(comm, 0, places.all, STM_CHECKPOINT_N_KINDS * model->n_tensors * sizeof *places.all);
-    STM_GOTO_OUT(stm_agree_on(comm, read_optimizer(path, &places, model, shards, rank, targets)));
+    STM_GOTO_OUT(stm_agree_on(comm, read_optimizer(path, &places, model, shards, rank % shards->n_ranks, targets)));
 out:
     free(places.all);
     if (status != STM_OK)
@@ -286,9 +324,8 @@ out:
 
 /* A model */
 
-/* Texts, configuration and places of the tensors; *out has memory for its weights. */
-static stm_status describe(hid_t file, const char *path, const stm_backend *backend, stm_stream *stream,
-                           stm_places *places, stm_model **out)
+/* Texts, configuration and names of the tensors. */
+static stm_status describe(hid_t file, const char *path, stm_model **out)
 {
     static const char *const names[] = {"/model/config.json", "/model/tokenizer.json", "/model/tokenizer_config.json",
                                         "/model/generation_config.json"};
@@ -305,9 +342,6 @@ static stm_status describe(hid_t file, const char *path, const stm_backend *back
     STM_GOTO_OUT(stm_model_lay_out(&config, &model));
     if (config.tied && !stm_hdf5_has(file, "/parameters/model.embed_tokens.weight"))
         snprintf(model->tensors[0].name, sizeof model->tensors[0].name, "lm_head.weight");
-    STM_GOTO_OUT(stm_places_create(model->n_tensors, places));
-    STM_GOTO_OUT(stm_places_read(file, path, model, places));
-    STM_GOTO_OUT(stm_model_allocate(model, backend, stream));
     model->config_json = texts[0];
     model->tokenizer_json = texts[1];
     model->tokenizer_config_json = texts[2];
@@ -323,22 +357,61 @@ out:
     return status;
 }
 
-stm_status stm_checkpoint_model(const char *path, const stm_backend *backend, stm_stream *stream, stm_model **out)
+/* Where the tensors of the model lie. The caller frees places->all, also after a failure. */
+static stm_status find_places(const char *path, const stm_model *model, stm_places *places)
+{
+    hid_t file;
+    STM_TRY(stm_places_create(model->n_tensors, places));
+    STM_TRY(stm_hdf5_open(path, &file));
+    const stm_status status = stm_places_read(file, path, model, places);
+    H5Fclose(file);
+    return status;
+}
+
+stm_status stm_checkpoint_describe(const char *path, stm_model **out)
 {
     stm_status status = STM_OK;
     stm_places places = {0};
     stm_model *model = NULL;
-    hid_t file = -1;
+    hid_t file;
     STM_TRY(stm_checkpoint_verify_here(path, 1 << STM_CHECKPOINT_REST | 1 << STM_CHECKPOINT_PARAMETERS));
-    STM_GOTO_OUT(stm_hdf5_open(path, &file));
-    STM_GOTO_OUT(describe(file, path, backend, stream, &places, &model));
-    STM_GOTO_OUT(read_parameters(path, &places, model));
+    STM_TRY(stm_hdf5_open(path, &file));
+    status = describe(file, path, &model);
+    H5Fclose(file);
+    STM_TRY(status);
+    STM_GOTO_OUT(find_places(path, model, &places)); /* before memory is taken: config.json may not fit the tensors */
     *out = model;
     model = NULL;
 out:
-    if (file >= 0)
-        H5Fclose(file);
     free(places.all);
+    stm_model_destroy(model);
+    return status;
+}
+
+stm_status stm_checkpoint_load_parameters(MPI_Comm comm, const char *path, stm_model *model)
+{
+    stm_status status = STM_OK;
+    stm_places places = {0};
+    int rank = 0;
+    if (comm != MPI_COMM_NULL)
+        STM_MPI(MPI_Comm_rank(comm, &rank));
+    STM_GOTO_OUT(agree_if(comm, rank == 0 ? find_places(path, model, &places) : STM_OK));
+    STM_GOTO_OUT(read_parameters(comm, path, &places, model));
+out:
+    free(places.all);
+    return status;
+}
+
+stm_status stm_checkpoint_model(const char *path, const stm_backend *backend, stm_stream *stream, stm_model **out)
+{
+    stm_status status = STM_OK;
+    stm_model *model = NULL;
+    STM_GOTO_OUT(stm_checkpoint_describe(path, &model));
+    STM_GOTO_OUT(stm_model_allocate(model, backend, stream));
+    STM_GOTO_OUT(stm_checkpoint_load_parameters(MPI_COMM_NULL, path, model));
+    *out = model;
+    model = NULL;
+out:
     stm_model_destroy(model);
     return status;
 }

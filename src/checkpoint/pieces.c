@@ -1,6 +1,17 @@
 #include "checkpoint/pieces.h"
 
 #include "checkpoint/hashes.h"
+#include "model/stages.h"
+
+stm_shards stm_shards_of(const stm_model *model, const stm_shards *mine, int n_ranks, int r, int *place)
+{
+    const int n_stages = n_ranks / mine->n_ranks;
+    stm_model other = *model;
+    stm_model_hold_stage(&other, (size_t)n_stages, (size_t)(r / mine->n_ranks));
+    *place = r % mine->n_ranks;
+    return (stm_shards){
+        .first = other.own.first, .n = other.own.n, .bucket_n = mine->bucket_n, .n_ranks = mine->n_ranks};
+}
 
 size_t stm_pieces(const stm_model *model, const stm_shards *shards, int rank, size_t real_bytes, stm_piece *pieces)
 {

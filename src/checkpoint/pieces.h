@@ -20,6 +20,10 @@ typedef struct {
     size_t packed; /* element of the rank's own optimizer state, its ranges one after the other */
 } stm_piece;
 
+/* The cut that rank r of n_ranks has a part in, and the rank's place in it, where `mine` is the caller's: stages of
+ * mine->n_ranks consecutive ranks each cut what they own of the parameters. */
+stm_shards stm_shards_of(const stm_model *model, const stm_shards *mine, int n_ranks, int r, int *place);
+
 /* The number of pieces of a rank; pieces NULL: only counts. */
 size_t stm_pieces(const stm_model *model, const stm_shards *shards, int rank, size_t real_bytes, stm_piece *pieces);
 

@@ -46,7 +46,8 @@ static stm_status start(saving *s, const char *folder)
     STM_TRY(stm_alloc((size_t)s->n_ranks + 1, sizeof *s->starts, &s->starts));
     STM_TRY(stm_places_create(s->model->n_tensors, &s->places));
     s->places.real_bytes = s->real_bytes;
-    STM_TRY(stm_pieces_list(s->model, s->shards, s->rank, s->real_bytes, &s->pieces, &s->n_pieces));
+    STM_TRY(
+        stm_pieces_list(s->model, s->shards, s->rank % s->shards->n_ranks, s->real_bytes, &s->pieces, &s->n_pieces));
     STM_TRY(stm_alloc(N_TENSOR_KINDS * s->n_pieces, sizeof *s->mine, &s->mine));
     if (!s->model->config_json)
         return stm_fail(STM_ERR_INPUT, "%s: the model holds no config.json, so nothing could open it again", s->path);
@@ -104,8 +105,11 @@ static stm_status make_room(saving *s)
     stm_status status = STM_OK;
     int descriptor = -1;
     s->table.n_rows = 1;
-    for (int r = 0; r < s->n_ranks; r++)
-        s->table.n_rows += N_TENSOR_KINDS * stm_pieces(s->model, s->shards, r, s->real_bytes, NULL);
+    for (int r = 0; r < s->n_ranks; r++) {
+        int place;
+        const stm_shards shards = stm_shards_of(s->model, s->shards, s->n_ranks, r, &place);
+        s->table.n_rows += N_TENSOR_KINDS * stm_pieces(s->model, &shards, place, s->real_bytes, NULL);
+    }
     STM_GOTO_OUT(stm_disk_create(s->partial, &descriptor));
     s->began = true;
     STM_GOTO_OUT(stm_disk_reserve(descriptor, s->partial,
@@ -249,7 +253,7 @@ stm_status stm_checkpoint_save(MPI_Comm comm, const char *folder, const stm_chec
     int *verifier = NULL;
     STM_MPI(MPI_Comm_rank(comm, &s.rank));
     STM_MPI(MPI_Comm_size(comm, &s.n_ranks));
-    assert(shards->n_ranks == s.n_ranks && shards->n == model->n_parameters);
+    assert(s.n_ranks % shards->n_ranks == 0 && shards->first == model->own.first && shards->n == model->own.n);
     stm_status status = start(&s, folder);
     if (status == STM_OK)
         status = stm_alloc(2 * (size_t)s.n_ranks, sizeof *verifier, &verifier);

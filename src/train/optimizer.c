@@ -2,7 +2,7 @@
 
 #include <math.h>
 
-#include "model/stages.h"
+#include "group/tied.h"
 
 enum { BUCKET = 1 << 20 }; /* elements that a reduction handles at once */
 
@@ -124,6 +124,7 @@ static stm_status compute_gradient(stm_optimizer *o, const stm_policy *policy, c
 static void reduce_gradient(stm_optimizer *o, const stm_policy *policy)
 {
     stm_timers_push(policy->timers, STM_PHASE_GRADIENTS);
+    stm_tied_add_gradient(policy->grid, policy->model, o->gradient);
     stm_reduce_scatter(policy->grid->stage_comm, &o->shards, o->gradient, policy->model->backend->real_bytes);
     stm_timers_pop(policy->timers, STM_PHASE_GRADIENTS);
 }
@@ -138,6 +139,7 @@ static stm_status apply(stm_optimizer *o, const stm_policy *policy, double lr, d
     stm_timers_push(policy->timers, STM_PHASE_GATHER);
     stm_all_gather_shards(policy->grid->stage_comm, &o->shards, policy->model->weights,
                           policy->model->backend->real_bytes);
+    stm_tied_copy_weights(policy->grid, policy->model, policy->model->weights);
     const stm_status status = stm_agree(policy->grid, stm_model_weights_changed(policy->model));
     stm_timers_pop(policy->timers, STM_PHASE_GATHER);
     return status;

@@ -31,9 +31,9 @@ typedef struct {
     bool skipped;         /* loss or gradient not finite: weights and state are as before */
 } stm_update_counts;
 
-/* One step of AdamW on the objective over the batch: gradient, sum over ranks, norm, clipping, own shard, all weights
- * to all. Collective over the grid's world; same status everywhere. Fails: what the engine says, but for numbers that
- * are not finite: these are skipped. */
+/* One step of AdamW on the objective over the batch: gradient, sum over the ranks of a stage, norm, clipping, own
+ * shard, all of a stage's weights to its ranks. Collective over the grid's world; same status everywhere. Fails: what
+ * the engine says, but for numbers that are not finite: these are skipped. */
 stm_status stm_optimizer_update(stm_optimizer *optimizer, const stm_policy *policy, const stm_batch *batch,
                                 const stm_objective *objective, const stm_objective_options *options, double lr,
                                 stm_update_counts *counts);

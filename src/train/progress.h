@@ -19,7 +19,7 @@ void stm_progress_init(stm_progress *progress);
 
 /* What the engine chose for a layout: sums depend on it, so the same layout takes it up again. */
 typedef struct {
-    int64_t n_ranks, ranks_per_node, limit_bytes, chunk_rows;
+    int64_t n_ranks, n_stages, ranks_per_node, limit_bytes, chunk_rows;
 } stm_calibration;
 
 /* The text that a checkpoint carries, and back. The caller frees *json. Fails: STM_ERR_MEMORY; STM_ERR_INPUT, "where:

@@ -20,6 +20,7 @@ stm_calibration stm_calibration_of(const stm_policy *policy)
 {
     const stm_engine_settings *settings = stm_engine_settings_of(policy->engine);
     return (stm_calibration){.n_ranks = policy->grid->n_ranks,
+                             .n_stages = policy->grid->n_stages,
                              .ranks_per_node = policy->grid->node_size,
                              .limit_bytes = (int64_t)settings->limit_bytes,
                              .chunk_rows = (int64_t)settings->chunk_rows};
@@ -37,8 +38,9 @@ static bool is_same_layout(const stm_calibration *saved, const stm_calibration *
                            const stm_options *options_now)
 {
     const double ratio = (double)saved->limit_bytes / (double)now->limit_bytes;
-    return saved->n_ranks == now->n_ranks && saved->ranks_per_node == now->ranks_per_node && ratio > 0.95 &&
-           ratio < 1.05 && options_saved->memory.limit_bytes == options_now->memory.limit_bytes &&
+    return saved->n_ranks == now->n_ranks && saved->n_stages == now->n_stages &&
+           saved->ranks_per_node == now->ranks_per_node && ratio > 0.95 && ratio < 1.05 &&
+           options_saved->memory.limit_bytes == options_now->memory.limit_bytes &&
            options_saved->memory.chunk_tokens == options_now->memory.chunk_tokens;
 }
 
