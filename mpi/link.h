@@ -31,8 +31,8 @@ typedef struct {
     size_t slot_reals;   /* of the largest message; below 2^31 */
     size_t real_bytes;   /* 4 or 8 */
     void *slots;         /* [n_slots, slot_reals]: the caller's, until destroy */
-    const size_t *sizes; /* [n]: reals of each message, in order; receiver only; the caller's, until destroy */
-    size_t n;            /* messages that will come; receiver only */
+    const size_t *sizes; /* [n]: reals of each message, in order; the caller's, until destroy. Receiver only; NULL: */
+    size_t n;            /* .. stm_link_expect announces each; n: messages that will come */
     stm_progress_hook progress;
 } stm_link_options;
 
@@ -49,6 +49,12 @@ void stm_link_send(stm_link *link, size_t n);
 /* Receiver: the next message; waits for it. Release before the one after it is asked for. */
 const void *stm_link_wait(stm_link *link);
 void stm_link_release(stm_link *link);
+
+/* Receiver without sizes: one more message will come, of n reals; at most n_slots are expected and not yet released. */
+void stm_link_expect(stm_link *link, size_t n);
+
+/* Receiver: whether the next message has arrived. */
+bool stm_link_has(stm_link *link);
 
 /* Moves what can move. Cheap where nothing is under way. NULL is fine. */
 void stm_link_drive(stm_link *link);

@@ -227,8 +227,7 @@ static void compact(stm_relay *relay)
     relay->n = n;
 }
 
-/* Acts on the messages that are done; blocks: until one is. False: none was. */
-static bool poll(stm_relay *relay, bool blocks)
+bool stm_relay_poll(stm_relay *relay, bool blocks)
 {
     int n_done = 0;
     if (relay->n == 0)
@@ -285,14 +284,19 @@ void stm_relay_wait(stm_relay *relay, size_t route, size_t step)
 {
     while (!stm_relay_has(relay, route, step)) {
         assert(relay->n > 0);
-        poll(relay, true);
+        stm_relay_poll(relay, true);
     }
 }
 
-void stm_relay_settle(stm_relay *relay, size_t route)
+bool stm_relay_is_settled(const stm_relay *relay, size_t route)
 {
-    while (relay->routes[route].n_requests > 0)
-        poll(relay, true);
+    return relay->routes[route].n_requests == 0;
+}
+
+bool stm_relay_is_done(const stm_relay *relay, size_t route)
+{
+    const under_way *r = &relay->routes[route];
+    return r->n_complete == r->route.n_steps && r->n_requests == 0;
 }
 
 void stm_relay_drive(stm_relay *relay)
@@ -302,7 +306,7 @@ void stm_relay_drive(stm_relay *relay)
     const double now_s = stm_now_s();
     if (now_s - relay->driven_s < drive_s)
         return;
-    while (poll(relay, false))
+    while (stm_relay_poll(relay, false))
         ;
     relay->driven_s = stm_now_s();
 }
@@ -310,10 +314,9 @@ void stm_relay_drive(stm_relay *relay)
 void stm_relay_finish(stm_relay *relay)
 {
     for (size_t i = 0; i < relay->n_routes; i++) {
-        const under_way *r = &relay->routes[i];
-        while (r->n_complete < r->route.n_steps || r->n_requests > 0) {
+        while (!stm_relay_is_done(relay, i)) {
             assert(relay->n > 0);
-            poll(relay, true);
+            stm_relay_poll(relay, true);
         }
     }
     relay->n_routes = 0;

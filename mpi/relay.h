@@ -9,10 +9,10 @@
  *     /  \                        part and added what m1, then what m2 sent: in this order, whoever is first.
  *   m3    m4
  *
- * Messages are point to point and never block; they move inside drive, wait and finish. Every member opens a route in
- * the same place of one total order over all routes, and finishes alike. No call is collective by itself: what a member
- * waits for must come before it in the order by which the members compute. Knows neither models nor devices: buffers
- * are memory that MPI can reach. A failed MPI call, or no memory for the bookkeeping, prints and aborts. */
+ * Messages are point to point and never block; they move inside drive, poll, wait and finish. Every member opens a
+ * route in the same place of one total order over all routes, and finishes alike. No call is collective by itself: what
+ * a member waits for must come before it in the order by which the members compute. Knows neither models nor devices:
+ * buffers are memory that MPI can reach. A failed MPI call, or no memory for the bookkeeping, prints and aborts. */
 #ifndef STM_MPI_RELAY_H
 #define STM_MPI_RELAY_H
 
@@ -43,7 +43,7 @@ int stm_relay_n_children(const int *members, int n_members, int rank);
 
 /* comm is used until destroy, and for nothing else that is point to point. Local. */
 stm_relay *stm_relay_create(MPI_Comm comm);
-void stm_relay_destroy(stm_relay *relay); /* NULL is fine; all routes are finished */
+void stm_relay_destroy(stm_relay *relay); /* NULL is fine; all routes are done with */
 
 /* Begins a route; members is read until finish. Returns its number among those open. Local. */
 size_t stm_relay_open(stm_relay *relay, const stm_route *route);
@@ -57,14 +57,18 @@ void stm_relay_offer(stm_relay *relay, size_t route, size_t step);
 bool stm_relay_has(const stm_relay *relay, size_t route, size_t step);
 void stm_relay_wait(stm_relay *relay, size_t route, size_t step);
 
-/* Returns when all that was sent of the route so far has left its buffer. */
-void stm_relay_settle(stm_relay *relay, size_t route);
+/* Whether all that was sent of the route so far has left its buffer; and whether the route is done with on this rank:
+ * every step has arrived, or was summed, and was passed on. */
+bool stm_relay_is_settled(const stm_relay *relay, size_t route);
+bool stm_relay_is_done(const stm_relay *relay, size_t route);
+
+/* Acts on the messages that are through; blocks: waits for one, where any is under way. False: there was none. */
+bool stm_relay_poll(stm_relay *relay, bool blocks);
 
 /* Moves what can move, at most every tenth of a millisecond. Cheap where nothing is under way. Local. */
 void stm_relay_drive(stm_relay *relay);
 
-/* Returns when all routes are done with on this rank, and closes them: every step has arrived and been passed on, every
- * sum has left. */
+/* Returns when all routes are done with on this rank, and closes them. */
 void stm_relay_finish(stm_relay *relay);
 
 #endif

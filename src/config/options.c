@@ -157,6 +157,8 @@ const stm_option_row stm_option_rows[] = {
     INTEGER("parallel.suffix", parallel.suffix, "auto", FROM(1), COMPUTE, AUTO, "ranks that share the rollouts of a prompt"),
     INTEGER("parallel.replica", parallel.replica, "auto", FROM(1), COMPUTE, AUTO, "teams that share the prompts"),
     INTEGER("parallel.prefixes_in_flight", parallel.prefixes_in_flight, "2", FROM(1), COMPUTE, 0, "prompts that a team holds at once"),
+    CHOICE("parallel.context", stm_context, parallel.context, "auto", CHOICES("auto", "on", "off"), COMPUTE, 0,
+           "pieces of a long prompt go round the ranks of a team; auto: where they are more than one's share"),
 
     {"memory.limit", STM_KIND_BYTES, AT(int64_t, memory.limit_bytes), "auto", FROM(1), NULL, COMPUTE, AUTO,
         "memory that a rank may use; auto: its share of the node"},

@@ -28,6 +28,7 @@ typedef enum { STM_KL_K1, STM_KL_K2, STM_KL_K3 } stm_kl_estimator;
 typedef enum { STM_SCALE_STD, STM_SCALE_NONE } stm_advantage_scale;
 typedef enum { STM_SCHEDULE_CONSTANT, STM_SCHEDULE_LINEAR, STM_SCHEDULE_COSINE } stm_schedule_kind;
 typedef enum { STM_OVERLONG_ERROR, STM_OVERLONG_SKIP, STM_OVERLONG_TRUNCATE_LEFT } stm_overlong;
+typedef enum { STM_CONTEXT_AUTO, STM_CONTEXT_ON, STM_CONTEXT_OFF } stm_context;
 typedef enum { STM_RECOMPUTE_AUTO, STM_RECOMPUTE_ALWAYS, STM_RECOMPUTE_NEVER } stm_recompute;
 
 /* One entry of the list `reward:`. Every reward reads the fields that it knows; the table refuses the others by name.
@@ -94,6 +95,7 @@ typedef struct {
     } update;
     struct {
         int64_t pipeline, suffix, replica, prefixes_in_flight;
+        stm_context context;
     } parallel; /* STM_AUTO or a count; pipeline: STM_AUTO or 1 */
     struct {
         int64_t limit_bytes;

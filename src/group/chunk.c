@@ -3,16 +3,19 @@
 #include <math.h>
 #include <string.h>
 
+#include "group/neighbours.h"
 #include "group/parts.h"
 #include "group/profile.h"
 #include "model/head.h"
 #include "model/layer.h"
+#include "model/stages.h"
 
 struct stm_chunk {
+    stm_bank bank;
     size_t n_segments;
     size_t *segments, *first_rows; /* [n_segments], host */
     size_t n_rows, n_active;
-    void *kv, *dkv; /* [n_layers, 2, n_kv_heads, n_rows, head_dim]; dkv NULL without gradient */
+    void *kv, *dkv; /* [layers here, 2, n_kv_heads, n_rows, head_dim]; dkv NULL without gradient */
 
     /* What follows only where the chunk is computed. Rows with loss are active: all that the last layer and the head
      * see. */
@@ -23,11 +26,17 @@ struct stm_chunk {
     int32_t *targets;              /* [n_active] */
     double *inverse_temperature;   /* [n_active] */
     stm_parts parts, active_parts; /* of all layers but the last, and of the last */
-    stm_layer_kept *kept;          /* [n_layers], host; NULL: not kept */
-    void *x_out;                   /* [n_active, hidden]: the last layer's output, where kept */
+    stm_layer_kept *kept;          /* [layers here], host; NULL: not kept */
+    void *x_in;                    /* [n_rows, hidden]: what a stage received, to go forward again from; else NULL */
+    void *x_out;                   /* [n_active, hidden]: the last layer's output, on the last stage, where kept */
 };
 
 /* Sizes */
+
+static size_t n_layers_here(const stm_model *model)
+{
+    return model->end_layer - model->first_layer;
+}
 
 static size_t kv_layer_reals(const stm_model *model, size_t n_rows)
 {
@@ -46,22 +55,24 @@ size_t stm_chunk_kv_reals(const stm_pass *pass, const stm_chunk *chunk)
 
 void *stm_chunk_kv(const stm_pass *pass, const stm_chunk *chunk, size_t layer)
 {
-    return stm_at(pass->model->backend, chunk->kv, layer * stm_chunk_kv_reals(pass, chunk));
+    return stm_at(pass->model->backend, chunk->kv,
+                  (layer - pass->model->first_layer) * stm_chunk_kv_reals(pass, chunk));
 }
 
 void *stm_chunk_dkv(const stm_pass *pass, const stm_chunk *chunk, size_t layer)
 {
-    return stm_at(pass->model->backend, chunk->dkv, layer * stm_chunk_kv_reals(pass, chunk));
+    return stm_at(pass->model->backend, chunk->dkv,
+                  (layer - pass->model->first_layer) * stm_chunk_kv_reals(pass, chunk));
 }
 
 size_t stm_chunk_kv_bytes(const stm_model *model, size_t n_rows, bool gradient)
 {
-    return model->config.n_layers * kv_layer_reals(model, n_rows) * model->backend->real_bytes * (gradient ? 2 : 1);
+    return n_layers_here(model) * kv_layer_reals(model, n_rows) * model->backend->real_bytes * (gradient ? 2 : 1);
 }
 
 size_t stm_chunk_kept_bytes(const stm_model *model, size_t n_rows)
 {
-    return (model->config.n_layers * stm_layer_kept_reals(model, n_rows, n_rows) + n_rows * model->config.hidden_size) *
+    return (n_layers_here(model) * stm_layer_kept_reals(model, n_rows, n_rows) + n_rows * model->config.hidden_size) *
            model->backend->real_bytes;
 }
 
@@ -193,28 +204,50 @@ static stm_status describe_rows(stm_pass *pass, stm_chunk *chunk)
     return stm_parts_restrict(pass, &chunk->parts, rows.active, chunk->n_rows, &chunk->active_parts);
 }
 
-stm_status stm_chunk_create(stm_pass *pass, const size_t *segments, size_t n, bool computes, stm_chunk **out)
+/* The pass, for taking what lives as long as a chunk of the bank. */
+static stm_pass in_bank(const stm_pass *pass, const stm_bank *bank)
 {
-    stm_chunk *chunk;
-    STM_TRY(take_host(pass, 1, sizeof *chunk, &chunk));
-    *chunk = (stm_chunk){.n_segments = n};
-    STM_TRY(take_host(pass, n, sizeof *chunk->segments, &chunk->segments));
-    STM_TRY(take_host(pass, n, sizeof *chunk->first_rows, &chunk->first_rows));
-    for (size_t i = 0; i < n; i++) {
+    stm_pass other = *pass;
+    other.device = bank->device;
+    other.host = bank->host;
+    return other;
+}
+
+stm_status stm_chunk_take(stm_chunk *chunk, size_t bytes, void *out)
+{
+    return stm_arena_take(chunk->bank.device, bytes, out);
+}
+
+static stm_status place_segments(stm_pass *pass, stm_chunk *chunk, const size_t *segments)
+{
+    STM_TRY(take_host(pass, chunk->n_segments, sizeof *chunk->segments, &chunk->segments));
+    STM_TRY(take_host(pass, chunk->n_segments, sizeof *chunk->first_rows, &chunk->first_rows));
+    for (size_t i = 0; i < chunk->n_segments; i++) {
         chunk->segments[i] = segments[i];
         chunk->first_rows[i] = chunk->n_rows;
         pass->places[segments[i]] = (stm_place){chunk, chunk->n_rows};
         chunk->n_rows += pass->forest->segments[segments[i]].n_rows;
     }
+    return STM_OK;
+}
+
+stm_status stm_chunk_create(stm_pass *pass, const stm_bank *bank, const size_t *segments, size_t n, bool computes,
+                            stm_chunk **out)
+{
+    stm_pass lasting = in_bank(pass, bank);
+    stm_chunk *chunk;
+    STM_TRY(take_host(&lasting, 1, sizeof *chunk, &chunk));
+    *chunk = (stm_chunk){.bank = *bank, .n_segments = n};
+    STM_TRY(place_segments(&lasting, chunk, segments));
     const stm_model *model = pass->model;
-    const size_t reals = model->config.n_layers * kv_layer_reals(model, chunk->n_rows);
-    STM_TRY(take_reals(pass, reals, &chunk->kv));
+    const size_t reals = n_layers_here(model) * kv_layer_reals(model, chunk->n_rows);
+    STM_TRY(take_reals(&lasting, reals, &chunk->kv));
     if (pass->kind == STM_PASS_GRADIENT) {
-        STM_TRY(take_reals(pass, reals, &chunk->dkv));
+        STM_TRY(take_reals(&lasting, reals, &chunk->dkv));
         STM_TRY(model->backend->zero(model->stream, chunk->dkv, reals * model->backend->real_bytes));
     }
     *out = chunk;
-    return computes ? describe_rows(pass, chunk) : STM_OK;
+    return computes ? describe_rows(&lasting, chunk) : STM_OK;
 }
 
 /* Forward */
@@ -268,39 +301,62 @@ static stm_status take_kept(stm_pass *pass, size_t n_rows, size_t n_active, stm_
     return STM_OK;
 }
 
+/* Rows that leave the last layer of this stage. */
+static size_t n_rows_out(const stm_pass *pass, const stm_chunk *chunk)
+{
+    return stm_model_is_last(pass->model) ? chunk->n_active : chunk->n_rows;
+}
+
 /* Takes room for every layer's activations, until the caller resets the arenas. */
 static stm_status take_all_kept(stm_pass *pass, stm_chunk *chunk)
 {
-    const size_t n_layers = pass->model->config.n_layers;
-    STM_TRY(take_host(pass, n_layers, sizeof *chunk->kept, &chunk->kept));
-    for (size_t l = 0; l < n_layers; l++)
-        STM_TRY(take_kept(pass, chunk->n_rows, l + 1 == n_layers ? chunk->n_active : chunk->n_rows, &chunk->kept[l]));
-    return take_reals(pass, chunk->n_active * pass->model->config.hidden_size, &chunk->x_out);
+    const stm_model *model = pass->model;
+    STM_TRY(take_host(pass, n_layers_here(model), sizeof *chunk->kept, &chunk->kept));
+    for (size_t l = model->first_layer; l < model->end_layer; l++)
+        STM_TRY(take_kept(pass, chunk->n_rows, l + 1 == model->config.n_layers ? chunk->n_active : chunk->n_rows,
+                          &chunk->kept[l - model->first_layer]));
+    return take_reals(pass, n_rows_out(pass, chunk) * model->config.hidden_size, &chunk->x_out);
 }
 
-/* kept[l] is kept[l % n_kept]: with two of them, layers take turns. */
-static stm_status run_layers(stm_pass *pass, stm_chunk *chunk, stm_layer_kept *kept, size_t n_kept, bool with_active,
-                             void *x_out)
+/* What enters the first layer here: embeddings, or what the stage before sends (again: what it sent). */
+static stm_status begin_rows(stm_pass *pass, stm_chunk *chunk, bool again, void *x)
 {
     const stm_model *model = pass->model;
-    const stm_backend *b = model->backend;
+    const size_t reals = chunk->n_rows * model->config.hidden_size, bytes = reals * model->backend->real_bytes;
+    const stm_embed embed = {.n_rows = chunk->n_rows,
+                             .width = model->config.hidden_size,
+                             .ids = chunk->ids,
+                             .table = stm_at(model->backend, model->weights, model->embedding),
+                             .y = x};
+    if (stm_model_is_first(model))
+        return model->backend->embed(model->stream, &embed);
+    if (again)
+        return model->backend->copy(model->stream, x, chunk->x_in, bytes);
+    STM_TRY(stm_neighbours_receive(pass->neighbours, false, chunk->n_rows, x));
+    return chunk->x_in ? model->backend->copy(model->stream, chunk->x_in, x, bytes) : STM_OK;
+}
+
+/* kept[l] is kept[l % n_kept], counted from the first layer here: with two of them, layers take turns. again: the rows
+ * went forward before, and nobody waits for them. */
+static stm_status run_layers(stm_pass *pass, stm_chunk *chunk, stm_layer_kept *kept, size_t n_kept, bool with_active,
+                             bool again, void *x_out)
+{
+    const stm_model *model = pass->model;
+    const size_t n_layers = n_layers_here(model);
     stm_layer_scratch scratch;
     stm_attend_part *parts;
     STM_TRY(take_layer_scratch(pass, chunk->n_rows, false, &scratch));
     STM_TRY(take_parts(pass, chunk, &parts));
-    const stm_embed embed = {.n_rows = chunk->n_rows,
-                             .width = model->config.hidden_size,
-                             .ids = chunk->ids,
-                             .table = stm_at(b, model->weights, model->embedding),
-                             .y = kept[0].x};
-    STM_TRY(b->embed(model->stream, &embed));
-    for (size_t l = 0; l < model->config.n_layers; l++) {
+    STM_TRY(begin_rows(pass, chunk, again, kept[0].x));
+    for (size_t i = 0; i < n_layers; i++) {
         stm_layer_rows rows;
-        STM_TRY(layer_rows(pass, chunk, l, with_active, parts, &rows));
-        void *out = l + 1 == model->config.n_layers ? x_out : kept[(l + 1) % n_kept].x;
-        STM_TRY(stm_layer_forward(model, l, &rows, &kept[l % n_kept], &scratch, out));
+        STM_TRY(layer_rows(pass, chunk, model->first_layer + i, with_active, parts, &rows));
+        void *out = i + 1 == n_layers ? x_out : kept[(i + 1) % n_kept].x;
+        STM_TRY(stm_layer_forward(model, model->first_layer + i, &rows, &kept[i % n_kept], &scratch, out));
     }
-    return STM_OK;
+    if (stm_model_is_last(model) || again)
+        return STM_OK;
+    return stm_neighbours_send(pass->neighbours, false, chunk->n_rows, x_out);
 }
 
 /* Head */
@@ -427,13 +483,14 @@ static stm_status run_head(stm_pass *pass, const stm_chunk *chunk, const void *x
 /* Layers whose activations are not kept, and for a score the head. */
 static stm_status forward_and_forget(stm_pass *pass, stm_chunk *chunk)
 {
-    const bool score = pass->kind == STM_PASS_SCORE && chunk->n_active > 0;
+    const bool last = stm_model_is_last(pass->model);
+    const bool score = last && pass->kind == STM_PASS_SCORE && chunk->n_active > 0;
     stm_layer_kept kept[2];
     void *x_out;
     STM_TRY(take_kept(pass, chunk->n_rows, chunk->n_rows, &kept[0]));
     STM_TRY(take_kept(pass, chunk->n_rows, chunk->n_rows, &kept[1]));
-    STM_TRY(take_reals(pass, chunk->n_active * pass->model->config.hidden_size, &x_out));
-    STM_TRY(run_layers(pass, chunk, kept, 2, score, x_out));
+    STM_TRY(take_reals(pass, n_rows_out(pass, chunk) * pass->model->config.hidden_size, &x_out));
+    STM_TRY(run_layers(pass, chunk, kept, 2, score, false, x_out));
     stm_profile_lap_forward(pass, chunk->segments, chunk->n_segments);
     if (score)
         STM_TRY(run_head(pass, chunk, x_out, NULL));
@@ -443,16 +500,19 @@ static stm_status forward_and_forget(stm_pass *pass, stm_chunk *chunk)
 
 stm_status stm_chunk_forward(stm_pass *pass, stm_chunk *chunk, bool keep)
 {
-    pass->counts.rows += (double)chunk->n_rows;
-    pass->counts.chunks += 1;
+    stm_pass lasting = in_bank(pass, &chunk->bank);
+    pass->counts.rows += stm_model_is_first(pass->model) ? (double)chunk->n_rows : 0;
+    pass->counts.chunks += stm_model_is_first(pass->model);
     if (chunk->n_rows == 0)
         return STM_OK;
     if (keep)
-        STM_TRY(take_all_kept(pass, chunk));
+        STM_TRY(take_all_kept(&lasting, chunk));
+    else if (pass->kind == STM_PASS_GRADIENT && !stm_model_is_first(pass->model))
+        STM_TRY(take_reals(&lasting, chunk->n_rows * pass->model->config.hidden_size, &chunk->x_in));
     const stm_mark device = stm_arena_mark(pass->device), host = stm_arena_mark(pass->host);
     stm_profile_start(pass);
     if (keep) {
-        STM_TRY(run_layers(pass, chunk, chunk->kept, pass->model->config.n_layers, true, chunk->x_out));
+        STM_TRY(run_layers(pass, chunk, chunk->kept, n_layers_here(pass->model), true, false, chunk->x_out));
         stm_profile_lap_forward(pass, chunk->segments, chunk->n_segments);
     } else {
         STM_TRY(forward_and_forget(pass, chunk));
@@ -472,14 +532,16 @@ static stm_status layers_backward(stm_pass *pass, stm_chunk *chunk, void *dx, vo
     stm_attend_part *parts;
     STM_TRY(take_layer_scratch(pass, chunk->n_rows, true, &scratch));
     STM_TRY(take_parts(pass, chunk, &parts));
-    for (size_t l = model->config.n_layers; l-- > 0;) {
+    for (size_t l = model->end_layer; l-- > model->first_layer;) {
         stm_layer_rows rows;
         STM_TRY(layer_rows(pass, chunk, l, true, parts, &rows));
-        STM_TRY(stm_layer_backward(model, l, &rows, &chunk->kept[l], &scratch, dx, rows.active ? dx_other : dx,
-                                   pass->gradient));
+        STM_TRY(stm_layer_backward(model, l, &rows, &chunk->kept[l - model->first_layer], &scratch, dx,
+                                   rows.active ? dx_other : dx, pass->gradient));
         if (rows.active)
             dx = dx_other;
     }
+    if (!stm_model_is_first(model))
+        return stm_neighbours_send(pass->neighbours, true, chunk->n_rows, dx);
     const stm_embed embed = {.n_rows = chunk->n_rows,
                              .width = model->config.hidden_size,
                              .ids = chunk->ids,
@@ -493,15 +555,17 @@ static stm_status backward(stm_pass *pass, stm_chunk *chunk)
     const size_t width = pass->model->config.hidden_size;
     stm_profile_start(pass);
     if (!chunk->kept) {
-        pass->counts.rows_again += (double)chunk->n_rows;
+        pass->counts.rows_again += stm_model_is_first(pass->model) ? (double)chunk->n_rows : 0;
         STM_TRY(take_all_kept(pass, chunk));
-        STM_TRY(run_layers(pass, chunk, chunk->kept, pass->model->config.n_layers, true, chunk->x_out));
+        STM_TRY(run_layers(pass, chunk, chunk->kept, n_layers_here(pass->model), true, true, chunk->x_out));
         stm_profile_lap(pass, STM_STAGE_RECOMPUTE);
     }
     void *dx, *dx_other; /* [n_rows, hidden] */
     STM_TRY(take_reals(pass, chunk->n_rows * width, &dx));
     STM_TRY(take_reals(pass, chunk->n_rows * width, &dx_other));
-    if (chunk->n_active > 0) {
+    if (!stm_model_is_last(pass->model)) {
+        STM_TRY(stm_neighbours_receive(pass->neighbours, true, chunk->n_rows, dx));
+    } else if (chunk->n_active > 0) {
         STM_TRY(run_head(pass, chunk, chunk->x_out, dx));
         stm_profile_lap(pass, STM_STAGE_HEAD);
     }

@@ -46,20 +46,41 @@ typedef struct {
     double n_not_finite; /* log-probs that are not finite numbers */
 } stm_pass_counts;
 
-/* A walk over a forest. The arenas are used as stacks: chunks end in the reverse order of their creation. */
+/* Where chunks lie: arenas used as stacks, so that those of one bank end in the reverse order of their creation. */
+typedef struct {
+    stm_arena *device, *host;
+} stm_bank;
+
+typedef struct {
+    stm_mark device, host;
+} stm_bank_mark;
+
+static inline stm_bank_mark stm_bank_mark_of(const stm_bank *bank)
+{
+    return (stm_bank_mark){stm_arena_mark(bank->device), stm_arena_mark(bank->host)};
+}
+
+static inline void stm_bank_reset(const stm_bank *bank, stm_bank_mark mark)
+{
+    stm_arena_reset(bank->device, mark.device);
+    stm_arena_reset(bank->host, mark.host);
+}
+
+/* A walk over a forest, through the layers that this rank has of the model: all, or those of a stage. */
 typedef struct {
     stm_pass_kind kind;
     const stm_model *model;
     const stm_forest *forest;
-    stm_arena *device, *host;
-    stm_place *places; /* [n_segments] */
-    void *gradient;    /* [n_parameters] reals, added to; GRADIENT only */
+    stm_arena *device, *host; /* for the pass's tables, and for what lives while a chunk runs */
+    stm_place *places;        /* [n_segments] */
+    void *gradient;           /* [n_parameters] reals, added to; GRADIENT only */
     void (*visit)(void *context, const stm_visit *visit);
     void *context;
     stm_pass_counts counts;
     size_t not_finite_group, not_finite_response; /* of the first log-prob that was not a number */
     stm_profile *profile;                         /* NULL: none */
-    const stm_layer_hooks *hooks;                 /* of a team; NULL: alone */
+    const stm_layer_hooks *hooks;                 /* of a team or a pipeline; NULL: alone */
+    struct stm_neighbours *neighbours;            /* the stages beside this one; NULL: all layers are here */
     size_t *part_of;                              /* [n_segments], STM_NONE between uses: which part reads a segment */
 } stm_pass;
 
@@ -67,14 +88,18 @@ typedef struct {
  * Fails: STM_ERR_MEMORY. */
 stm_status stm_pass_begin(stm_pass *pass);
 
-/* Takes room for segments [n] (preorder, copied) and says in pass->places that they lie here. computes false: only K, V
- * (and accumulators, zeroed) are wanted, which another rank will fill. The arenas own *out. Local. Fails:
+/* Takes room in a bank for segments [n] (preorder, copied) and says in pass->places that they lie here. computes false:
+ * only K, V (and accumulators, zeroed) are wanted, which another rank will fill. The bank owns *out. Local. Fails:
  * STM_ERR_MEMORY. */
-stm_status stm_chunk_create(stm_pass *pass, const size_t *segments, size_t n, bool computes, stm_chunk **out);
+stm_status stm_chunk_create(stm_pass *pass, const stm_bank *bank, const size_t *segments, size_t n, bool computes,
+                            stm_chunk **out);
 
-/* Runs all layers, and where the pass is SCORE the head and the visitor. keep: activations stay for the backward; else
- * they are computed again there, and of the last layer only K and V are formed now. Ancestors in other chunks must have
- * K and V. Local. Fails: STM_ERR_DEVICE, STM_ERR_MEMORY. */
+/* Room on the device that lives as long as the chunk, the newest of its bank. Fails: STM_ERR_MEMORY. */
+stm_status stm_chunk_take(stm_chunk *chunk, size_t bytes, void *out);
+
+/* Runs all layers, and where the pass is SCORE the head and the visitor (on the last stage). keep: activations stay for
+ * the backward; else they are computed again there, and of the last layer only K and V are formed now. Ancestors in
+ * other chunks must have K and V. Local. Fails: STM_ERR_DEVICE, STM_ERR_MEMORY. */
 stm_status stm_chunk_forward(stm_pass *pass, stm_chunk *chunk, bool keep);
 
 /* Head, visitor, and all layers backward; what descendants add to dK, dV must have been added. Adds to pass->gradient
@@ -83,7 +108,7 @@ stm_status stm_chunk_backward(stm_pass *pass, stm_chunk *chunk);
 
 size_t stm_chunk_n_rows(const stm_chunk *chunk);
 
-/* K and V of one layer, [2, n_kv_heads, n_rows, head_dim], and their accumulators; n reals each. */
+/* K and V of one layer that is here, [2, n_kv_heads, n_rows, head_dim], and their accumulators; n reals each. */
 void *stm_chunk_kv(const stm_pass *pass, const stm_chunk *chunk, size_t layer);
 void *stm_chunk_dkv(const stm_pass *pass, const stm_chunk *chunk, size_t layer);
 size_t stm_chunk_kv_reals(const stm_pass *pass, const stm_chunk *chunk);

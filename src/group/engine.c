@@ -4,6 +4,7 @@
 
 #include "base/limit.h"
 #include "group/placement.h"
+#include "group/schedule.h"
 #include "group/walk.h"
 
 /* TEAM_PIECE_TOKENS: enough rows for products at their full rate. */
@@ -14,8 +15,10 @@ struct stm_engine {
     const stm_grid *grid;
     stm_engine_settings settings;
     size_t static_bytes;
-    stm_arena *device, *host;
-    stm_pass pass; /* of the prompts, from prefill to release */
+    size_t n_banks, bank_capacity;
+    stm_bank *banks;  /* the first also holds what lives while a chunk runs, where it is the only one */
+    stm_bank scratch; /* for that, where there are several */
+    stm_pass pass;    /* of the prompts, from prefill to release */
     stm_forest prompts;
     stm_pass_counts counts;
 };
@@ -70,6 +73,35 @@ static stm_status choose_memory(stm_engine *engine, const stm_options *options)
     return STM_OK;
 }
 
+static stm_status create_bank(stm_bank *bank)
+{
+    STM_TRY(stm_arena_create(&bank->device));
+    return stm_arena_create(&bank->host);
+}
+
+static void destroy_bank(stm_bank *bank)
+{
+    stm_arena_destroy(bank->device);
+    stm_arena_destroy(bank->host);
+}
+
+static size_t bank_peak_bytes(const stm_bank *bank)
+{
+    return bank->device ? stm_arena_peak_bytes(bank->device) + stm_arena_peak_bytes(bank->host) : 0;
+}
+
+/* An arena is only addresses until it is used. */
+static stm_status need_banks(stm_engine *engine, size_t n)
+{
+    STM_TRY(stm_reserve(&engine->banks, &engine->bank_capacity, n, sizeof *engine->banks));
+    while (engine->n_banks < n) {
+        stm_bank *bank = &engine->banks[engine->n_banks++];
+        *bank = (stm_bank){NULL, NULL};
+        STM_TRY(create_bank(bank));
+    }
+    return n > 1 && !engine->scratch.device ? create_bank(&engine->scratch) : STM_OK;
+}
+
 stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const stm_options *options,
                              size_t static_bytes, stm_engine **out)
 {
@@ -77,16 +109,15 @@ stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const
     stm_status status;
     STM_TRY(stm_alloc(1, sizeof *engine, &engine));
     *engine = (stm_engine){.model = model, .grid = grid, .static_bytes = static_bytes};
-    engine->settings =
-        (stm_engine_settings){.forest = {.mode = options->forward,
-                                         .min_shared_tokens = (size_t)options->tree.min_shared_tokens,
-                                         .across_groups = options->tree.across_groups,
-                                         .max_segment_tokens = (size_t)options->memory.max_segment_tokens},
-                              .recompute = options->memory.recompute,
-                              .prefixes_in_flight = (size_t)options->parallel.prefixes_in_flight};
+    engine->settings = (stm_engine_settings){
+        .forest = {.mode = options->forward,
+                   .min_shared_tokens = (size_t)options->tree.min_shared_tokens,
+                   .across_groups = options->tree.across_groups,
+                   .max_segment_tokens = (size_t)options->memory.max_segment_tokens},
+        .recompute = options->memory.recompute,
+        .placement = {.in_flight = (size_t)options->parallel.prefixes_in_flight, .context = options->parallel.context}};
     STM_GOTO_OUT(choose_memory(engine, options));
-    STM_GOTO_OUT(stm_arena_create(&engine->device));
-    STM_GOTO_OUT(stm_arena_create(&engine->host));
+    STM_GOTO_OUT(need_banks(engine, 1));
     *out = engine;
     return STM_OK;
 out:
@@ -99,8 +130,10 @@ void stm_engine_destroy(stm_engine *engine)
     if (!engine)
         return;
     stm_forest_clear(&engine->prompts);
-    stm_arena_destroy(engine->device);
-    stm_arena_destroy(engine->host);
+    for (size_t i = 0; i < engine->n_banks; i++)
+        destroy_bank(&engine->banks[i]);
+    destroy_bank(&engine->scratch);
+    free(engine->banks);
     free(engine);
 }
 
@@ -116,7 +149,10 @@ const stm_pass_counts *stm_engine_counts(const stm_engine *engine)
 
 size_t stm_engine_peak_bytes(const stm_engine *engine)
 {
-    return engine->static_bytes + stm_arena_peak_bytes(engine->device) + stm_arena_peak_bytes(engine->host);
+    size_t bytes = engine->static_bytes + bank_peak_bytes(&engine->scratch);
+    for (size_t i = 0; i < engine->n_banks; i++)
+        bytes += bank_peak_bytes(&engine->banks[i]);
+    return bytes;
 }
 
 size_t stm_engine_static_bytes(const stm_engine *engine)
@@ -281,18 +317,42 @@ stm_status stm_engine_sampling_flops(const stm_engine *engine, const stm_batch *
 
 /* Passes */
 
-static stm_walk walk_of(stm_engine *engine, stm_pass *pass, const stm_placement *placement)
+/* Plans and runs the pass, whose kind, forest and purpose are set. */
+static stm_status run_placed(stm_engine *engine, stm_pass *pass, const stm_placement *placement)
 {
-    return (stm_walk){.pass = pass,
-                      .placement = placement,
-                      .team = engine->grid->team_comm,
-                      .team_rank = engine->grid->team_rank,
-                      .chunk_rows = engine->settings.chunk_rows,
-                      .recompute = engine->settings.recompute,
-                      .timers = engine->settings.timers,
-                      .room_bytes = engine->settings.limit_bytes > engine->static_bytes
-                                        ? engine->settings.limit_bytes - engine->static_bytes
-                                        : 0};
+    const stm_grid *grid = engine->grid;
+    const stm_engine_settings *s = &engine->settings;
+    const stm_schedule_options options = {
+        .kind = pass->kind,
+        .team_size = grid->team_size,
+        .team_rank = grid->team_rank,
+        .n_stages = (size_t)grid->n_stages,
+        .stage = (size_t)grid->stage,
+        .chunk_rows = s->chunk_rows,
+        .recompute = s->recompute,
+        .room_bytes = s->limit_bytes > engine->static_bytes ? s->limit_bytes - engine->static_bytes : 0};
+    stm_schedule schedule;
+    stm_status status;
+    STM_GOTO_OUT(stm_schedule_create(pass->forest, placement, engine->model, &options, &schedule));
+    STM_GOTO_OUT(need_banks(engine, schedule.n_banks));
+    const stm_bank *room = schedule.n_banks > 1 ? &engine->scratch : &engine->banks[0];
+    pass->model = engine->model;
+    pass->device = room->device;
+    pass->host = room->host;
+    pass->profile = s->profile;
+    STM_GOTO_OUT(stm_pass_begin(pass));
+    STM_GOTO_OUT(stm_walk_run(pass, &schedule, engine->banks, grid, s->timers));
+out:
+    stm_schedule_clear(&schedule);
+    return status;
+}
+
+static void reset_banks(stm_engine *engine)
+{
+    for (size_t i = 0; i < engine->n_banks; i++)
+        stm_bank_reset(&engine->banks[i], (stm_bank_mark){0});
+    if (engine->scratch.device)
+        stm_bank_reset(&engine->scratch, (stm_bank_mark){0});
 }
 
 /* Runs the pass over the team's sequences; takes the forest from them. */
@@ -300,31 +360,30 @@ static stm_status run_pass(stm_engine *engine, stm_pass *pass, const stm_batch *
 {
     stm_forest forest = {0};
     stm_placement placement = {0};
-    const stm_mark device = stm_arena_mark(engine->device), host = stm_arena_mark(engine->host);
     const stm_forest_options options = forest_options(engine);
     stm_status status;
     STM_GOTO_OUT(keep_own(engine, batch, sequences));
     STM_GOTO_OUT(stm_forest_create(batch, sequences->items, sequences->n, &options, &forest));
     STM_GOTO_OUT(stm_placement_create(&forest, &engine->model->config, engine->grid->team_size,
-                                      engine->settings.prefixes_in_flight, &placement));
-    pass->model = engine->model;
+                                      &engine->settings.placement, &placement));
     pass->forest = &forest;
-    pass->device = engine->device;
-    pass->host = engine->host;
-    pass->profile = engine->settings.profile;
-    STM_GOTO_OUT(stm_pass_begin(pass));
-    stm_walk walk = walk_of(engine, pass, &placement);
-    STM_GOTO_OUT(stm_walk_run(&walk));
+    STM_GOTO_OUT(run_placed(engine, pass, &placement));
     if (pass->counts.n_not_finite > 0)
         status = stm_fail(STM_ERR_NUMERIC, "group %zu, response %zu: %.0f log-probs are not finite numbers",
                           pass->not_finite_group, pass->not_finite_response, pass->counts.n_not_finite);
 out:
     engine->counts = pass->counts;
-    stm_arena_reset(engine->device, device);
-    stm_arena_reset(engine->host, host);
+    reset_banks(engine);
     stm_placement_clear(&placement);
     stm_forest_clear(&forest);
     return status;
+}
+
+/* After a failure that the others know nothing of. */
+static void abort_with_others(const stm_engine *engine)
+{
+    stm_abort_in_team(engine->grid->team_comm);
+    stm_abort_in_team(engine->grid->column_comm);
 }
 
 static stm_status run(stm_engine *engine, const stm_batch *batch, const uint8_t *skip, stm_pass *pass)
@@ -335,7 +394,7 @@ static stm_status run(stm_engine *engine, const stm_batch *batch, const uint8_t 
         status = run_pass(engine, pass, batch, &sequences);
     free(sequences.items);
     if (status != STM_OK && status != STM_ERR_NUMERIC)
-        stm_abort_in_team(engine->grid->team_comm);
+        abort_with_others(engine);
     return status;
 }
 
@@ -363,21 +422,14 @@ stm_status stm_engine_prefill(stm_engine *engine, const stm_batch *batch, const 
     stm_status status;
     STM_GOTO_OUT(list_prompts(batch, groups, n, &sequences));
     STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &engine->prompts));
-    STM_GOTO_OUT(
-        stm_placement_create_shared(&engine->prompts, &engine->model->config, engine->grid->team_size, &placement));
-    engine->pass = (stm_pass){.kind = STM_PASS_PREFILL,
-                              .model = engine->model,
-                              .forest = &engine->prompts,
-                              .device = engine->device,
-                              .host = engine->host,
-                              .profile = engine->settings.profile};
-    STM_GOTO_OUT(stm_pass_begin(&engine->pass));
-    stm_walk walk = walk_of(engine, &engine->pass, &placement);
-    STM_GOTO_OUT(stm_walk_run(&walk));
+    STM_GOTO_OUT(stm_placement_create_shared(&engine->prompts, &engine->model->config, engine->grid->team_size,
+                                             engine->settings.placement.context, &placement));
+    engine->pass = (stm_pass){.kind = STM_PASS_PREFILL, .forest = &engine->prompts};
+    STM_GOTO_OUT(run_placed(engine, &engine->pass, &placement));
     *out = &engine->pass;
 out:
     if (status != STM_OK)
-        stm_abort_in_team(engine->grid->team_comm);
+        abort_with_others(engine);
     stm_placement_clear(&placement);
     free(sequences.items);
     return status;
@@ -385,7 +437,6 @@ out:
 
 void stm_engine_release(stm_engine *engine)
 {
-    stm_arena_reset(engine->device, (stm_mark){0});
-    stm_arena_reset(engine->host, (stm_mark){0});
+    reset_banks(engine);
     stm_forest_clear(&engine->prompts);
 }

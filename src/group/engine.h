@@ -10,6 +10,7 @@
 #include "base/timers.h"
 #include "group/chunk.h"
 #include "group/flops.h"
+#include "group/placement.h"
 #include "mpi/grid.h"
 
 typedef struct stm_engine stm_engine;
@@ -27,7 +28,7 @@ typedef struct {
     size_t chunk_rows;         /* rows that a chunk is filled to */
     size_t limit_bytes;        /* of a rank's memory, static bytes included */
     stm_recompute recompute;
-    size_t prefixes_in_flight;
+    stm_placement_options placement;
     stm_timers *timers;   /* of the caller, for the phases that lie inside a call; NULL: none */
     stm_profile *profile; /* of the caller, group/profile.h; NULL: none */
 } stm_engine_settings;

@@ -1,31 +1,44 @@
 #include "group/exchange.h"
 
+#include <sched.h>
+
+#include "group/neighbours.h"
 #include "group/profile.h"
 #include "mpi/relay.h"
 
+/* The messages of a shared chunk that travels. */
 typedef struct {
-    stm_shared_chunk shared;
-    int *members, n_members; /* ranks that read it, the owner first */
-    int last_reader;         /* the last on this rank to add to its dK, dV: a shared chunk, or STM_UNITS */
-    bool read_now;           /* by the chunk that runs forward */
-    size_t kv, dkv;          /* routes, where `travels` */
-    bool travels;
-} planned_chunk;
+    size_t kv, dkv; /* routes */
+    bool open;
+} route_pair;
 
 struct stm_exchange {
     stm_pass *pass;
-    MPI_Comm team;
-    int team_size, team_rank;
+    const stm_schedule *schedule;
+    stm_chunk *const *chunks;
+    int team_rank;
     stm_timers *timers;
     stm_relay *relay;
     stm_layer_hooks hooks;
-    int n_chunks;
-    planned_chunk *chunks;
-    int *chunk_of; /* [n_segments]: which shared chunk of the wave, or -1 */
+    stm_neighbours *neighbours; /* NULL: no pipeline */
+    route_pair *routes;         /* [n_shared] */
     /* What runs. */
-    int running;
-    bool backward, last;
+    size_t running;
+    bool backward;
 };
+
+static const stm_shared_chunk *shared_of(const stm_exchange *e, size_t shared)
+{
+    return &e->schedule->shared[shared];
+}
+
+/* The shared chunk that runs, or STM_NONE. */
+static size_t running_shared(const stm_exchange *e)
+{
+    return e->schedule->chunks[e->running].shared;
+}
+
+/* Waiting */
 
 /* Waiting is what the team costs: it counts as such wherever it happens. */
 static double begin_wait(stm_exchange *e)
@@ -40,47 +53,69 @@ static void end_wait(stm_exchange *e, double begin_s)
     stm_timers_pop(e->timers, STM_PHASE_KV);
 }
 
+/* While messages of a route are awaited. Alone with its team a rank may sleep in MPI; else all kinds must move. */
+static void move(stm_exchange *e)
+{
+    if (stm_relay_poll(e->relay, e->neighbours == NULL))
+        return;
+    stm_neighbours_drive(e->neighbours);
+    sched_yield();
+}
+
 static void wait_for(stm_exchange *e, size_t route, size_t layer)
 {
-    if (stm_relay_has(e->relay, route, layer))
+    const size_t step = layer - e->pass->model->first_layer;
+    if (stm_relay_has(e->relay, route, step))
         return;
     const double begin_s = begin_wait(e);
-    stm_relay_wait(e->relay, route, layer);
+    while (!stm_relay_has(e->relay, route, step))
+        move(e);
     end_wait(e, begin_s);
+}
+
+static void offer(stm_exchange *e, size_t route, size_t layer)
+{
+    stm_relay_offer(e->relay, route, layer - e->pass->model->first_layer);
 }
 
 /* Hooks */
 
 static void meet_forward(stm_exchange *e, size_t layer)
 {
-    if (e->running != STM_UNITS && e->chunks[e->running].travels)
-        stm_relay_offer(e->relay, e->chunks[e->running].kv, layer);
-    for (int i = 0; i < e->n_chunks; i++)
-        if (e->chunks[i].read_now && e->chunks[i].travels)
-            wait_for(e, e->chunks[i].kv, layer);
+    const stm_planned_chunk *c = &e->schedule->chunks[e->running];
+    if (c->shared != STM_NONE && e->routes[c->shared].open)
+        offer(e, e->routes[c->shared].kv, layer);
+    for (size_t i = c->first_read; i < c->first_read + c->n_reads; i++) {
+        const route_pair *routes = &e->routes[e->schedule->reads[i]];
+        if (routes->open)
+            wait_for(e, routes->kv, layer);
+    }
 }
 
 /* Offers what the chunk that runs is the last to add to. */
-static void offer_sums(stm_exchange *e, int reader, size_t layer)
+static void offer_sums(stm_exchange *e, size_t chunk, size_t layer)
 {
-    for (int i = 0; i < e->n_chunks; i++)
-        if (e->chunks[i].travels && e->chunks[i].last_reader == reader)
-            stm_relay_offer(e->relay, e->chunks[i].dkv, layer);
+    const stm_planned_chunk *c = &e->schedule->chunks[chunk];
+    for (size_t i = c->first_offer; i < c->first_offer + c->n_offers; i++) {
+        const route_pair *routes = &e->routes[e->schedule->offers[i]];
+        if (routes->open)
+            offer(e, routes->dkv, layer);
+    }
 }
 
 static void meet_backward(stm_exchange *e, size_t layer)
 {
-    if (e->running != STM_UNITS || e->last)
-        offer_sums(e, e->running, layer);
-    if (e->running != STM_UNITS && e->chunks[e->running].travels)
-        wait_for(e, e->chunks[e->running].dkv, layer);
+    const size_t shared = running_shared(e);
+    offer_sums(e, e->running, layer);
+    if (shared != STM_NONE && e->routes[shared].open)
+        wait_for(e, e->routes[shared].dkv, layer);
 }
 
 static stm_status meet(void *context, size_t layer, bool backward)
 {
     stm_exchange *e = context;
     const stm_model *model = e->pass->model;
-    if (backward != e->backward || e->n_chunks == 0)
+    if (backward != e->backward || e->schedule->n_shared == 0)
         return STM_OK; /* forward before backward: again, for activations, and nobody waits for it */
     STM_TRY(model->backend->synchronize(model->stream));
     if (backward)
@@ -92,26 +127,31 @@ static stm_status meet(void *context, size_t layer, bool backward)
 
 static void drive(void *context)
 {
-    stm_relay_drive(((stm_exchange *)context)->relay);
+    stm_exchange *e = context;
+    stm_relay_drive(e->relay);
+    stm_neighbours_drive(e->neighbours);
 }
 
-/* Plan */
+/* A pass */
 
-stm_status stm_exchange_create(stm_pass *pass, MPI_Comm team, stm_timers *timers, stm_exchange **out)
+stm_status stm_exchange_create(stm_pass *pass, const stm_schedule *schedule, stm_chunk *const *chunks,
+                               const stm_grid *grid, stm_timers *timers, stm_exchange **out)
 {
     stm_exchange *e;
-    const size_t n = pass->forest->n_segments;
     STM_TRY(stm_arena_take(pass->host, sizeof *e, &e));
-    *e = (stm_exchange){.pass = pass, .team = team, .timers = timers};
-    STM_MPI(MPI_Comm_size(team, &e->team_size));
-    STM_MPI(MPI_Comm_rank(team, &e->team_rank));
-    STM_TRY(stm_arena_take(pass->host, n * sizeof *e->chunk_of, &e->chunk_of));
-    for (size_t i = 0; i < n; i++)
-        e->chunk_of[i] = -1;
-    e->relay = stm_relay_create(team);
-    e->hooks = (stm_layer_hooks){.meet = meet, .drive = drive, .context = e};
-    pass->hooks = e->team_size > 1 ? &e->hooks : NULL;
+    *e = (stm_exchange){
+        .pass = pass, .schedule = schedule, .chunks = chunks, .team_rank = grid->team_rank, .timers = timers};
+    STM_TRY(stm_arena_take(pass->host, schedule->n_shared * sizeof *e->routes, &e->routes));
+    for (size_t i = 0; i < schedule->n_shared; i++)
+        e->routes[i] = (route_pair){.open = false};
+    e->relay = stm_relay_create(grid->team_comm);
     *out = e;
+    e->hooks = (stm_layer_hooks){.meet = meet, .drive = drive, .context = e};
+    if (grid->n_stages > 1)
+        STM_TRY(stm_neighbours_create(pass, schedule, grid->column_comm, (stm_progress_hook){drive, e}, timers,
+                                      &e->neighbours));
+    pass->hooks = grid->team_size > 1 || grid->n_stages > 1 ? &e->hooks : NULL;
+    pass->neighbours = e->neighbours;
     return STM_OK;
 }
 
@@ -120,189 +160,78 @@ void stm_exchange_destroy(stm_exchange *exchange)
     if (!exchange)
         return;
     exchange->pass->hooks = NULL;
+    exchange->pass->neighbours = NULL;
+    stm_neighbours_destroy(exchange->neighbours);
     stm_relay_destroy(exchange->relay);
-}
-
-int stm_exchange_team_size(const stm_exchange *exchange)
-{
-    return exchange->team_size;
-}
-
-int stm_exchange_n_chunks(const stm_exchange *exchange)
-{
-    return exchange->n_chunks;
-}
-
-const stm_shared_chunk *stm_exchange_chunk(const stm_exchange *exchange, int i)
-{
-    return &exchange->chunks[i].shared;
-}
-
-bool stm_exchange_is_mine(const stm_exchange *exchange, int i)
-{
-    return exchange->chunks[i].shared.owner == exchange->team_rank;
-}
-
-/* Chunks from as many consecutive segments of an entry as fit. */
-static void cut(stm_exchange *e, const stm_shared *shared, const size_t *segments, size_t chunk_rows)
-{
-    const stm_segment *s = e->pass->forest->segments;
-    for (size_t at = 0; at < shared->n;) {
-        planned_chunk *c = &e->chunks[e->n_chunks];
-        *c = (planned_chunk){.shared = {.segments = segments + at, .owner = shared->owner}, .last_reader = STM_UNITS};
-        do {
-            e->chunk_of[segments[at]] = e->n_chunks;
-            c->shared.n_rows += s[segments[at++]].n_rows;
-            c->shared.n++;
-        } while (at < shared->n && c->shared.n_rows + s[segments[at]].n_rows <= chunk_rows);
-        e->n_chunks++;
-    }
-}
-
-/* Something that `rank` computes lies below the segment's ancestors. of: the shared chunk that it is in, or
- * STM_UNITS. */
-static void mark_readers(stm_exchange *e, size_t segment, int of, int rank, uint8_t *readers)
-{
-    const stm_segment *s = e->pass->forest->segments;
-    for (size_t at = s[segment].parent; at != STM_NONE; at = s[at].parent) {
-        const int i = e->chunk_of[at];
-        if (i < 0 || i == of)
-            continue;
-        readers[i * e->team_size + rank] = 1;
-        if (of != STM_UNITS && rank == e->team_rank &&
-            (e->chunks[i].last_reader == STM_UNITS || of < e->chunks[i].last_reader))
-            e->chunks[i].last_reader = of;
-    }
-}
-
-/* readers: [n_chunks, team_size] 0/1. */
-static void find_readers(stm_exchange *e, const stm_placement *placement, const stm_wave *wave, uint8_t *readers)
-{
-    for (size_t u = wave->first_unit; u < wave->first_unit + wave->n_units; u++)
-        mark_readers(e, placement->units[u].segment, STM_UNITS, placement->units[u].rank, readers);
-    for (int i = 0; i < e->n_chunks; i++) {
-        const stm_shared_chunk *c = &e->chunks[i].shared;
-        readers[i * e->team_size + c->owner] = 1;
-        for (size_t k = 0; k < c->n; k++)
-            mark_readers(e, c->segments[k], i, c->owner, readers);
-        for (int r = 0; r < e->team_size && e->pass->kind == STM_PASS_PREFILL; r++)
-            readers[i * e->team_size + r] = 1; /* all sample from it */
-    }
-}
-
-/* The owner, then the others in order of rank from there on. */
-static void list_members(stm_exchange *e, const uint8_t *readers, int i)
-{
-    planned_chunk *c = &e->chunks[i];
-    for (int k = 0; k < e->team_size; k++) {
-        const int rank = (c->shared.owner + k) % e->team_size;
-        if (readers[rank])
-            c->members[c->n_members++] = rank;
-    }
-    c->shared.reads = readers[e->team_rank];
-    if (stm_exchange_is_mine(e, i))
-        c->last_reader = i; /* its rows read one another */
-    c->travels = c->shared.reads && c->n_members > 1 && c->shared.n_rows > 0;
-}
-
-stm_status stm_exchange_begin(stm_exchange *e, const stm_placement *placement, const stm_wave *wave, size_t chunk_rows)
-{
-    stm_arena *host = e->pass->host;
-    const size_t n_ranks = (size_t)e->team_size;
-    size_t most = 0;
-    for (size_t i = 0; i < wave->n_shared; i++)
-        most += placement->shared[wave->first_shared + i].n;
-    e->n_chunks = 0;
-    STM_TRY(stm_arena_take(host, most * sizeof *e->chunks, &e->chunks));
-    for (size_t i = 0; i < wave->n_shared; i++) {
-        const stm_shared *shared = &placement->shared[wave->first_shared + i];
-        cut(e, shared, placement->segments + shared->first, chunk_rows);
-    }
-    const size_t n = (size_t)e->n_chunks * n_ranks;
-    uint8_t *readers;
-    int *members;
-    STM_TRY(stm_arena_take(host, n, &readers));
-    STM_TRY(stm_arena_take(host, n * sizeof *members, &members));
-    for (size_t i = 0; i < n; i++)
-        readers[i] = 0;
-    find_readers(e, placement, wave, readers);
-    for (int i = 0; i < e->n_chunks; i++) {
-        e->chunks[i].members = members + (size_t)i * n_ranks;
-        list_members(e, readers + (size_t)i * n_ranks, i);
-    }
-    return STM_OK;
 }
 
 /* Chunks */
 
-stm_status stm_exchange_open(stm_exchange *e, int i)
+stm_status stm_exchange_open(stm_exchange *e, size_t chunk)
 {
-    planned_chunk *c = &e->chunks[i];
-    stm_pass *pass = e->pass;
-    const size_t real_bytes = pass->model->backend->real_bytes;
-    if (!c->shared.reads)
+    const size_t i = e->schedule->chunks[chunk].shared;
+    if (i == STM_NONE)
         return STM_OK;
-    STM_TRY(stm_chunk_create(pass, c->shared.segments, c->shared.n, stm_exchange_is_mine(e, i), &c->shared.chunk));
-    if (!c->travels)
+    const stm_shared_chunk *shared = shared_of(e, i);
+    stm_pass *pass = e->pass;
+    const stm_model *model = pass->model;
+    if (shared->n_members == 1 || shared->n_rows == 0)
         return STM_OK;
     stm_route route = {.kind = STM_RELAY_SPREAD,
-                       .members = c->members,
-                       .n_members = c->n_members,
-                       .id = (size_t)i,
-                       .n_steps = pass->model->config.n_layers,
-                       .n = stm_chunk_kv_reals(pass, c->shared.chunk),
-                       .real_bytes = real_bytes,
-                       .reals = stm_chunk_kv(pass, c->shared.chunk, 0)};
-    c->kv = stm_relay_open(e->relay, &route);
+                       .members = e->schedule->members + shared->first_member,
+                       .n_members = shared->n_members,
+                       .id = i,
+                       .n_steps = model->end_layer - model->first_layer,
+                       .n = stm_chunk_kv_reals(pass, e->chunks[chunk]),
+                       .real_bytes = model->backend->real_bytes,
+                       .reals = stm_chunk_kv(pass, e->chunks[chunk], model->first_layer)};
+    e->routes[i] = (route_pair){.kv = stm_relay_open(e->relay, &route), .open = true};
     if (pass->kind != STM_PASS_GRADIENT)
         return STM_OK;
     route.kind = STM_RELAY_SUM;
-    route.reals = stm_chunk_dkv(pass, c->shared.chunk, 0);
-    if (stm_relay_n_children(c->members, c->n_members, e->team_rank) > 0)
-        STM_TRY(stm_arena_take(pass->device, route.n * real_bytes, &route.room));
-    c->dkv = stm_relay_open(e->relay, &route);
+    route.reals = stm_chunk_dkv(pass, e->chunks[chunk], model->first_layer);
+    if (stm_relay_n_children(route.members, route.n_members, e->team_rank) > 0)
+        STM_TRY(stm_chunk_take(e->chunks[chunk], route.n * route.real_bytes, &route.room));
+    e->routes[i].dkv = stm_relay_open(e->relay, &route);
     return STM_OK;
 }
 
-void stm_exchange_forward(stm_exchange *e, int i, const size_t *segments, size_t n)
+void stm_exchange_forward(stm_exchange *e, size_t chunk)
 {
-    const stm_segment *s = e->pass->forest->segments;
-    e->running = i;
+    e->running = chunk;
     e->backward = false;
-    for (int k = 0; k < e->n_chunks; k++)
-        e->chunks[k].read_now = false;
-    for (size_t k = 0; k < n && e->n_chunks > 0; k++)
-        for (size_t at = s[segments[k]].parent; at != STM_NONE; at = s[at].parent)
-            if (e->chunk_of[at] >= 0 && e->chunk_of[at] != i)
-                e->chunks[e->chunk_of[at]].read_now = true;
 }
 
-void stm_exchange_backward(stm_exchange *e, int i, bool last)
+void stm_exchange_backward(stm_exchange *e, size_t chunk)
 {
-    e->running = i;
+    const stm_planned_chunk *c = &e->schedule->chunks[chunk];
+    e->running = chunk;
     e->backward = true;
-    e->last = last;
-    if (i == STM_UNITS || !e->chunks[i].travels)
+    if (c->keeps || c->shared == STM_NONE || !e->routes[c->shared].open)
         return;
     stm_profile_start(e->pass);
     const double begin_s = begin_wait(e);
-    stm_relay_settle(e->relay, e->chunks[i].kv);
+    while (!stm_relay_is_settled(e->relay, e->routes[c->shared].kv))
+        move(e);
     end_wait(e, begin_s);
 }
 
-void stm_exchange_complete(stm_exchange *e, int i)
+void stm_exchange_went_back(stm_exchange *e, size_t chunk)
 {
-    offer_sums(e, i, 0);
+    offer_sums(e, chunk, e->pass->model->first_layer);
 }
 
-void stm_exchange_finish(stm_exchange *e)
+void stm_exchange_close(stm_exchange *e, size_t chunk)
 {
+    const size_t i = e->schedule->chunks[chunk].shared;
+    if (i == STM_NONE || !e->routes[i].open)
+        return;
+    const bool gradient = e->pass->kind == STM_PASS_GRADIENT;
     stm_profile_start(e->pass);
     const double begin_s = begin_wait(e);
-    stm_relay_finish(e->relay);
+    while (!stm_relay_is_done(e->relay, e->routes[i].kv) ||
+           (gradient && !stm_relay_is_done(e->relay, e->routes[i].dkv)))
+        move(e);
     end_wait(e, begin_s);
-    for (int i = 0; i < e->n_chunks; i++)
-        for (size_t k = 0; k < e->chunks[i].shared.n; k++)
-            e->chunk_of[e->chunks[i].shared.segments[k]] = -1;
-    e->n_chunks = 0;
+    e->routes[i].open = false;
 }

@@ -188,6 +188,7 @@ enum { SHARED = 1, UNIT = 2 };
 typedef struct {
     const stm_forest *forest;
     int team_size;
+    stm_context context;
     double fair;   /* an even share of all */
     double *cost;  /* [n_segments]: of the whole subtree */
     uint8_t *mark; /* [n_segments]: SHARED, UNIT (its root), or 0 below a unit */
@@ -206,11 +207,11 @@ static void clear_placing(placing *p)
     free(p->roots);
 }
 
-static stm_status begin_placing(const stm_forest *forest, const stm_model_config *config, int team_size, placing *p,
-                                stm_placement *out)
+static stm_status begin_placing(const stm_forest *forest, const stm_model_config *config, int team_size,
+                                stm_context context, placing *p, stm_placement *out)
 {
     const size_t n = forest->n_segments;
-    *p = (placing){.forest = forest, .team_size = team_size};
+    *p = (placing){.forest = forest, .team_size = team_size, .context = context};
     *out = (stm_placement){0};
     STM_TRY(stm_alloc(n, sizeof *p->cost, &p->cost));
     STM_TRY(stm_alloc(n, sizeof *p->mark, &p->mark));
@@ -240,14 +241,20 @@ static size_t chain_end(const stm_forest *forest, size_t segment)
     return segment;
 }
 
+/* Whether pieces that cost so much go round the ranks, where a rank's share is `share`. */
+static bool goes_round(const placing *p, double cost, double share)
+{
+    return p->context == STM_CONTEXT_AUTO ? cost > share : p->context == STM_CONTEXT_ON;
+}
+
 /* Marks a subtree: one unit, or its chain shared and what hangs on it marked in turn. A chain of several pieces may be
- * shared though nothing branches off, where it is more than a rank's share: its pieces go to several ranks. */
+ * shared though nothing branches off, where its pieces go to several ranks. */
 static void mark_subtree(placing *p, size_t segment, double heavy, bool split)
 {
     const stm_segment *s = p->forest->segments;
     const size_t end = chain_end(p->forest, segment);
     const bool branches = end + 1 < s[end].last;
-    if (branches ? !split && p->cost[segment] <= heavy : end == segment || p->cost[segment] <= p->fair) {
+    if (branches ? !split && p->cost[segment] <= heavy : end == segment || !goes_round(p, p->cost[segment], p->fair)) {
         p->mark[segment] = UNIT;
         return;
     }
@@ -274,8 +281,9 @@ static bool is_next_piece(const stm_forest *forest, size_t segment)
     return segment > 0 && s[segment].parent == segment - 1 && s[segment - 1].last == s[segment].last;
 }
 
-/* Lists the shared segments of [first, last): one entry of the owner's. Where that would be more than `share`, the
- * pieces of a long segment are entries of one rank after the other: each follows the piece before it one layer behind.
+/* Lists the shared segments of [first, last): one entry of the owner's. Where they go round, for that would be more
+ * than `share`, the pieces of a long segment are entries of one rank after the other: each follows the piece before it
+ * one layer behind.
  */
 static void add_shared(placing *p, size_t first, size_t last, int owner, double share, stm_placement *out)
 {
@@ -283,7 +291,7 @@ static void add_shared(placing *p, size_t first, size_t last, int owner, double 
     for (size_t i = first; i < last; i++) {
         if (p->mark[i] != SHARED)
             continue;
-        const bool moves = shared && p->cost[first] > share && is_next_piece(p->forest, i);
+        const bool moves = shared && goes_round(p, p->cost[first], share) && is_next_piece(p->forest, i);
         if (!shared || moves) {
             owner = moves ? (owner + 1) % p->team_size : owner;
             shared = &out->shared[out->n_shared++];
@@ -393,11 +401,12 @@ static void place_trees(placing *p, size_t in_flight, stm_placement *out)
 }
 
 stm_status stm_placement_create(const stm_forest *forest, const stm_model_config *config, int team_size,
-                                size_t in_flight, stm_placement *out)
+                                const stm_placement_options *options, stm_placement *out)
 {
+    const stm_context context = options->context;
     placing p;
     stm_status status;
-    STM_GOTO_OUT(begin_placing(forest, config, team_size, &p, out));
+    STM_GOTO_OUT(begin_placing(forest, config, team_size, context, &p, out));
     for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last) {
         const double heavy = p.cost[root] / (2.0 * team_size); /* a unit that would leave ranks waiting */
         if (team_size == 1 || p.cost[root] <= p.fair / 8)      /* many small trees balance whole */
@@ -405,7 +414,7 @@ stm_status stm_placement_create(const stm_forest *forest, const stm_model_config
         else
             mark_subtree(&p, root, heavy, true);
     }
-    place_trees(&p, in_flight, out);
+    place_trees(&p, options->in_flight, out);
 out:
     clear_placing(&p);
     return status;
@@ -413,11 +422,11 @@ out:
 
 /* One wave of the tops that have something below them, one of everything else: each entry a subtree or a top. */
 stm_status stm_placement_create_shared(const stm_forest *forest, const stm_model_config *config, int team_size,
-                                       stm_placement *out)
+                                       stm_context context, stm_placement *out)
 {
     placing p;
     stm_status status;
-    STM_GOTO_OUT(begin_placing(forest, config, team_size, &p, out));
+    STM_GOTO_OUT(begin_placing(forest, config, team_size, context, &p, out));
     begin_wave(&p, out);
     for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last) {
         const double heavy = p.cost[root] / (2.0 * team_size);

@@ -45,14 +45,18 @@ typedef struct {
     size_t *segments;
 } stm_placement;
 
-/* At most `in_flight` trees' shared segments are alive at once. Ranks are the team's, 0 .. team_size-1. The caller
- * clears *out, also after a failure. Fails: STM_ERR_MEMORY. */
+typedef struct {
+    size_t in_flight;    /* trees whose shared segments are alive at once, at most */
+    stm_context context; /* whether the pieces of a long segment go round the ranks (context parallelism) */
+} stm_placement_options;
+
+/* Ranks are the team's, 0 .. team_size-1. The caller clears *out, also after a failure. Fails: STM_ERR_MEMORY. */
 stm_status stm_placement_create(const stm_forest *forest, const stm_model_config *config, int team_size,
-                                size_t in_flight, stm_placement *out);
+                                const stm_placement_options *options, stm_placement *out);
 
 /* For prompts that the whole team samples from: everything is shared, roots first, then what hangs on them. */
 stm_status stm_placement_create_shared(const stm_forest *forest, const stm_model_config *config, int team_size,
-                                       stm_placement *out);
+                                       stm_context context, stm_placement *out);
 void stm_placement_clear(stm_placement *placement);
 
 #endif

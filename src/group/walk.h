@@ -1,28 +1,17 @@
-/* src/group/walk.h: the order in which a rank computes a forest, and what it exchanges with its team on the way. */
+/* src/group/walk.h: runs a pass: the events of its schedule, one after the other, and their messages. */
 #ifndef STM_GROUP_WALK_H
 #define STM_GROUP_WALK_H
 
-#include <mpi.h>
-
 #include "base/timers.h"
-#include "group/chunk.h"
-#include "group/placement.h"
+#include "group/schedule.h"
+#include "mpi/grid.h"
 
-typedef struct {
-    stm_pass *pass;
-    const stm_placement *placement;
-    MPI_Comm team;
-    int team_rank;
-    size_t chunk_rows;
-    stm_recompute recompute;
-    stm_timers *timers;            /* NULL: none */
-    size_t room_bytes;             /* that the arenas may take before activations are dropped */
-    struct stm_exchange *exchange; /* of the run */
-} stm_walk;
-
-/* Every wave: shared segments at their owners, units, and for a gradient back; K and V, dK and dV travel meanwhile.
- * After a PREFILL pass the chunks stay; else the arenas are as before. Collective over the team. Fails, where the rank
- * is alone: STM_ERR_DEVICE, STM_ERR_MEMORY; in a team, whose others already wait, it prints them and aborts. */
-stm_status stm_walk_run(stm_walk *walk);
+/* The pass's forest, model, device and host are set, its tables are there (stm_pass_begin). banks: [n_banks of the
+ * schedule], where its chunks lie; with one bank that may be the pass's own arenas. After a PREFILL pass the chunks
+ * stay; else the arenas are as before. timers may be NULL. Collective over the ranks of the grid that are in this
+ * rank's team or column. Fails, where the rank is alone: STM_ERR_DEVICE, STM_ERR_MEMORY; else, since others already
+ * wait, it prints them and aborts. */
+stm_status stm_walk_run(stm_pass *pass, const stm_schedule *schedule, const stm_bank *banks, const stm_grid *grid,
+                        stm_timers *timers);
 
 #endif

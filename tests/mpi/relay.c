@@ -184,7 +184,8 @@ static void settled_buffers_are_free(void **state)
         open_route(relay, STM_RELAY_SPREAD, seed, 0, size_of(seed), &t);
         if (rank == 0) {
             stm_relay_offer(relay, t.number, N_STEPS - 1);
-            stm_relay_settle(relay, t.number);
+            while (!stm_relay_is_settled(relay, t.number))
+                stm_relay_poll(relay, true);
             memset(t.reals, 0, N_STEPS * t.n * sizeof *t.reals);
         }
         dawdle(seed, 0);

@@ -1,6 +1,7 @@
 #include "support/batch.h"
 
 #include "base/random.h"
+#include "model/stages.h"
 
 /* Draws */
 
@@ -79,6 +80,28 @@ void stm_test_batch(uint64_t seed, size_t n_groups, size_t vocab, stm_batch *bat
     free(document);
 }
 
+stm_sequence *stm_test_sequences(const stm_batch *batch, size_t *n)
+{
+    stm_sequence *out;
+    size_t most = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        most += batch->groups[g].n_responses;
+    assert_ok(stm_alloc(most, sizeof *out, &out));
+    *n = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++)
+            out[(*n)++] = (stm_sequence){g, i, batch->groups[g].n_prompt + batch->groups[g].responses[i].n};
+    return out;
+}
+
+void stm_test_forest(const stm_batch *batch, const stm_forest_options *options, stm_forest *forest)
+{
+    size_t n;
+    stm_sequence *sequences = stm_test_sequences(batch, &n);
+    assert_ok(stm_forest_create(batch, sequences, n, options, forest));
+    free(sequences);
+}
+
 void stm_test_options(stm_options *options, const char *const *overrides, size_t n)
 {
     static const char *const always[] = {"objective.kl_coef=0.05", "objective.clip_low=0.2", "objective.clip_high=0.25",
@@ -102,18 +125,29 @@ static double *read_reals(const stm_model *model, const void *reals, size_t n)
     return out;
 }
 
+/* The grid that the options ask for, and the model as this rank's stage has it: the same memory. */
+static void stand_on(MPI_Comm comm, const stm_options *options, size_t n_groups, const stm_model *model, stm_grid *grid,
+                     stm_model *stage)
+{
+    const int64_t n_stages = STM_MAX((int64_t)1, options->parallel.pipeline);
+    assert_ok(stm_grid_create(comm, &(stm_axes){n_stages, options->parallel.suffix, options->parallel.replica},
+                              n_groups, grid));
+    *stage = *model;
+    stm_model_hold_stage(stage, (size_t)n_stages, (size_t)grid->stage);
+}
+
 void stm_test_gradient(MPI_Comm comm, const stm_model *model, const stm_batch *batch, const stm_options *options,
                        stm_test_result *result)
 {
     const stm_backend *b = model->backend;
     stm_grid grid;
+    stm_model stage;
     stm_engine *engine;
     stm_totals totals;
     void *gradient;
     *result = (stm_test_result){.n = model->n_parameters};
-    assert_ok(stm_grid_create(comm, &(stm_axes){1, options->parallel.suffix, options->parallel.replica},
-                              batch->n_groups, &grid));
-    assert_ok(stm_engine_create(model, &grid, options, 0, &engine));
+    stand_on(comm, options, batch->n_groups, model, &grid, &stage);
+    assert_ok(stm_engine_create(&stage, &grid, options, 0, &engine));
     assert_ok(b->alloc(model->stream, model->n_parameters * b->real_bytes, &gradient));
     assert_ok(b->zero(model->stream, gradient, model->n_parameters * b->real_bytes));
     stm_totals_of(batch, &totals);
@@ -156,10 +190,10 @@ void stm_test_scores(MPI_Comm comm, const stm_model *model, const stm_batch *bat
                      stm_scores *scores)
 {
     stm_grid grid;
+    stm_model stage;
     stm_engine *engine;
-    assert_ok(stm_grid_create(comm, &(stm_axes){1, options->parallel.suffix, options->parallel.replica},
-                              batch->n_groups, &grid));
-    assert_ok(stm_engine_create(model, &grid, options, 0, &engine));
+    stand_on(comm, options, batch->n_groups, model, &grid, &stage);
+    assert_ok(stm_engine_create(&stage, &grid, options, 0, &engine));
     assert_ok(stm_score_batch(engine, &grid, batch, scores));
     stm_engine_destroy(engine);
     stm_grid_destroy(&grid);

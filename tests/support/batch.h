@@ -10,10 +10,15 @@
  * log-probs. A pure function of its arguments. The caller clears it. */
 void stm_test_batch(uint64_t seed, size_t n_groups, size_t vocab, stm_batch *batch);
 
+/* Prompt and response of every response of the batch, [*n]; the caller frees. And the forest of these. */
+stm_sequence *stm_test_sequences(const stm_batch *batch, size_t *n);
+void stm_test_forest(const stm_batch *batch, const stm_forest_options *options, stm_forest *forest);
+
 /* Options with every default, the precision given, objective grpo with a KL term. The caller clears them. */
 void stm_test_options(stm_options *options, const char *const *overrides, size_t n);
 
-/* Loss and gradient (as doubles, [n_parameters], summed over comm) by an engine made for the call. */
+/* Loss and gradient (as doubles, [n_parameters], summed over comm) by an engine made for the call, on the layout that
+ * options->parallel asks for; a pipeline must divide the ranks of comm. The model has all layers. */
 typedef struct {
     double loss, *gradient;
     size_t n;

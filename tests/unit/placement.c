@@ -13,28 +13,6 @@ static const stm_model_config *config(void)
     return &stm_test_configs[STM_TEST_LLAMA];
 }
 
-static stm_sequence *list_sequences(const stm_batch *batch, size_t *n)
-{
-    stm_sequence *out;
-    size_t most = 0;
-    for (size_t g = 0; g < batch->n_groups; g++)
-        most += batch->groups[g].n_responses;
-    assert_ok(stm_alloc(most, sizeof *out, &out));
-    *n = 0;
-    for (size_t g = 0; g < batch->n_groups; g++)
-        for (size_t i = 0; i < batch->groups[g].n_responses; i++)
-            out[(*n)++] = (stm_sequence){g, i, batch->groups[g].n_prompt + batch->groups[g].responses[i].n};
-    return out;
-}
-
-static void make_forest(const stm_batch *batch, const stm_forest_options *options, stm_forest *forest)
-{
-    size_t n;
-    stm_sequence *sequences = list_sequences(batch, &n);
-    assert_ok(stm_forest_create(batch, sequences, n, options, forest));
-    free(sequences);
-}
-
 /* n_groups groups of n_responses equal responses in length, different in their tokens. */
 static void make_even_batch(size_t n_groups, size_t n_prompt, size_t n_responses, size_t n_response, stm_batch *batch)
 {
@@ -96,11 +74,12 @@ static void every_segment_is_computed_once(void **state)
             stm_forest forest;
             stm_placement p;
             stm_test_batch(seed, 9, VOCAB, &batch);
-            make_forest(&batch, &tree, &forest);
-            assert_ok(stm_placement_create(&forest, config(), team_size, 1 + seed % 3, &p));
+            stm_test_forest(&batch, &tree, &forest);
+            assert_ok(stm_placement_create(&forest, config(), team_size,
+                                           &(stm_placement_options){.in_flight = 1 + seed % 3}, &p));
             assert_each_once(&forest, &p, team_size);
             stm_placement_clear(&p);
-            assert_ok(stm_placement_create_shared(&forest, config(), team_size, &p));
+            assert_ok(stm_placement_create_shared(&forest, config(), team_size, STM_CONTEXT_AUTO, &p));
             assert_each_once(&forest, &p, team_size);
             assert_int_equal(p.n_units, 0);
             stm_placement_clear(&p);
@@ -118,8 +97,8 @@ static void what_is_shared_comes_after_its_ancestors(void **state)
     stm_placement p;
     uint8_t *seen;
     stm_test_batch(2, 30, VOCAB, &batch);
-    make_forest(&batch, &tree, &forest);
-    assert_ok(stm_placement_create_shared(&forest, config(), 3, &p));
+    stm_test_forest(&batch, &tree, &forest);
+    assert_ok(stm_placement_create_shared(&forest, config(), 3, STM_CONTEXT_AUTO, &p));
     assert_ok(stm_alloc(forest.n_segments, 1, &seen));
     for (size_t i = 0; i < p.n_segments; i++) {
         const size_t parent = forest.segments[p.segments[i]].parent;
@@ -153,8 +132,8 @@ static void a_team_shares_a_group_evenly_prompt_included(void **state)
         double load[8] = {0};
         size_t *times;
         make_even_batch(1, 100, 24, 40, &batch);
-        make_forest(&batch, &tree, &forest);
-        assert_ok(stm_placement_create(&forest, config(), team_size, 2, &p));
+        stm_test_forest(&batch, &tree, &forest);
+        assert_ok(stm_placement_create(&forest, config(), team_size, &(stm_placement_options){.in_flight = 2}, &p));
         assert_ok(stm_alloc(forest.n_segments, sizeof *times, &times));
         for (size_t w = 0; w < p.n_waves; w++)
             add_wave(&forest, &p, &p.waves[w], load, times);
@@ -173,8 +152,8 @@ static void ownership_rotates_and_few_prompts_are_alive(void **state)
     stm_forest forest;
     stm_placement p;
     make_even_batch(7, 30, 4, 20, &batch);
-    make_forest(&batch, &tree, &forest);
-    assert_ok(stm_placement_create(&forest, config(), 3, 2, &p));
+    stm_test_forest(&batch, &tree, &forest);
+    assert_ok(stm_placement_create(&forest, config(), 3, &(stm_placement_options){.in_flight = 2}, &p));
     for (size_t i = 0; i < p.n_shared; i++)
         assert_int_equal(p.shared[i].owner, i % 3);
     for (size_t w = 0; w < p.n_waves; w++)
@@ -193,8 +172,8 @@ static void units_stay_at_home_where_that_is_even(void **state)
     stm_forest forest;
     stm_placement p;
     make_even_batch(2, 30, 8, 20, &batch);
-    make_forest(&batch, &tree, &forest);
-    assert_ok(stm_placement_create(&forest, config(), 2, 2, &p));
+    stm_test_forest(&batch, &tree, &forest);
+    assert_ok(stm_placement_create(&forest, config(), 2, &(stm_placement_options){.in_flight = 2}, &p));
     assert_int_equal(p.n_shared, 2);
     assert_int_equal(p.n_units, 16);
     for (size_t i = 0; i < p.n_units; i++) {
@@ -216,8 +195,8 @@ static void pieces_of_a_long_prompt_go_round(void **state)
         stm_forest forest;
         stm_placement p;
         make_even_batch(1, 300, 3, 10, &batch);
-        make_forest(&batch, &tree, &forest);
-        assert_ok(stm_placement_create(&forest, config(), team_size, 2, &p));
+        stm_test_forest(&batch, &tree, &forest);
+        assert_ok(stm_placement_create(&forest, config(), team_size, &(stm_placement_options){.in_flight = 2}, &p));
         assert_int_equal(p.n_shared, 6);
         for (size_t i = 0; i < p.n_shared; i++) {
             assert_int_equal(p.shared[i].n, 1);
@@ -239,8 +218,8 @@ static void many_small_trees_stay_whole(void **state)
     double load[8] = {0};
     size_t *times;
     make_even_batch(40, 30, 4, 20, &batch);
-    make_forest(&batch, &tree, &forest);
-    assert_ok(stm_placement_create(&forest, config(), 3, 2, &p));
+    stm_test_forest(&batch, &tree, &forest);
+    assert_ok(stm_placement_create(&forest, config(), 3, &(stm_placement_options){.in_flight = 2}, &p));
     assert_ok(stm_alloc(forest.n_segments, sizeof *times, &times));
     assert_int_equal(p.n_shared, 0);
     assert_int_equal(p.n_waves, 1);
@@ -259,7 +238,7 @@ static double team_balance(const stm_batch *batch, const stm_forest_options *opt
     double load[8] = {0};
     int *team_of;
     size_t n;
-    stm_sequence *sequences = list_sequences(batch, &n);
+    stm_sequence *sequences = stm_test_sequences(batch, &n);
     assert_ok(stm_alloc(batch->n_groups, sizeof *team_of, &team_of));
     assert_ok(stm_teams_assign(batch, sequences, n, options, config(), n_teams, sizes, team_of));
     for (size_t g = 0; g < batch->n_groups; g++) {
