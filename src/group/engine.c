@@ -46,10 +46,12 @@ double stm_engine_limit_bytes(const stm_options *options, int node_size)
 }
 
 /* The largest chunk, up to the default, of which a leaf and an open ancestor fit. */
-static size_t rows_that_fit(const stm_model *model, size_t bytes)
+size_t stm_engine_chunk_rows(const stm_options *options, const stm_model *model, size_t room_bytes)
 {
     size_t rows = DEFAULT_CHUNK_ROWS;
-    while (rows > SMALLEST_CHUNK_ROWS && 2 * chunk_bytes(model, rows) > bytes)
+    if (options->memory.chunk_tokens != STM_AUTO)
+        return (size_t)options->memory.chunk_tokens;
+    while (rows > SMALLEST_CHUNK_ROWS && 2 * chunk_bytes(model, rows) > room_bytes)
         rows /= 2;
     return rows;
 }
@@ -64,8 +66,7 @@ static stm_status choose_memory(stm_engine *engine, const stm_options *options)
     s->limit_bytes = (size_t)limit;
     engine->static_bytes = (size_t)fixed;
     const size_t room = s->limit_bytes > engine->static_bytes ? s->limit_bytes - engine->static_bytes : 0;
-    s->chunk_rows = options->memory.chunk_tokens == STM_AUTO ? rows_that_fit(engine->model, room)
-                                                             : (size_t)options->memory.chunk_tokens;
+    s->chunk_rows = stm_engine_chunk_rows(options, engine->model, room);
     const size_t least = engine->static_bytes + stm_engine_least_bytes(engine->model);
     if (s->limit_bytes < least)
         return stm_fail(STM_ERR_INPUT, "memory.limit: found %.1f MiB a rank, expected at least %zu MiB for this model",
@@ -110,10 +111,7 @@ stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const
     STM_TRY(stm_alloc(1, sizeof *engine, &engine));
     *engine = (stm_engine){.model = model, .grid = grid, .static_bytes = static_bytes};
     engine->settings = (stm_engine_settings){
-        .forest = {.mode = options->forward,
-                   .min_shared_tokens = (size_t)options->tree.min_shared_tokens,
-                   .across_groups = options->tree.across_groups,
-                   .max_segment_tokens = (size_t)options->memory.max_segment_tokens},
+        .forest = stm_engine_forest_options(options),
         .recompute = options->memory.recompute,
         .placement = {.in_flight = (size_t)options->parallel.prefixes_in_flight, .context = options->parallel.context}};
     STM_GOTO_OUT(choose_memory(engine, options));
@@ -212,13 +210,26 @@ static stm_status list_prompts(const stm_batch *batch, const size_t *groups, siz
     return STM_OK;
 }
 
+stm_forest_options stm_engine_forest_options(const stm_options *options)
+{
+    return (stm_forest_options){.mode = options->forward,
+                                .min_shared_tokens = (size_t)options->tree.min_shared_tokens,
+                                .across_groups = options->tree.across_groups,
+                                .max_segment_tokens = (size_t)options->memory.max_segment_tokens};
+}
+
 /* Segments no longer than a chunk; in a team shorter, so that one prompt's pieces keep several ranks at work. */
+size_t stm_engine_segment_tokens(size_t as_asked, size_t chunk_rows, int team_size)
+{
+    const size_t most = team_size > 1 ? STM_MIN(chunk_rows, (size_t)TEAM_PIECE_TOKENS) : chunk_rows;
+    return as_asked == 0 ? most : STM_MIN(as_asked, most);
+}
+
 static stm_forest_options forest_options(const stm_engine *engine)
 {
     stm_forest_options options = engine->settings.forest;
-    const size_t chunk_rows = engine->settings.chunk_rows;
-    const size_t most = engine->grid->team_size > 1 ? STM_MIN(chunk_rows, (size_t)TEAM_PIECE_TOKENS) : chunk_rows;
-    options.max_segment_tokens = options.max_segment_tokens == 0 ? most : STM_MIN(options.max_segment_tokens, most);
+    options.max_segment_tokens =
+        stm_engine_segment_tokens(options.max_segment_tokens, engine->settings.chunk_rows, engine->grid->team_size);
     return options;
 }
 

@@ -59,6 +59,12 @@ stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch,
 double stm_engine_limit_bytes(const stm_options *options, int node_size);
 size_t stm_engine_least_bytes(const stm_model *model);
 
+/* What create chooses, for those who plan: rows of a chunk where so much room is left beside what is static; how trees
+ * are made; and the longest segment, of chunks of so many rows in a team. Local. */
+size_t stm_engine_chunk_rows(const stm_options *options, const stm_model *model, size_t room_bytes);
+stm_forest_options stm_engine_forest_options(const stm_options *options);
+size_t stm_engine_segment_tokens(size_t as_asked, size_t chunk_rows, int team_size);
+
 /* What the last score or gradient did on this rank, and the most that the arenas ever held. */
 const stm_pass_counts *stm_engine_counts(const stm_engine *engine);
 size_t stm_engine_peak_bytes(const stm_engine *engine);
