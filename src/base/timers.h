@@ -15,8 +15,10 @@
     X(REWARD, "reward", "rewards, external commands too")                                                              \
     X(REFERENCE, "reference", "log-probs of the reference and of the start of the update, no gradient")                \
     X(UPDATE, "update", "forward and backward")                                                                        \
-    X(KV, "kv exchange", "prefix K,V to the ranks of a team, dK,dV back")                                              \
-    X(GRADIENTS, "gradient sums", "reduction of gradients over the ranks")                                             \
+    X(KV, "wait for kv", "prefix K,V that another rank of the team computes")                                          \
+    X(DKV, "wait for dkv", "dK,dV of prefixes, summed over the ranks of the team")                                     \
+    X(STAGE, "wait for stages", "rows from or for the neighbouring stages of the pipeline")                            \
+    X(GRADIENTS, "gradient sums", "of the sums of gradients over ranks, what backward did not hide")                   \
     X(OPTIMIZER, "optimizer", "clipping and AdamW")                                                                    \
     X(GATHER, "parameter gather", "updated parameters to all ranks")                                                   \
     X(CHECKPOINT, "checkpoint", "saving and verifying")                                                                \

@@ -41,16 +41,16 @@ static size_t running_shared(const stm_exchange *e)
 /* Waiting */
 
 /* Waiting is what the team costs: it counts as such wherever it happens. */
-static double begin_wait(stm_exchange *e)
+static double begin_wait(stm_exchange *e, stm_phase phase)
 {
-    stm_timers_push(e->timers, STM_PHASE_KV);
+    stm_timers_push(e->timers, phase);
     return stm_now_s();
 }
 
-static void end_wait(stm_exchange *e, double begin_s)
+static void end_wait(stm_exchange *e, stm_phase phase, double begin_s)
 {
     stm_profile_exclude(e->pass, STM_STAGE_EXCHANGE, stm_now_s() - begin_s);
-    stm_timers_pop(e->timers, STM_PHASE_KV);
+    stm_timers_pop(e->timers, phase);
 }
 
 /* While messages of a route are awaited. Alone with its team a rank may sleep in MPI; else all kinds must move. */
@@ -67,10 +67,11 @@ static void wait_for(stm_exchange *e, size_t route, size_t layer)
     const size_t step = layer - e->pass->model->first_layer;
     if (stm_relay_has(e->relay, route, step))
         return;
-    const double begin_s = begin_wait(e);
+    const stm_phase phase = e->backward ? STM_PHASE_DKV : STM_PHASE_KV;
+    const double begin_s = begin_wait(e, phase);
     while (!stm_relay_has(e->relay, route, step))
         move(e);
-    end_wait(e, begin_s);
+    end_wait(e, phase, begin_s);
 }
 
 static void offer(stm_exchange *e, size_t route, size_t layer)
@@ -210,10 +211,10 @@ void stm_exchange_backward(stm_exchange *e, size_t chunk)
     if (c->keeps || c->shared == STM_NONE || !e->routes[c->shared].open)
         return;
     stm_profile_start(e->pass);
-    const double begin_s = begin_wait(e);
+    const double begin_s = begin_wait(e, STM_PHASE_KV);
     while (!stm_relay_is_settled(e->relay, e->routes[c->shared].kv))
         move(e);
-    end_wait(e, begin_s);
+    end_wait(e, STM_PHASE_KV, begin_s);
 }
 
 void stm_exchange_went_back(stm_exchange *e, size_t chunk)
@@ -228,10 +229,11 @@ void stm_exchange_close(stm_exchange *e, size_t chunk)
         return;
     const bool gradient = e->pass->kind == STM_PASS_GRADIENT;
     stm_profile_start(e->pass);
-    const double begin_s = begin_wait(e);
+    const stm_phase phase = gradient ? STM_PHASE_DKV : STM_PHASE_KV;
+    const double begin_s = begin_wait(e, phase);
     while (!stm_relay_is_done(e->relay, e->routes[i].kv) ||
            (gradient && !stm_relay_is_done(e->relay, e->routes[i].dkv)))
         move(e);
-    end_wait(e, begin_s);
+    end_wait(e, phase, begin_s);
     e->routes[i].open = false;
 }

@@ -95,9 +95,9 @@ stm_status stm_neighbours_receive(stm_neighbours *n, bool backward, size_t n_row
 {
     const stm_model *model = n->pass->model;
     stm_link *link = backward ? n->from_after : n->from_before;
-    stm_timers_push(n->timers, STM_PHASE_WAIT);
+    stm_timers_push(n->timers, STM_PHASE_STAGE);
     const void *arrived = stm_link_wait(link);
-    stm_timers_pop(n->timers, STM_PHASE_WAIT);
+    stm_timers_pop(n->timers, STM_PHASE_STAGE);
     STM_TRY(model->backend->write(model->stream, x, arrived,
                                   n_rows * model->config.hidden_size * model->backend->real_bytes));
     STM_TRY(model->backend->synchronize(model->stream));
@@ -110,9 +110,9 @@ stm_status stm_neighbours_send(stm_neighbours *n, bool backward, size_t n_rows, 
     const stm_model *model = n->pass->model;
     stm_link *link = backward ? n->to_before : n->to_after;
     const size_t reals = n_rows * model->config.hidden_size;
-    stm_timers_push(n->timers, STM_PHASE_WAIT);
+    stm_timers_push(n->timers, STM_PHASE_STAGE);
     void *slot = stm_link_take(link);
-    stm_timers_pop(n->timers, STM_PHASE_WAIT);
+    stm_timers_pop(n->timers, STM_PHASE_STAGE);
     STM_TRY(model->backend->read(model->stream, slot, x, reals * model->backend->real_bytes));
     stm_link_send(link, reals);
     return STM_OK;

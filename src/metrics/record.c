@@ -51,6 +51,9 @@ void stm_record_rates(stm_record *record)
     record->sharing_factor = rate(record->tokens_repeated, record->tokens_computed);
     record->tokens_per_s = rate(record->tokens_computed, record->update_s);
     record->rollout_tokens_per_s = rate(record->tokens_sampled, record->rollout_s);
+    record->exposed_share = rate(record->wait_kv_s + record->wait_dkv_s + record->wait_stages_s +
+                                     record->wait_gradients_s + record->wait_parameters_s + record->wait_ranks_s,
+                                 record->step_s);
 }
 
 double stm_memory_peak_bytes(void)

@@ -41,6 +41,19 @@ typedef enum { STM_FIELD_COUNT, STM_FIELD_REAL } stm_field_kind; /* how it is wr
     X(rollout_s, REAL, "s", "of it, sampling")                                                                         \
     X(reward_s, REAL, "s", "of it, rewards")                                                                           \
     X(update_s, REAL, "s", "of it, forward, backward, reduction and optimizer")                                        \
+    X(wait_kv_s, REAL, "s", "mean over ranks: of the step, waiting for prefix K,V of another rank")                    \
+    X(wait_kv_max_s, REAL, "s", "the same of the rank that waited longest")                                            \
+    X(wait_dkv_s, REAL, "s", "mean: waiting for sums of dK,dV")                                                        \
+    X(wait_dkv_max_s, REAL, "s", "longest")                                                                            \
+    X(wait_stages_s, REAL, "s", "mean: waiting for a neighbouring stage of the pipeline")                              \
+    X(wait_stages_max_s, REAL, "s", "longest")                                                                         \
+    X(wait_gradients_s, REAL, "s", "mean: in sums of gradients, what backward did not hide")                           \
+    X(wait_gradients_max_s, REAL, "s", "longest")                                                                      \
+    X(wait_parameters_s, REAL, "s", "mean: gathering updated parameters, what was not hidden")                         \
+    X(wait_parameters_max_s, REAL, "s", "longest")                                                                     \
+    X(wait_ranks_s, REAL, "s", "mean: waiting for other ranks for another reason, as at the end of a pass")            \
+    X(wait_ranks_max_s, REAL, "s", "longest")                                                                          \
+    X(exposed_share, REAL, "", "share of the step that ranks spent in these waits, on average")                        \
     X(memory_peak_bytes, COUNT, "bytes", "peak resident memory of the largest rank")                                   \
     X(eval_reward, REAL, "", "mean reward on the evaluation prompts")                                                  \
     X(eval_pass_at_1, REAL, "", "pass@1 on the evaluation prompts")                                                    \
@@ -66,7 +79,8 @@ double *stm_record_at(stm_record *record, const stm_record_field *field);
 
 void stm_record_init(stm_record *record); /* all NaN */
 
-/* Sets sharing_factor, tokens_per_s and rollout_tokens_per_s from the counts and seconds that are set. */
+/* Sets sharing_factor, tokens_per_s, rollout_tokens_per_s and exposed_share from the counts and seconds that are set.
+ */
 void stm_record_rates(stm_record *record);
 
 double stm_memory_peak_bytes(void); /* of this process */

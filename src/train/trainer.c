@@ -244,6 +244,7 @@ static void report_step(stm_trainer *t, stm_step *step)
     record->step = (double)t->progress.step;
     record->memory_peak_bytes = peak_bytes;
     record->step_s = stm_now_s() - step->start_s - step->eval_s;
+    stm_waits_report(t->policy.grid->world, &step->waits, record);
     stm_report_batch(record, &step->batch);
     stm_report_updates(record, &step->updates, t->reference != NULL);
     stm_record_rates(record);
@@ -271,8 +272,11 @@ static void keep_step(stm_trainer *t, bool is_best)
 
 static stm_status learn(stm_trainer *t, stm_step *step)
 {
+    const stm_waits before = stm_waits_of(&t->timers);
     STM_TRY(t->supervised ? stm_step_demonstrate(t, step) : stm_step_sample(t, step));
     STM_TRY(stm_step_update(t, step));
+    const stm_waits after = stm_waits_of(&t->timers);
+    step->waits = stm_waits_between(&before, &after);
     t->progress.step++;
     t->progress.cursor += step->n;
     return STM_OK;

@@ -3,6 +3,7 @@
 #define STM_TRAIN_TRAINER_STATE_H
 
 #include "metrics/metrics.h"
+#include "metrics/waits.h"
 #include "train/boundary.h"
 #include "train/evaluate.h"
 #include "train/optimizer.h"
@@ -44,6 +45,7 @@ typedef struct {
     stm_verdicts verdicts;
     stm_update_totals updates;
     stm_record record;
+    stm_waits waits; /* of this rank, evaluation not counted */
     double start_s, eval_s;
 } stm_step;
 

@@ -2,6 +2,7 @@
 #include "metrics/timers.h"
 
 #include "metrics/log.h"
+#include "metrics/waits.h"
 #include "support/mpi.h"
 
 static int world_rank(void)
@@ -36,6 +37,37 @@ static void table_holds_the_extremes_and_the_mean_over_ranks(void **state)
     free(text);
 }
 
+/* Each phase goes to its own two fields. */
+static void record_holds_how_long_ranks_waited_for_what(void **state)
+{
+    (void)state;
+    static const stm_phase phases[STM_N_WAITS] = {STM_PHASE_KV,        STM_PHASE_DKV,    STM_PHASE_STAGE,
+                                                  STM_PHASE_GRADIENTS, STM_PHASE_GATHER, STM_PHASE_WAIT};
+    int n_ranks;
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
+    stm_timers timers;
+    stm_timers_init(&timers);
+    for (int i = 0; i < STM_N_WAITS; i++)
+        timers.self_s[phases[i]] = 100 * (i + 1) + world_rank(); /* mean: 100 (i + 1) + (n - 1) / 2 */
+    const stm_waits waits = stm_waits_of(&timers);
+    stm_record record;
+    stm_record_init(&record);
+    stm_waits_report(MPI_COMM_WORLD, &waits, &record);
+    const double mean = (n_ranks - 1) / 2.0, most = n_ranks - 1;
+    const double found[STM_N_WAITS][2] = {
+        {record.wait_kv_s, record.wait_kv_max_s},
+        {record.wait_dkv_s, record.wait_dkv_max_s},
+        {record.wait_stages_s, record.wait_stages_max_s},
+        {record.wait_gradients_s, record.wait_gradients_max_s},
+        {record.wait_parameters_s, record.wait_parameters_max_s},
+        {record.wait_ranks_s, record.wait_ranks_max_s},
+    };
+    for (int i = 0; i < STM_N_WAITS; i++) {
+        assert_near(found[i][0], 100 * (i + 1) + mean, 1e-14);
+        assert_near(found[i][1], 100 * (i + 1) + most, 1e-14);
+    }
+}
+
 static void only_rank_0_writes_the_log(void **state)
 {
     (void)state;
@@ -60,6 +92,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(table_holds_the_extremes_and_the_mean_over_ranks),
+        cmocka_unit_test(record_holds_how_long_ranks_waited_for_what),
         cmocka_unit_test(only_rank_0_writes_the_log),
     };
     return stm_mpi_tests(argc, argv, tests, sizeof tests / sizeof *tests);

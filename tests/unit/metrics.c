@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "metrics/step_line.h"
+#include "metrics/waits.h"
 #include "support/folder.h"
 
 static int make_folder(void **state)
@@ -201,7 +202,32 @@ static void rates_follow_from_counts_and_seconds(void **state)
     assert_near(record.sharing_factor, 5.5, 1e-15);
     assert_near(record.tokens_per_s, 250, 1e-15);
     assert_true(isnan(record.rollout_tokens_per_s)); /* nothing was sampled */
+    assert_true(isnan(record.exposed_share));        /* nobody measured a wait */
+    record.wait_kv_s = 0.1, record.wait_dkv_s = 0.2, record.wait_stages_s = 0.3, record.wait_gradients_s = 0.05;
+    record.wait_parameters_s = 0.05, record.wait_ranks_s = 0.1, record.step_s = 8;
+    stm_record_rates(&record);
+    assert_near(record.exposed_share, 0.1, 1e-15);
     assert_true(stm_memory_peak_bytes() > 1e5);
+}
+
+static void waits_are_those_between_two_readings(void **state)
+{
+    (void)state;
+    stm_timers timers;
+    stm_timers_init(&timers);
+    timers.self_s[STM_PHASE_DKV] = 3;
+    timers.self_s[STM_PHASE_UPDATE] = 5; /* no wait */
+    const stm_waits before = stm_waits_of(&timers);
+    timers.self_s[STM_PHASE_KV] += 0.5;
+    timers.self_s[STM_PHASE_DKV] += 1;
+    timers.self_s[STM_PHASE_UPDATE] += 7;
+    timers.self_s[STM_PHASE_GATHER] += 0.25;
+    const stm_waits after = stm_waits_of(&timers), waits = stm_waits_between(&before, &after);
+    double sum = 0;
+    for (size_t i = 0; i < STM_N_WAITS; i++)
+        sum += waits.s[i];
+    assert_near(sum, 1.75, 1e-15);
+    assert_near(stm_waits_of(NULL).s[0], 0, 0);
 }
 
 static void numbers_fit_their_width(void **state)
@@ -373,6 +399,7 @@ int main(void)
         IN_A_FOLDER(folder_that_is_missing_is_named),
         IN_A_FOLDER(steps_that_found_no_room_are_written_when_there_is_some),
         cmocka_unit_test(rates_follow_from_counts_and_seconds),
+        cmocka_unit_test(waits_are_those_between_two_readings),
         cmocka_unit_test(numbers_fit_their_width),
         cmocka_unit_test(times_are_short),
         cmocka_unit_test(line_shows_the_step),
