@@ -66,7 +66,9 @@ static stm_status choose_memory(stm_engine *engine, const stm_options *options)
     s->limit_bytes = (size_t)limit;
     engine->static_bytes = (size_t)fixed;
     const size_t room = s->limit_bytes > engine->static_bytes ? s->limit_bytes - engine->static_bytes : 0;
-    s->chunk_rows = stm_engine_chunk_rows(options, engine->model, room);
+    double rows = (double)stm_engine_chunk_rows(options, engine->model, room);
+    stm_all_reduce_min(engine->grid->world, &rows, 1); /* stages differ in layers, but must cut alike */
+    s->chunk_rows = (size_t)rows;
     const size_t least = engine->static_bytes + stm_engine_least_bytes(engine->model);
     if (s->limit_bytes < least)
         return stm_fail(STM_ERR_INPUT, "memory.limit: found %.1f MiB a rank, expected at least %zu MiB for this model",
