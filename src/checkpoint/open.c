@@ -9,6 +9,8 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/load.h"
 #include "model/layout.h"
+#include "model/loading.h"
+#include "mpi/byte_stream.h"
 
 stm_status stm_model_open_any(const char *path, const stm_backend *backend, stm_stream *stream, stm_model **out)
 {
@@ -58,6 +60,51 @@ static stm_status open_random(const char *folder, uint64_t seed, const stm_backe
     return STM_OK;
 }
 
+static bool is_folder(const char *path)
+{
+    struct stat what;
+    return stat(path, &what) == 0 && S_ISDIR(what.st_mode);
+}
+
+/* Weights that rank 0 has not read yet. Collective. */
+static stm_status load_on(MPI_Comm comm, const char *folder, stm_model *model)
+{
+    stm_status status = STM_OK;
+    stm_loading *loading = NULL;
+    stm_dtype *dtypes = NULL;
+    stm_byte_stream *stream = NULL;
+    int rank, n_ranks;
+    STM_MPI(MPI_Comm_rank(comm, &rank));
+    STM_MPI(MPI_Comm_size(comm, &n_ranks));
+    STM_GOTO_OUT(stm_agree_on(comm, stm_alloc(model->n_tensors, sizeof *dtypes, &dtypes)));
+    STM_GOTO_OUT(stm_agree_on(comm, rank == 0 ? stm_loading_open(model, folder, &loading) : STM_OK));
+    if (rank == 0)
+        memcpy(dtypes, stm_loading_dtypes(loading), model->n_tensors * sizeof *dtypes);
+    stm_broadcast(comm, 0, dtypes, model->n_tensors * sizeof *dtypes);
+    STM_GOTO_OUT(stm_agree_on(comm, rank == 0 ? STM_OK : stm_loading_receive(model, dtypes, &loading)));
+    stream = stm_byte_stream_create(comm, 0);
+    const stm_transport transport = {stream, stm_byte_stream_begin, stm_byte_stream_finish};
+    STM_GOTO_OUT(
+        stm_agree_on(comm, stm_loading_run(loading, n_ranks > 1 ? &transport : NULL, rank == n_ranks - 1)));
+    stm_broadcast(comm, n_ranks - 1, &model->hash, sizeof model->hash);
+out:
+    stm_byte_stream_destroy(stream);
+    stm_loading_close(loading);
+    free(dtypes);
+    return status;
+}
+
+/* Rank 0's part before the others know the layout. A folder's weights come later. */
+static stm_status open_first(const char *path, const uint64_t *seed, const stm_backend *backend, stm_stream *stream,
+                             stm_model **out)
+{
+    if (seed)
+        return open_random(path, *seed, backend, stream, out);
+    if (is_folder(path))
+        return stm_model_describe(path, backend, stream, out);
+    return stm_model_open_any(path, backend, stream, out);
+}
+
 /* seed: NULL for the weights of the path. */
 static stm_status open_on(MPI_Comm comm, const char *path, const uint64_t *seed, const stm_backend *backend,
                           stm_stream *stream, stm_model **out)
@@ -67,10 +114,9 @@ static stm_status open_on(MPI_Comm comm, const char *path, const uint64_t *seed,
     stm_model *model = NULL;
     char *texts[4] = {0};
     STM_MPI(MPI_Comm_rank(comm, &rank));
-    if (rank == 0)
-        status = seed ? open_random(path, *seed, backend, stream, &model)
-                      : stm_model_open_any(path, backend, stream, &model);
-    STM_GOTO_OUT(stm_agree_on(comm, status));
+    STM_GOTO_OUT(stm_agree_on(comm, rank == 0 ? open_first(path, seed, backend, stream, &model) : STM_OK));
+    bool to_load = rank == 0 && !seed && is_folder(path);
+    stm_broadcast(comm, 0, &to_load, sizeof to_load);
     if (rank == 0) {
         char *const held[] = {model->config_json, model->tokenizer_json, model->tokenizer_config_json,
                               model->generation_config_json};
@@ -87,7 +133,7 @@ static stm_status open_on(MPI_Comm comm, const char *path, const uint64_t *seed,
     }
     memset(texts, 0, sizeof texts);                                                /* each model has its own */
     stm_broadcast(comm, 0, model->tensors[0].name, sizeof model->tensors[0].name); /* a tied one has its file's name */
-    STM_GOTO_OUT(stm_share_weights(comm, model));
+    STM_GOTO_OUT(to_load ? load_on(comm, path, model) : stm_share_weights(comm, model));
     *out = model;
     model = NULL;
 out:
