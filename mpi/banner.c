@@ -42,7 +42,21 @@ static void print_nodes(FILE *out, const node *first, size_t from, size_t to)
                 STM_MAX(1, first->n_cores / first->n_ranks));
 }
 
-stm_status stm_banner_text(const stm_banner_rank *ranks, size_t n, int n_teams, int smallest, int largest, char **text)
+static void print_layout(FILE *out, const stm_banner_layout *layout)
+{
+    if (layout->n_stages > 1)
+        fprintf(out, "%d stages of ", layout->n_stages);
+    fprintf(out, "%d team%s of ", layout->n_teams, plural(layout->n_teams));
+    if (layout->smallest == layout->largest)
+        fprintf(out, "%d rank%s", layout->largest, plural(layout->largest));
+    else
+        fprintf(out, "%d to %d ranks", layout->smallest, layout->largest);
+    if (layout->n_idle > 0)
+        fprintf(out, "; %d more rank%s idle", layout->n_idle, layout->n_idle == 1 ? " is" : "s are");
+    fprintf(out, "\n");
+}
+
+stm_status stm_banner_text(const stm_banner_rank *ranks, size_t n, const stm_banner_layout *layout, char **text)
 {
     stm_status status = STM_OK;
     node *nodes = NULL;
@@ -62,12 +76,8 @@ stm_status stm_banner_text(const stm_banner_rank *ranks, size_t n, int n_teams, 
         status = stm_fail(STM_ERR_MEMORY, "out of memory");
         goto out;
     }
-    fprintf(out, "%zu rank%s on %zu node%s, %d team%s of ", n, plural((int64_t)n), n_nodes, plural((int64_t)n_nodes),
-            n_teams, plural(n_teams));
-    if (smallest == largest)
-        fprintf(out, "%d rank%s\n", largest, plural(largest));
-    else
-        fprintf(out, "%d to %d ranks\n", smallest, largest);
+    fprintf(out, "%zu rank%s on %zu node%s, ", n, plural((int64_t)n), n_nodes, plural((int64_t)n_nodes));
+    print_layout(out, layout);
     for (size_t i = 0, j; i < n_nodes; i = j + 1) {
         for (j = i; j + 1 < n_nodes && alike(nodes + i, nodes + j + 1);)
             j++;
@@ -124,9 +134,13 @@ stm_status stm_banner(const stm_grid *grid, int n_threads, char **text)
     if (status == STM_OK) {
         if (grid->rank == 0) {
             const int last = grid->n_teams - 1;
+            const stm_banner_layout layout = {.n_stages = grid->n_stages,
+                                              .n_teams = grid->n_teams,
+                                              .smallest = grid->team_first[last + 1] - grid->team_first[last],
+                                              .largest = grid->team_first[1],
+                                              .n_idle = grid->n_idle};
             sort_by_host((stm_banner_rank *)(void *)all, (size_t)grid->n_ranks);
-            status = stm_banner_text((const stm_banner_rank *)(const void *)all, (size_t)grid->n_ranks, grid->n_teams,
-                                     grid->team_first[last + 1] - grid->team_first[last], grid->team_first[1], text);
+            status = stm_banner_text((const stm_banner_rank *)(const void *)all, (size_t)grid->n_ranks, &layout, text);
         }
         status = stm_agree(grid, status);
     }

@@ -10,13 +10,18 @@ typedef struct {
     int n_threads; /* of this rank */
 } stm_banner_rank;
 
-/* Ranks, nodes, cores, threads and teams, a line each; equal neighbours among the nodes are folded into one line. Warns
- * where the threads of a node's ranks are more than the cores they may use. *text is set on rank 0, which frees it;
- * NULL elsewhere. Collective over the world; same status everywhere. */
+/* How the ranks are cut. */
+typedef struct {
+    int n_stages, n_teams, smallest, largest; /* teams of a stage, of so many ranks */
+    int n_idle;                               /* further ranks that do nothing */
+} stm_banner_layout;
+
+/* Ranks, nodes, cores, threads, stages and teams, a line each; equal neighbours among the nodes are folded into one
+ * line. Warns where the threads of a node's ranks are more than the cores they may use. *text is set on rank 0, which
+ * frees it; NULL elsewhere. Collective over the world; same status everywhere. */
 stm_status stm_banner(const stm_grid *grid, int n_threads, char **text);
 
-/* The same from a list of ranks, those of a host side by side; teams of `smallest` to `largest` ranks. Local. Fails:
- * STM_ERR_MEMORY. */
-stm_status stm_banner_text(const stm_banner_rank *ranks, size_t n, int n_teams, int smallest, int largest, char **text);
+/* The same from a list of ranks, those of a host side by side. Local. Fails: STM_ERR_MEMORY. */
+stm_status stm_banner_text(const stm_banner_rank *ranks, size_t n, const stm_banner_layout *layout, char **text);
 
 #endif

@@ -32,6 +32,7 @@ void stm_abort_in_team(MPI_Comm comm);
 typedef struct {
     MPI_Comm world; /* a duplicate that stemma owns */
     int rank, n_ranks;
+    int n_idle;           /* ranks beside the world that the stages leave over; whoever left them out says so */
     int n_stages, stage;  /* pipeline axis */
     MPI_Comm column_comm; /* pipeline axis; its ranks are the stages */
     MPI_Comm stage_comm;  /* all ranks of this stage, in order: they hold the same weights */

@@ -7,6 +7,7 @@
 #include "bench/bytes.h"
 #include "bench/rates.h"
 #include "group/score.h"
+#include "group/tied.h"
 #include "rollout/rollout.h"
 
 static const char *const work_names[] = {"tree", "prompt", "repeated", "decode"};
@@ -55,14 +56,16 @@ static stm_status run_update(measuring *m)
 {
     const stm_bench *bench = m->bench;
     const stm_model *model = bench->model;
-    const stm_shards shards = {.n = model->n_parameters, .bucket_n = 1 << 20, .n_ranks = bench->grid->n_ranks};
+    const stm_shards shards = {
+        .first = model->own.first, .n = model->own.n, .bucket_n = 1 << 20, .n_ranks = bench->grid->stage_size};
     stm_totals totals;
     stm_objective_sums sums;
     stm_totals_of(m->batch, &totals);
     STM_TRY(stm_objective_gradient(m->engine, bench->grid, m->batch, stm_objective_find(bench->options->objective.name),
                                    &bench->options->objective, &totals, bench->gradient, &sums));
     const double start = stm_now_s();
-    stm_reduce_scatter(bench->grid->world, &shards, bench->gradient, model->backend->real_bytes);
+    stm_tied_add_gradient(bench->grid, model, bench->gradient);
+    stm_reduce_scatter(bench->grid->stage_comm, &shards, bench->gradient, model->backend->real_bytes);
     m->outside_s = stm_now_s() - start;
     m->row->n_rows = stm_engine_counts(m->engine)->rows;
     stm_all_reduce(bench->grid->world, &m->row->n_rows, 1, sizeof(double));
@@ -118,9 +121,8 @@ static stm_status run_repeat(measuring *m)
 {
     const stm_bench *bench = m->bench;
     const stm_backend *backend = bench->model->backend;
-    const size_t bytes = bench->model->n_parameters * backend->real_bytes;
     repeat *r = &m->repeats[m->repeat];
-    stm_status status = backend->zero(bench->model->stream, bench->gradient, bytes);
+    stm_status status = stm_model_array_zero(bench->model, bench->gradient);
     if (status == STM_OK)
         status = backend->synchronize(bench->model->stream);
     STM_TRY(stm_agree(bench->grid, status));
@@ -216,7 +218,7 @@ static void predict(stm_bench *bench, stm_bench_row *row)
 
 static size_t static_bytes(const stm_bench *bench)
 {
-    return 2 * bench->model->n_parameters * bench->model->backend->real_bytes; /* weights and gradient */
+    return stm_model_weights_bytes(bench->model) + stm_model_own_bytes(bench->model); /* and the gradient */
 }
 
 static double update_bytes(const measuring *m, bool kept)

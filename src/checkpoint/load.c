@@ -211,39 +211,6 @@ out:
     return status;
 }
 
-stm_status stm_share_weights(MPI_Comm comm, stm_model *model)
-{
-    const stm_backend *backend = model->backend;
-    int rank, n_ranks;
-    void *reals = NULL;
-    STM_MPI(MPI_Comm_rank(comm, &rank));
-    STM_MPI(MPI_Comm_size(comm, &n_ranks));
-    if (n_ranks == 1)
-        return STM_OK;
-    stm_status status = stm_agree_on(comm, stm_alloc(PORTION, backend->real_bytes, &reals));
-    if (status != STM_OK) {
-        free(reals);
-        return status;
-    }
-    for (size_t first = 0; first < model->n_parameters; first += PORTION) {
-        const size_t n = STM_MIN((size_t)PORTION, model->n_parameters - first), bytes = n * backend->real_bytes;
-        void *device = stm_at(backend, model->weights, first);
-        if (status == STM_OK && rank == 0) /* a rank that fails still takes part in each message */
-            status = backend->read(model->stream, reals, device, bytes);
-        stm_broadcast(comm, 0, reals, bytes);
-        if (status == STM_OK && rank != 0)
-            status = backend->write(model->stream, device, reals, bytes);
-        if (status == STM_OK)
-            status = backend->synchronize(model->stream);
-    }
-    if (status == STM_OK && rank != 0)
-        status = stm_model_weights_changed(model);
-    status = stm_agree_on(comm, status);
-    stm_broadcast(comm, 0, &model->hash, sizeof model->hash);
-    free(reals);
-    return status;
-}
-
 static uint64_t piece_offset(const stm_places *places, stm_checkpoint_kind kind, const stm_piece *piece)
 {
     return places->offsets[kind][piece->tensor] + (uint64_t)piece->first * places->real_bytes;

@@ -18,8 +18,4 @@ stm_status stm_checkpoint_describe(const char *path, stm_model **out);
  * MPI_COMM_NULL for a process alone. Fails: STM_ERR_INPUT, STM_ERR_IO, STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_checkpoint_load_parameters(MPI_Comm comm, const char *path, stm_model *model);
 
-/* The weights and the hash of rank 0's model to the others' models of the same layout. Collective; the same status on
- * every rank. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
-stm_status stm_share_weights(MPI_Comm comm, stm_model *model);
-
 #endif

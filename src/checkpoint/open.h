@@ -15,9 +15,11 @@ stm_status stm_model_open_any(const char *path, const stm_backend *backend, stm_
 stm_status stm_model_open_on(MPI_Comm comm, const char *path, const stm_backend *backend, stm_stream *stream,
                              stm_model **out);
 
-/* The configuration and tokenizer of a Hugging Face folder, which need hold no weights, with random ones
- * (stm_model_randomize), on every rank as above. Collective over comm. */
-stm_status stm_model_open_random_on(MPI_Comm comm, const char *folder, uint64_t seed, const stm_backend *backend,
-                                    stm_stream *stream, stm_model **out);
+/* Its two halves. describe: texts, configuration and layout without memory for weights; a folder need hold none. load:
+ * the weights, and model->hash, of a model that has been allocated (model/layout.h): all of them or those of its stage.
+ * Rank 0 reads each byte once. describe and load may be on different ranks, but for rank 0. Collective over comm; the
+ * same status and message on every rank. */
+stm_status stm_model_describe_on(MPI_Comm comm, const char *path, stm_model **out);
+stm_status stm_model_load_on(MPI_Comm comm, const char *path, stm_model *model);
 
 #endif

@@ -123,31 +123,37 @@ out:
 
 enum { PORTION = 1 << 18 }; /* elements that leave the device at once */
 
-/* reals, doubles: room for PORTION elements each. */
-static stm_status put_gradient(const result_file *file, uint64_t offset, const stm_model *model,
-                               const stm_parameter *parameter, const void *gradient, void *reals, double *doubles)
+/* Where the numbers come from, and room for PORTION of them. */
+typedef struct {
+    stm_reals_read *read;
+    void *context;
+    size_t real_bytes;
+    void *reals;
+    double *doubles;
+} gradient_source;
+
+static stm_status put_gradient(const result_file *file, uint64_t offset, const stm_parameter *parameter,
+                               const gradient_source *from)
 {
-    const stm_backend *backend = model->backend;
     for (size_t first = 0; first < parameter->n; first += PORTION) {
         const size_t n = STM_MIN((size_t)PORTION, parameter->n - first);
-        STM_TRY(backend->read(model->stream, reals, stm_at(backend, gradient, parameter->offset + first),
-                              n * backend->real_bytes));
-        stm_dtype_to_double(backend->real_bytes == sizeof(double) ? STM_F64 : STM_F32, reals, n, doubles);
-        STM_TRY(put(file, offset + first * sizeof *doubles, doubles, n));
+        STM_TRY(from->read(from->context, parameter->offset + first, n, from->reals));
+        stm_dtype_to_double(from->real_bytes == sizeof(double) ? STM_F64 : STM_F32, from->reals, n, from->doubles);
+        STM_TRY(put(file, offset + first * sizeof *from->doubles, from->doubles, n));
     }
     return STM_OK;
 }
 
-stm_status stm_results_write_gradient(const char *path, const stm_model *model, double loss, const void *gradient)
+stm_status stm_results_write_gradient(const char *path, const stm_model *model, double loss, stm_reals_read *read,
+                                      void *context)
 {
     stm_status status = STM_OK;
     result_file file = {.descriptor = -1};
     uint64_t *offsets = NULL, loss_offset;
-    double *doubles = NULL;
-    void *reals = NULL;
+    gradient_source from = {.read = read, .context = context, .real_bytes = model->backend->real_bytes};
     STM_GOTO_OUT(stm_alloc(model->n_tensors, sizeof *offsets, &offsets));
-    STM_GOTO_OUT(stm_alloc(PORTION, sizeof *doubles, &doubles));
-    STM_GOTO_OUT(stm_alloc(PORTION, model->backend->real_bytes, &reals));
+    STM_GOTO_OUT(stm_alloc(PORTION, sizeof *from.doubles, &from.doubles));
+    STM_GOTO_OUT(stm_alloc(PORTION, from.real_bytes, &from.reals));
     STM_GOTO_OUT(begin(path, (model->n_parameters + 1) * sizeof(double), &file));
     STM_GOTO_OUT(stm_skeleton_dataset(file.skeleton, "/loss", H5T_IEEE_F64LE, 0, NULL, &loss_offset));
     for (size_t i = 0; i < model->n_tensors; i++) {
@@ -160,12 +166,12 @@ stm_status stm_results_write_gradient(const char *path, const stm_model *model, 
     STM_GOTO_OUT(put_skeleton(&file));
     STM_GOTO_OUT(put(&file, loss_offset, &loss, 1));
     for (size_t i = 0; i < model->n_tensors; i++)
-        STM_GOTO_OUT(put_gradient(&file, offsets[i], model, &model->tensors[i], gradient, reals, doubles));
+        STM_GOTO_OUT(put_gradient(&file, offsets[i], &model->tensors[i], &from));
     STM_GOTO_OUT(commit(&file));
 out:
     end(&file, status);
     free(offsets);
-    free(doubles);
-    free(reals);
+    free(from.doubles);
+    free(from.reals);
     return status;
 }

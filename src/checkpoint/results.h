@@ -15,8 +15,12 @@
 stm_status stm_results_write_scores(const char *path, const stm_batch *batch, const double *logprobs,
                                     const double *entropy);
 
-/* /loss, a float64, and /grad/<parameter name>, float64 of the parameter's shape. gradient: [n_parameters] reals of the
- * model's backend, in device memory, laid out as the parameters. Also fails: STM_ERR_DEVICE. */
-stm_status stm_results_write_gradient(const char *path, const stm_model *model, double loss, const void *gradient);
+/* Reads n reals of the model's backend from element `first` of an array laid out as the parameters into host memory. */
+typedef stm_status stm_reals_read(void *context, size_t first, size_t n, void *reals);
+
+/* /loss, a float64, and /grad/<parameter name>, float64 of the parameter's shape. read: gives the gradient, in pieces,
+ * in any order. Also fails: as read does. */
+stm_status stm_results_write_gradient(const char *path, const stm_model *model, double loss, stm_reals_read *read,
+                                      void *context);
 
 #endif

@@ -9,6 +9,7 @@
 #include "bench/report.h"
 #include "cli/commands.h"
 #include "cli/groups_input.h"
+#include "model/stages.h"
 
 typedef struct {
     stm_bench_shape shape;
@@ -115,9 +116,9 @@ static stm_status open_model(bench_run *run)
 {
     const stm_options *o = run->options;
     if (*o->bench.model)
-        return stm_session_open(o, o->bench.model, &run->session);
+        return stm_session_open(o, o->bench.model, stm_session_gradient_bytes, &run->session);
     const stm_model_config config = config_of(run);
-    return stm_session_open_random(o, &config, &run->session);
+    return stm_session_open_random(o, &config, stm_session_gradient_bytes, &run->session);
 }
 
 static stm_status open_all(bench_run *run)
@@ -129,9 +130,11 @@ static stm_status open_all(bench_run *run)
     if (!file)
         STM_TRY(stm_agree_on(MPI_COMM_WORLD, list_cases(run)));
     STM_TRY(open_model(run));
+    if (run->session.idle)
+        return STM_OK;
     if (file) {
         STM_TRY(stm_groups_input_read(o->bench.groups, 0, &run->session, &run->batch));
-        STM_TRY(stm_agree_on(MPI_COMM_WORLD, list_file(run)));
+        STM_TRY(stm_agree_on(run->session.comm, list_file(run)));
     }
     STM_TRY(check_positions(run));
     return stm_session_grid(&run->session, o, (size_t)run->cases[0].shape.n_groups);
@@ -191,11 +194,11 @@ static stm_status measure(bench_run *run)
     stm_bench_machine_describe(&s->grid, s->backend, omp_get_max_threads(), &run->report.machine);
     if (s->grid.rank == 0)
         stm_bench_print_head(&run->report);
-    stm_status status = s->backend->alloc(s->stream, stm_session_weights_bytes(s), &run->bench.gradient);
+    stm_status status = stm_model_array_create(s->model, &run->bench.gradient);
     STM_TRY(stm_agree(&s->grid, status));
     for (size_t i = 0; i < run->n_cases && status == STM_OK; i++)
         status = run_case(run, &run->cases[i]);
-    s->backend->free(s->stream, run->bench.gradient);
+    stm_model_array_destroy(s->model, run->bench.gradient);
     if (status == STM_OK && s->grid.rank == 0)
         stm_bench_plot(&run->report, run->options->out);
     return status;
@@ -207,7 +210,7 @@ static stm_status print_plan(bench_run *run)
     size_t n_works = 0;
     for (size_t i = 0; i < STM_BENCH_N_WORKS; i++)
         n_works += run->works[i];
-    STM_TRY(stm_session_engine(&run->session, run->options, stm_session_weights_bytes(&run->session)));
+    STM_TRY(stm_session_engine(&run->session, run->options));
     stm_session_print_layout(&run->session);
     if (run->session.grid.rank == 0)
         printf("%zu shapes, %zu measurements of %lld repeats\n", run->n_cases, run->n_cases * n_works,
@@ -229,10 +232,12 @@ stm_status stm_cli_bench(const stm_options *options)
 {
     bench_run run = {.options = options};
     stm_status status = open_all(&run);
-    if (status == STM_OK && options->check) {
+    const bool works = status == STM_OK && !run.session.idle;
+    if (works && options->check) {
         status = print_plan(&run);
-    } else if (status == STM_OK) {
-        status = stm_agree_on(MPI_COMM_WORLD, stm_alloc(run.n_cases * STM_BENCH_N_WORKS, sizeof *run.rows, &run.rows));
+    } else if (works) {
+        status =
+            stm_agree_on(run.session.comm, stm_alloc(run.n_cases * STM_BENCH_N_WORKS, sizeof *run.rows, &run.rows));
         if (status == STM_OK)
             status = measure(&run);
     }

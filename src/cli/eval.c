@@ -8,10 +8,12 @@
 
 static stm_status open_all(const stm_options *options, stm_session *s, stm_prompt_set *set)
 {
-    STM_TRY(stm_session_open(options, options->model.path, s));
-    STM_TRY(stm_prompt_set_read_eval(MPI_COMM_WORLD, options, s->model, &s->text, set));
+    STM_TRY(stm_session_open(options, options->model.path, NULL, s));
+    if (s->idle)
+        return STM_OK;
+    STM_TRY(stm_prompt_set_read_eval(s->comm, options, s->model, &s->text, set));
     STM_TRY(stm_session_grid(s, options, STM_MIN((size_t)options->rollout.prompts_per_step, set->prompts.n)));
-    return stm_session_engine(s, options, 0);
+    return stm_session_engine(s, options);
 }
 
 static void print_evaluation(const stm_prompt_set *set, const stm_evaluation *e)
@@ -48,9 +50,10 @@ stm_status stm_cli_eval(const stm_options *options)
     stm_session session = {0};
     stm_prompt_set set = {0};
     stm_status status = open_all(options, &session, &set);
-    if (status == STM_OK && options->check)
+    const bool works = status == STM_OK && !session.idle;
+    if (works && options->check)
         stm_session_print_layout(&session);
-    else if (status == STM_OK)
+    else if (works)
         status = evaluate(options, &session, &set);
     stm_prompt_set_clear(&set);
     stm_session_close(&session);

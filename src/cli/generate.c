@@ -18,10 +18,10 @@ static stm_status read_prompts(const stm_options *options, const stm_session *se
                                  .end_token = -1};
     char *text;
     size_t n;
-    STM_TRY(stm_broadcast_file(MPI_COMM_WORLD, path, &text, &n));
+    STM_TRY(stm_broadcast_file(session->comm, path, &text, &n));
     const stm_status status = stm_prompts_read(path, text, n, &session->text, &use, prompts);
     free(text);
-    return stm_agree_on(MPI_COMM_WORLD, status);
+    return stm_agree_on(session->comm, status);
 }
 
 static stm_status make_batch(const stm_prompts *prompts, stm_batch *batch)
@@ -87,14 +87,16 @@ static stm_status generate(const stm_options *options, const stm_session *sessio
 static stm_status open_all(const stm_options *options, stm_session *session, stm_prompts *prompts)
 {
     STM_TRY(stm_agree_on(MPI_COMM_WORLD, stm_check_output(options->out)));
-    STM_TRY(stm_session_open(options, options->arguments.items[0], session));
+    STM_TRY(stm_session_open(options, options->arguments.items[0], NULL, session));
+    if (session->idle)
+        return STM_OK;
     if (options->rollout.stop.n > 0 && !session->tokenizer)
         return stm_fail(STM_ERR_INPUT,
                         "rollout.stop: found %zu texts, expected none for a model without tokenizer.json",
                         options->rollout.stop.n);
     STM_TRY(read_prompts(options, session, prompts));
     STM_TRY(stm_session_grid(session, options, prompts->n));
-    return stm_session_engine(session, options, 0);
+    return stm_session_engine(session, options);
 }
 
 stm_status stm_cli_generate(const stm_options *options)
@@ -103,9 +105,10 @@ stm_status stm_cli_generate(const stm_options *options)
     stm_prompts prompts = {0};
     stm_batch batch = {0};
     stm_status status = open_all(options, &session, &prompts);
-    if (status == STM_OK && options->check)
+    const bool works = status == STM_OK && !session.idle;
+    if (works && options->check)
         stm_session_print_layout(&session);
-    else if (status == STM_OK)
+    else if (works)
         status = generate(options, &session, &prompts, &batch);
     stm_batch_clear(&batch);
     stm_prompts_clear(&prompts);

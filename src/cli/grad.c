@@ -5,7 +5,21 @@
 #include "checkpoint/results.h"
 #include "cli/commands.h"
 #include "cli/groups_input.h"
+#include "group/elsewhere.h"
 #include "group/score.h"
+#include "group/tied.h"
+
+/* Rank 0 writes, and asks the other stages for theirs. */
+static stm_status write_gradient(const char *path, const stm_grid *grid, const stm_model *model, double loss,
+                                 const void *gradient)
+{
+    stm_elsewhere elsewhere = {grid, model, gradient};
+    if (grid->rank != 0)
+        return stm_elsewhere_serve(&elsewhere);
+    const stm_status status = stm_results_write_gradient(path, model, loss, stm_elsewhere_read, &elsewhere);
+    stm_elsewhere_end(&elsewhere);
+    return status;
+}
 
 static stm_status compute(const stm_options *options, const stm_objective *objective, const stm_session *session,
                           const stm_batch *batch, void *gradient)
@@ -18,27 +32,27 @@ static stm_status compute(const stm_options *options, const stm_objective *objec
     stm_totals_of(batch, &totals);
     STM_TRY(
         stm_objective_gradient(session->engine, grid, batch, objective, &options->objective, &totals, gradient, &sums));
-    stm_all_reduce(grid->world, gradient, model->n_parameters, session->backend->real_bytes);
+    stm_tied_add_gradient(grid, model, gradient);
+    stm_all_reduce(grid->stage_comm, stm_at(session->backend, gradient, model->own.first), model->own.n,
+                   session->backend->real_bytes);
     stm_groups_input_report(session, batch, true, stm_now_s() - start);
     if (grid->rank == 0)
         printf("loss %.10g over %.0f tokens\n", sums.loss, sums.n_tokens);
-    return stm_agree(grid,
-                     grid->rank == 0 ? stm_results_write_gradient(options->out, model, sums.loss, gradient) : STM_OK);
+    return stm_agree(grid, write_gradient(options->out, grid, model, sums.loss, gradient));
 }
 
 static stm_status grad(const stm_options *options, const stm_objective *objective, const stm_session *session,
                        stm_batch *batch)
 {
-    const size_t bytes = stm_session_weights_bytes(session);
     void *gradient;
     if (options->objective.mask_truncated)
         stm_batch_mask_truncated(batch);
     stm_batch_round_recorded(batch);
-    STM_TRY(session->backend->alloc(session->stream, bytes, &gradient));
-    stm_status status = session->backend->zero(session->stream, gradient, bytes);
+    STM_TRY(stm_agree(&session->grid, stm_model_array_create(session->model, &gradient)));
+    stm_status status = stm_agree(&session->grid, stm_model_array_zero(session->model, gradient));
     if (status == STM_OK)
         status = compute(options, objective, session, batch, gradient);
-    session->backend->free(session->stream, gradient);
+    stm_model_array_destroy(session->model, gradient);
     return status;
 }
 
@@ -50,10 +64,11 @@ stm_status stm_cli_grad(const stm_options *options)
     unsigned use = objective->needs_rewards ? STM_GROUPS_NEED_REWARDS : 0;
     if (objective->needs_rewards && options->objective.kl_coef != 0)
         use |= STM_GROUPS_NEED_REFERENCE;
-    stm_status status = stm_groups_input_open(options, use, 1, &session, &batch);
-    if (status == STM_OK && options->check)
+    stm_status status = stm_groups_input_open(options, use, stm_session_gradient_bytes, &session, &batch);
+    const bool works = status == STM_OK && !session.idle;
+    if (works && options->check)
         stm_session_print_layout(&session);
-    else if (status == STM_OK)
+    else if (works)
         status = grad(options, objective, &session, &batch);
     stm_batch_clear(&batch);
     stm_session_close(&session);

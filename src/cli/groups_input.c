@@ -7,22 +7,24 @@ stm_status stm_groups_input_read(const char *path, unsigned use, const stm_sessi
 {
     char *text;
     size_t n;
-    STM_TRY(stm_broadcast_file(MPI_COMM_WORLD, path, &text, &n));
+    STM_TRY(stm_broadcast_file(session->comm, path, &text, &n));
     const stm_status status = stm_groups_read(path, text, n, &session->text, use, batch);
     free(text);
-    return stm_agree_on(MPI_COMM_WORLD, status);
+    return stm_agree_on(session->comm, status);
 }
 
-stm_status stm_groups_input_open(const stm_options *options, unsigned use, size_t static_reals, stm_session *session,
-                                 stm_batch *batch)
+stm_status stm_groups_input_open(const stm_options *options, unsigned use, stm_static_bytes *static_bytes,
+                                 stm_session *session, stm_batch *batch)
 {
     *batch = (stm_batch){0};
     *session = (stm_session){0};
     STM_TRY(stm_agree_on(MPI_COMM_WORLD, stm_check_output(options->out)));
-    STM_TRY(stm_session_open(options, options->arguments.items[0], session));
+    STM_TRY(stm_session_open(options, options->arguments.items[0], static_bytes, session));
+    if (session->idle)
+        return STM_OK;
     STM_TRY(stm_groups_input_read(options->arguments.items[1], use, session, batch));
     STM_TRY(stm_session_grid(session, options, batch->n_groups));
-    return stm_session_engine(session, options, static_reals * stm_session_weights_bytes(session));
+    return stm_session_engine(session, options);
 }
 
 void stm_groups_input_report(const stm_session *session, const stm_batch *batch, bool loss_only, double seconds)

@@ -27,10 +27,11 @@ stm_status stm_cli_score(const stm_options *options)
 {
     stm_session session;
     stm_batch batch;
-    stm_status status = stm_groups_input_open(options, STM_GROUPS_IGNORE_MASK, 0, &session, &batch);
-    if (status == STM_OK && options->check)
+    stm_status status = stm_groups_input_open(options, STM_GROUPS_IGNORE_MASK, NULL, &session, &batch);
+    const bool works = status == STM_OK && !session.idle;
+    if (works && options->check)
         stm_session_print_layout(&session);
-    else if (status == STM_OK)
+    else if (works)
         status = score(options, &session, &batch);
     stm_batch_clear(&batch);
     stm_session_close(&session);

@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "checkpoint/open.h"
+#include "model/layout.h"
+#include "model/stages.h"
 #include "mpi/banner.h"
 #include "text/template.h"
 
@@ -32,14 +34,6 @@ static stm_status open_tokenizer(const stm_options *options, const char *model_p
     return STM_OK; /* without a known one, messages are refused where they stand */
 }
 
-static stm_status open_model(const stm_options *options, const char *model_path, stm_session *s)
-{
-    if (strcmp(options->model.init, "random") == 0)
-        return stm_model_open_random_on(MPI_COMM_WORLD, model_path, (uint64_t)options->run.seed, s->backend, s->stream,
-                                        &s->model);
-    return stm_model_open_on(MPI_COMM_WORLD, model_path, s->backend, s->stream, &s->model);
-}
-
 /* Threads of this rank, where OMP_NUM_THREADS does not say: the cores that it may use, shared with the ranks of the
  * host that may use the same ones. */
 static void choose_threads(void)
@@ -60,9 +54,9 @@ static void choose_threads(void)
     STM_MPI(MPI_Comm_free(&host));
 }
 
-static stm_status open_backend(const stm_options *options, stm_session *session)
+static stm_status open_backend(const stm_options *options, stm_static_bytes *static_bytes, stm_session *session)
 {
-    *session = (stm_session){0};
+    *session = (stm_session){.static_bytes = static_bytes, .n_stages = 1};
     choose_threads();
     stm_status status = stm_backend_find(options->backend, options->precision, &session->backend);
     if (status == STM_OK)
@@ -70,35 +64,127 @@ static stm_status open_backend(const stm_options *options, stm_session *session)
     return stm_agree_on(MPI_COMM_WORLD, status);
 }
 
-stm_status stm_session_open_random(const stm_options *options, const stm_model_config *config, stm_session *session)
+/* Stages */
+
+/* memory.limit, the least of all ranks. Collective over MPI_COMM_WORLD. */
+static double least_limit(const stm_options *options)
 {
-    STM_TRY(open_backend(options, session));
-    stm_status status = stm_model_create(config, session->backend, session->stream, &session->model);
-    if (status == STM_OK)
-        status = stm_model_randomize(session->model, (uint64_t)options->run.seed);
-    return stm_agree_on(MPI_COMM_WORLD, status);
+    MPI_Comm node;
+    int node_size;
+    STM_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node));
+    STM_MPI(MPI_Comm_size(node, &node_size));
+    STM_MPI(MPI_Comm_free(&node));
+    double limit = stm_engine_limit_bytes(options, node_size);
+    stm_all_reduce_min(MPI_COMM_WORLD, &limit, 1);
+    return limit;
 }
 
-stm_status stm_session_open(const stm_options *options, const char *model_path, stm_session *session)
+static size_t static_bytes_of(const stm_session *session, const stm_options *options, int stage_size)
 {
-    STM_TRY(open_backend(options, session));
-    STM_TRY(open_model(options, model_path, session));
-    return stm_agree_on(MPI_COMM_WORLD, open_tokenizer(options, model_path, session));
+    return stm_model_weights_bytes(session->model) +
+           (session->static_bytes ? session->static_bytes(options, session->model, stage_size) : 0);
+}
+
+/* Whether each of n_stages has room for what is static and the smallest chunk. */
+static bool stages_fit(const stm_session *session, const stm_options *options, int n_stages, int n_ranks, double limit)
+{
+    for (int stage = 0; stage < n_stages; stage++) {
+        stm_model_hold_stage(session->model, (size_t)n_stages, (size_t)stage);
+        const size_t least =
+            static_bytes_of(session, options, n_ranks / n_stages) + stm_engine_least_bytes(session->model);
+        if ((double)least > limit)
+            return false;
+    }
+    return true;
+}
+
+/* parallel.pipeline; auto: the fewest stages that fit, or as many as there can be. Collective over MPI_COMM_WORLD. */
+static stm_status choose_stages(const stm_options *options, stm_session *session, int n_ranks)
+{
+    const int64_t asked = options->parallel.pipeline, n_layers = (int64_t)session->model->config.n_layers;
+    if (asked > n_ranks)
+        return stm_fail(STM_ERR_INPUT, "parallel.pipeline: found %lld, expected at most %d, the number of ranks",
+                        (long long)asked, n_ranks);
+    if (asked > n_layers)
+        return stm_fail(STM_ERR_INPUT, "parallel.pipeline: found %lld, expected at most %lld, the layers of the model",
+                        (long long)asked, (long long)n_layers);
+    session->n_stages = (int)asked;
+    if (asked != STM_AUTO)
+        return STM_OK;
+    const int most = (int)STM_MIN((int64_t)n_ranks, n_layers);
+    const double limit = least_limit(options);
+    session->n_stages = 1;
+    while (session->n_stages < most && !stages_fit(session, options, session->n_stages, n_ranks, limit))
+        session->n_stages++;
+    return STM_OK;
+}
+
+/* The ranks that work, and of these the stage that this one is in; the model takes memory. Collective over
+ * MPI_COMM_WORLD. */
+static stm_status take_stage(const stm_options *options, stm_session *session)
+{
+    int rank, n_ranks;
+    session->model->backend = session->backend; /* sizes of numbers are asked for before there is memory */
+    STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
+    STM_MPI(MPI_Comm_size(MPI_COMM_WORLD, &n_ranks));
+    STM_TRY(choose_stages(options, session, n_ranks));
+    const int stage_size = n_ranks / session->n_stages, n_working = stage_size * session->n_stages;
+    session->n_idle = n_ranks - n_working;
+    session->idle = rank >= n_working;
+    STM_MPI(MPI_Comm_split(MPI_COMM_WORLD, session->idle ? MPI_UNDEFINED : 0, rank, &session->comm));
+    session->has_comm = !session->idle;
+    if (session->n_idle > 0 && rank == 0)
+        fprintf(stderr, "stemma: warning: %d of %d ranks %s idle: parallel.pipeline is %d, and its stages are alike\n",
+                session->n_idle, n_ranks, session->n_idle == 1 ? "is" : "are", session->n_stages);
+    if (session->idle)
+        return STM_OK;
+    stm_model_hold_stage(session->model, (size_t)session->n_stages, (size_t)(rank / stage_size));
+    return stm_agree_on(session->comm, stm_model_allocate(session->model, session->backend, session->stream));
+}
+
+static stm_status randomize(const stm_options *options, const stm_session *session)
+{
+    return stm_agree_on(session->comm, stm_model_randomize(session->model, (uint64_t)options->run.seed));
+}
+
+stm_status stm_session_open_random(const stm_options *options, const stm_model_config *config,
+                                   stm_static_bytes *static_bytes, stm_session *session)
+{
+    STM_TRY(open_backend(options, static_bytes, session));
+    STM_TRY(stm_agree_on(MPI_COMM_WORLD, stm_model_lay_out(config, &session->model)));
+    STM_TRY(take_stage(options, session));
+    return session->idle ? STM_OK : randomize(options, session);
+}
+
+stm_status stm_session_open(const stm_options *options, const char *model_path, stm_static_bytes *static_bytes,
+                            stm_session *session)
+{
+    STM_TRY(open_backend(options, static_bytes, session));
+    STM_TRY(stm_model_describe_on(MPI_COMM_WORLD, model_path, &session->model));
+    STM_TRY(take_stage(options, session));
+    if (session->idle)
+        return STM_OK;
+    if (strcmp(options->model.init, "random") == 0)
+        STM_TRY(randomize(options, session));
+    else
+        STM_TRY(stm_model_load_on(session->comm, model_path, session->model));
+    return stm_agree_on(session->comm, open_tokenizer(options, model_path, session));
 }
 
 stm_status stm_session_grid(stm_session *session, const stm_options *options, size_t n_groups)
 {
-    STM_TRY(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, options->parallel.suffix, options->parallel.replica},
-                            n_groups, &session->grid));
+    const stm_axes axes = {session->n_stages, options->parallel.suffix, options->parallel.replica};
+    STM_TRY(stm_grid_create(session->comm, &axes, n_groups, &session->grid));
+    session->grid.n_idle = session->n_idle;
     session->has_grid = true;
     return STM_OK;
 }
 
-stm_status stm_session_engine(stm_session *session, const stm_options *options, size_t static_bytes)
+stm_status stm_session_engine(stm_session *session, const stm_options *options)
 {
-    const size_t weights_bytes = session->model->n_parameters * session->backend->weight_bytes;
-    return stm_agree(&session->grid, stm_engine_create(session->model, &session->grid, options,
-                                                       static_bytes + weights_bytes, &session->engine));
+    return stm_agree(&session->grid,
+                     stm_engine_create(session->model, &session->grid, options,
+                                       static_bytes_of(session, options, session->grid.stage_size), &session->engine));
 }
 
 void stm_session_close(stm_session *session)
@@ -111,12 +197,16 @@ void stm_session_close(stm_session *session)
     stm_model_destroy(session->model);
     if (session->stream)
         session->backend->close(session->stream);
+    if (session->has_comm)
+        STM_MPI(MPI_Comm_free(&session->comm));
     *session = (stm_session){0};
 }
 
-size_t stm_session_weights_bytes(const stm_session *session)
+size_t stm_session_gradient_bytes(const stm_options *options, const stm_model *model, int stage_size)
 {
-    return session->model->n_parameters * session->backend->real_bytes;
+    (void)options;
+    (void)stage_size;
+    return stm_model_own_bytes(model);
 }
 
 static double mebibytes(size_t bytes)
@@ -126,7 +216,7 @@ static double mebibytes(size_t bytes)
 
 void stm_session_print_layout(const stm_session *session)
 {
-    char *banner = NULL;
+    char *banner = NULL, *stages = NULL;
     if (stm_banner(&session->grid, omp_get_max_threads(), &banner) != STM_OK || session->grid.rank != 0)
         return;
     const stm_model *model = session->model;
@@ -136,6 +226,9 @@ void stm_session_print_layout(const stm_session *session)
     printf("model: %s, %zu layers, hidden size %zu, vocabulary %zu, %zu parameters, %s\n", model->config.architecture,
            model->config.n_layers, model->config.hidden_size, model->config.vocab_size, model->n_parameters,
            session->backend->precision);
+    if (stm_stages_text(&model->config, (size_t)session->n_stages, &stages) == STM_OK)
+        printf("%s", stages);
+    free(stages);
     printf("memory of a rank: limit %.0f MiB; weights, gradients and optimizer %.1f MiB\n",
            mebibytes(settings->limit_bytes), mebibytes(stm_engine_static_bytes(session->engine)));
     printf("a chunk of %zu rows: KV and its gradient %.1f MiB, activations %.1f MiB, scratch %.1f MiB\n", rows,

@@ -2,6 +2,7 @@
 #include "cli/commands.h"
 #include "cli/session.h"
 #include "metrics/log.h"
+#include "train/boundary.h"
 #include "train/trainer.h"
 
 typedef struct {
@@ -14,10 +15,14 @@ static stm_status open_job(const stm_options *options, job *j)
 {
     const double start_s = stm_now_s();
     stm_session *s = &j->session;
-    STM_TRY(stm_session_open(options, options->model.path, s));
-    STM_TRY(stm_prompt_sets_read(MPI_COMM_WORLD, options, s->model, &s->text, &j->train, &j->eval));
+    STM_TRY(stm_session_open(options, options->model.path, stm_trainer_static_bytes, s));
+    if (s->idle) {
+        stm_boundary_catch_signals(); /* they are meant for the ranks that work, which end in order */
+        return STM_OK;
+    }
+    STM_TRY(stm_prompt_sets_read(s->comm, options, s->model, &s->text, &j->train, &j->eval));
     STM_TRY(stm_session_grid(s, options, (size_t)options->rollout.prompts_per_step));
-    STM_TRY(stm_session_engine(s, options, stm_trainer_static_bytes(options, s->model, s->grid.stage_size)));
+    STM_TRY(stm_session_engine(s, options));
     const stm_policy policy = {.options = options,
                                .model = s->model,
                                .tokenizer = s->tokenizer,
@@ -31,10 +36,11 @@ stm_status stm_cli_train(const stm_options *options)
 {
     job j = {0};
     stm_status status = open_job(options, &j);
-    if (status == STM_OK && options->check) {
+    const bool works = status == STM_OK && !j.session.idle;
+    if (works && options->check) {
         stm_session_print_layout(&j.session);
         stm_trainer_describe(j.trainer);
-    } else if (status == STM_OK) {
+    } else if (works) {
         status = stm_trainer_run(j.trainer);
     }
     if (status != STM_OK)

@@ -153,7 +153,7 @@ const stm_option_row stm_option_rows[] = {
     INTEGER("update.epochs", update.epochs, "1", FROM(1), INPUT, 0, "times that a batch of rollouts is used"),
     INTEGER("update.minibatch_groups", update.minibatch_groups, "0", FROM(0), INPUT, 0, "groups of one update; 0: the whole batch"),
 
-    INTEGER("parallel.pipeline", parallel.pipeline, "auto", RANGE(1, 1), COMPUTE, AUTO, "ranks that share the layers"),
+    INTEGER("parallel.pipeline", parallel.pipeline, "auto", FROM(1), COMPUTE, AUTO, "stages that the layers are cut into; auto: as few as have room"),
     INTEGER("parallel.suffix", parallel.suffix, "auto", FROM(1), COMPUTE, AUTO, "ranks that share the rollouts of a prompt"),
     INTEGER("parallel.replica", parallel.replica, "auto", FROM(1), COMPUTE, AUTO, "teams that share the prompts"),
     INTEGER("parallel.prefixes_in_flight", parallel.prefixes_in_flight, "2", FROM(1), COMPUTE, 0, "prompts that a team holds at once"),

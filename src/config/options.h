@@ -96,7 +96,7 @@ typedef struct {
     struct {
         int64_t pipeline, suffix, replica, prefixes_in_flight;
         stm_context context;
-    } parallel; /* STM_AUTO or a count; pipeline: STM_AUTO or 1 */
+    } parallel; /* STM_AUTO or a count */
     struct {
         int64_t limit_bytes;
         stm_recompute recompute;

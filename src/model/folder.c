@@ -82,7 +82,7 @@ static void name_embedding(stm_model *model, const stm_weights *weights)
         snprintf(embedding->name, sizeof embedding->name, "lm_head.weight");
 }
 
-stm_status stm_model_describe(const char *folder, const stm_backend *backend, stm_stream *stream, stm_model **out)
+stm_status stm_model_describe(const char *folder, stm_model **out)
 {
     stm_status status = STM_OK;
     char *path = NULL, *texts[4] = {0};
@@ -101,7 +101,6 @@ stm_status stm_model_describe(const char *folder, const stm_backend *backend, st
     name_embedding(model, weights);
     if (weights->n_files) /* before memory is taken: a wrong config.json may ask for a lot */
         STM_GOTO_OUT(stm_weights_check(weights, model));
-    STM_GOTO_OUT(stm_model_allocate(model, backend, stream));
     model->config_json = texts[0];
     model->tokenizer_json = texts[1];
     model->tokenizer_config_json = texts[2];
@@ -121,8 +120,10 @@ out:
 stm_status stm_model_open(const char *folder, const stm_backend *backend, stm_stream *stream, stm_model **out)
 {
     stm_model *model;
-    STM_TRY(stm_model_describe(folder, backend, stream, &model));
-    const stm_status status = stm_model_load(model, folder);
+    STM_TRY(stm_model_describe(folder, &model));
+    stm_status status = stm_model_allocate(model, backend, stream);
+    if (status == STM_OK)
+        status = stm_model_load(model, folder);
     if (status != STM_OK) {
         stm_model_destroy(model);
         return status;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "model/stages.h"
 #include "model/weights.h"
 
 enum { PORTION = 1 << 16, MOST_IN_WAVE = 128 }; /* elements; portions */
@@ -209,13 +210,18 @@ static void hash_wave(const stm_loading *l, size_t first)
     }
 }
 
-/* By the calling thread, which alone talks to the device. */
+/* What the model holds of it. By the calling thread, which alone talks to the device. */
 static stm_status write_wave(const stm_loading *l, size_t first)
 {
     const stm_backend *backend = l->model->backend;
     for (size_t i = first; i < end_of_wave(l, first); i++)
-        STM_TRY(backend->write(l->model->stream, stm_at(backend, l->model->weights, l->portions[i].offset),
-                               reals_of(l, i), l->portions[i].n * backend->real_bytes));
+        for (size_t k = 0; k < 2; k++) {
+            const portion *p = &l->portions[i];
+            const stm_range held = stm_model_held_of(l->model, k, p->offset, p->n);
+            STM_TRY(backend->write(l->model->stream, stm_at(backend, l->model->weights, held.first),
+                                   stm_at(backend, reals_of(l, i), held.first - p->offset),
+                                   held.n * backend->real_bytes));
+        }
     return backend->synchronize(l->model->stream); /* the staging memory is written again */
 }
 

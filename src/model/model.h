@@ -83,9 +83,9 @@ stm_status stm_model_config_parse(const char *path, const char *config_json, con
  * such as rotary_emb.inv_freq, or a tied copy) or misshaped tensor is refused by name. Local. Fails: STM_ERR_INPUT. */
 stm_status stm_model_open(const char *folder, const stm_backend *backend, stm_stream *stream, stm_model **out);
 
-/* As open, in two halves, so that one rank reads and others receive: `describe` reads texts and configuration and
- * creates the model without weights; `load` fills model->weights and hash. */
-stm_status stm_model_describe(const char *folder, const stm_backend *backend, stm_stream *stream, stm_model **out);
+/* As open, in two halves: `describe` reads texts and configuration and lays the model out, without memory for weights
+ * (stm_model_allocate takes it, model/layout.h); `load` fills what model->weights hold, and hash. */
+stm_status stm_model_describe(const char *folder, stm_model **out);
 stm_status stm_model_load(stm_model *model, const char *folder);
 
 /* Normal weights of deviation initializer_range (output projections of a layer divided by sqrt(2 n_layers)), norms 1,

@@ -1,5 +1,7 @@
 #include "model/stages.h"
 
+#include <stdio.h>
+
 /* FLOPs of the slowest stage where the last one has n_last of the layers. */
 static double slowest(const stm_model_config *config, size_t n_stages, size_t n_last)
 {
@@ -24,6 +26,21 @@ void stm_stage_layers(const stm_model_config *config, size_t n_stages, size_t st
     const size_t n_others = n_stages - 1, n_left = n_layers - n_last;
     *first = stage * n_left / n_others;
     *end = (stage + 1) * n_left / n_others;
+}
+
+stm_status stm_stages_text(const stm_model_config *config, size_t n_stages, char **text)
+{
+    size_t n_bytes;
+    FILE *out = open_memstream(text, &n_bytes);
+    for (size_t s = 0; out && n_stages > 1 && s < n_stages; s++) {
+        size_t first, end;
+        stm_stage_layers(config, n_stages, s, &first, &end);
+        fprintf(out, "stage %zu: %slayer%s %zu", s, s == 0 ? "embedding, " : "", end == first + 1 ? "" : "s", first);
+        if (end > first + 1)
+            fprintf(out, "-%zu", end - 1);
+        fprintf(out, "%s\n", s + 1 == n_stages ? ", head" : "");
+    }
+    return out && fclose(out) == 0 ? STM_OK : stm_fail(STM_ERR_MEMORY, "out of memory");
 }
 
 void stm_model_hold_stage(stm_model *model, size_t n_stages, size_t stage)

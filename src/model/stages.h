@@ -13,6 +13,10 @@
  */
 void stm_stage_layers(const stm_model_config *config, size_t n_stages, size_t stage, size_t *first, size_t *end);
 
+/* "stage s: layers a-b", a line each, with the embedding and the head; "" for one stage. The caller frees *text. Local.
+ * Fails: STM_ERR_MEMORY. */
+stm_status stm_stages_text(const stm_model_config *config, size_t n_stages, char **text);
+
 /* Makes the model, laid out and not yet allocated, that of one stage. Local. */
 void stm_model_hold_stage(stm_model *model, size_t n_stages, size_t stage);
 

@@ -9,9 +9,8 @@ static void note_signal(int number)
     signalled = number;
 }
 
-void stm_boundary_init(stm_boundary *boundary, double start_s, double max_hours, double save_s)
+void stm_boundary_catch_signals(void)
 {
-    *boundary = (stm_boundary){.start_s = start_s, .limit_s = 3600.0 * max_hours, .save_s = save_s};
     struct sigaction once = {.sa_handler = note_signal, .sa_flags = SA_RESTART | (int)SA_RESETHAND};
     struct sigaction always = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
     sigemptyset(&once.sa_mask);
@@ -23,6 +22,12 @@ void stm_boundary_init(stm_boundary *boundary, double start_s, double max_hours,
     if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* a job in the background ignores it */
         sigaction(SIGINT, &once, NULL);
     sigaction(SIGUSR1, &always, NULL);
+}
+
+void stm_boundary_init(stm_boundary *boundary, double start_s, double max_hours, double save_s)
+{
+    *boundary = (stm_boundary){.start_s = start_s, .limit_s = 3600.0 * max_hours, .save_s = save_s};
+    stm_boundary_catch_signals();
 }
 
 static bool time_is_up(const stm_boundary *b, bool eval_is_next)

@@ -15,6 +15,9 @@ typedef struct {
  * process as usual). max_hours 0: no limit. save_s: a guess until one was measured. Local. */
 void stm_boundary_init(stm_boundary *boundary, double start_s, double max_hours, double save_s);
 
+/* The second half of it alone. */
+void stm_boundary_catch_signals(void);
+
 /* Sum of these bits. */
 enum { STM_BOUNDARY_STOP = 1, STM_BOUNDARY_SAVE = 2, STM_BOUNDARY_SIGNAL = 4, STM_BOUNDARY_TIME = 8 };
 

@@ -39,6 +39,40 @@ static void teams_are_consecutive_and_differ_by_one_at_most(void **state)
     }
 }
 
+/* Columns are the ranks of one place in each stage; stages are alike. */
+static void stages_are_consecutive_and_alike(void **state)
+{
+    (void)state;
+    const int n = world_size();
+    for (int n_stages = 1; n_stages <= n; n_stages++) {
+        stm_grid grid;
+        if (n % n_stages != 0) {
+            assert_fails(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){n_stages, -1, -1}, 3, &grid), STM_ERR_INPUT,
+                         "expected a divisor of the");
+            continue;
+        }
+        const int size = n / n_stages;
+        assert_ok(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){n_stages, -1, -1}, 2, &grid));
+        assert_int_equal(grid.n_stages, n_stages);
+        assert_int_equal(grid.stage, grid.rank / size);
+        assert_int_equal(grid.stage_rank, grid.rank % size);
+        assert_int_equal(grid.stage_size, size);
+        assert_int_equal(grid.n_teams, STM_MIN(size, 2));
+        assert_int_equal(grid.team_first[grid.n_teams], size);
+        assert_int_equal(grid.stage_rank, grid.team_first[grid.team] + grid.team_rank);
+        int column_rank, column_size, team_size;
+        MPI_Comm_rank(grid.column_comm, &column_rank);
+        MPI_Comm_size(grid.column_comm, &column_size);
+        MPI_Comm_size(grid.team_comm, &team_size);
+        assert_true(column_rank == grid.stage && column_size == n_stages && team_size == grid.team_size);
+        int places[] = {grid.team, -grid.team, grid.team_rank, -grid.team_rank}; /* the same in all of a column */
+        const int mine[] = {grid.team, -grid.team, grid.team_rank, -grid.team_rank};
+        MPI_Allreduce(MPI_IN_PLACE, places, 4, MPI_INT, MPI_MAX, grid.column_comm);
+        assert_memory_equal(places, mine, sizeof mine);
+        stm_grid_destroy(&grid);
+    }
+}
+
 static void number_of_teams_follows_the_options(void **state)
 {
     (void)state;
@@ -283,13 +317,29 @@ static void banner_folds_equal_nodes(void **state)
     const stm_banner_rank ranks[] = {{"a1", 4, 2}, {"a1", 4, 2}, {"a2", 4, 2}, {"a2", 4, 2},
                                      {"b1", 8, 8}, {"a3", 4, 2}, {"a3", 4, 2}};
     char *text = NULL;
-    assert_ok(stm_banner_text(ranks, 7, 3, 2, 3, &text));
+    const stm_banner_layout layout = {.n_stages = 1, .n_teams = 3, .smallest = 2, .largest = 3};
+    assert_ok(stm_banner_text(ranks, 7, &layout, &text));
     assert_non_null(strstr(text, "7 ranks on 4 nodes"));
     assert_non_null(strstr(text, "nodes 1-2 (a1 .. a2): 2 ranks x 2 threads on 4 cores"));
     assert_non_null(strstr(text, "node 3 (b1): 1 rank x 8 threads on 8 cores"));
     assert_non_null(strstr(text, "node 4 (a3): 2 ranks x 2 threads on 4 cores"));
-    assert_non_null(strstr(text, "3 teams of 2 to 3 ranks"));
+    assert_non_null(strstr(text, "nodes, 3 teams of 2 to 3 ranks\n"));
     assert_null(strstr(text, "warning"));
+    free(text);
+}
+
+static void banner_names_stages_and_idle_ranks(void **state)
+{
+    (void)state;
+    const stm_banner_rank ranks[] = {{"a1", 4, 2}, {"a1", 4, 2}, {"a2", 4, 2}, {"a2", 4, 2}};
+    stm_banner_layout layout = {.n_stages = 2, .n_teams = 1, .smallest = 2, .largest = 2, .n_idle = 1};
+    char *text = NULL;
+    assert_ok(stm_banner_text(ranks, 4, &layout, &text));
+    assert_non_null(strstr(text, "4 ranks on 2 nodes, 2 stages of 1 team of 2 ranks; 1 more rank is idle\n"));
+    free(text);
+    layout.n_idle = 2;
+    assert_ok(stm_banner_text(ranks, 4, &layout, &text));
+    assert_non_null(strstr(text, "; 2 more ranks are idle\n"));
     free(text);
 }
 
@@ -297,6 +347,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(teams_are_consecutive_and_differ_by_one_at_most),
+        cmocka_unit_test(stages_are_consecutive_and_alike),
         cmocka_unit_test(number_of_teams_follows_the_options),
         cmocka_unit_test(layouts_that_do_not_fit_are_refused_on_every_rank),
         cmocka_unit_test(worst_status_reaches_every_rank_with_the_lowest_ranks_message),
@@ -308,6 +359,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_file_is_read_by_rank_0_and_known_to_all),
         cmocka_unit_test(banner_counts_ranks_and_warns_of_shared_cores),
         cmocka_unit_test(banner_folds_equal_nodes),
+        cmocka_unit_test(banner_names_stages_and_idle_ranks),
     };
     return stm_mpi_tests(argc, argv, tests, sizeof tests / sizeof *tests);
 }

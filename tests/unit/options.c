@@ -267,7 +267,8 @@ static void integers(void **state)
                  "in.yaml:1: run.seed: found 9223372036854775808, expected a whole number of at least 0");
     file_refused("parallel: {suffix: -1}\n", /* not the number that stands for auto */
                  "in.yaml:1: parallel.suffix: found -1, expected auto or a whole number of at least 1");
-    file_refused("parallel: {pipeline: 2}\n", "in.yaml:1: parallel.pipeline: found 2, expected auto or 1");
+    file_refused("parallel: {pipeline: 0}\n",
+                 "in.yaml:1: parallel.pipeline: found 0, expected auto or a whole number of at least 1");
     line_refused("run.steps=", "command line: run.steps: found nothing, expected a whole number of at least 0");
 }
 

@@ -111,6 +111,19 @@ static void a_batch_without_tokens_is_a_file_too(void **state)
     remove_folder(folder, "scores.h5");
 }
 
+/* A gradient in device memory, for stm_results_write_gradient. */
+typedef struct {
+    const stm_model *model;
+    const void *reals;
+} array;
+
+static stm_status read_array(void *context, size_t at, size_t n, void *reals)
+{
+    const array *from = context;
+    const stm_backend *backend = from->model->backend;
+    return backend->read(from->model->stream, reals, stm_at(backend, from->reals, at), n * backend->real_bytes);
+}
+
 static void gradients_have_their_parameters_names_and_shapes(void **state)
 {
     (void)state;
@@ -124,7 +137,8 @@ static void gradients_have_their_parameters_names_and_shapes(void **state)
         if (real_bytes == 4)
             for (size_t i = 0; i < model->n_parameters; i++)
                 gradient[i] = (double)(float)gradient[i];
-        assert_ok(stm_results_write_gradient(path, model, 0.1, device_reals(&d, gradient, model->n_parameters)));
+        assert_ok(stm_results_write_gradient(path, model, 0.1, read_array,
+                                             &(array){model, device_reals(&d, gradient, model->n_parameters)}));
         const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
         double *loss = read_dataset(file, "/loss", 0, NULL);
         assert_true(*loss == 0.1);
@@ -184,7 +198,7 @@ static void what_does_not_fit_is_refused_and_leaves_the_old_file(void **state)
     assert_true(model->n_parameters * sizeof(double) > small.rlim_cur);
     signal(SIGXFSZ, SIG_IGN);
     setrlimit(RLIMIT_FSIZE, &small);
-    const stm_status status = stm_results_write_gradient(path, model, 0.1, model->weights);
+    const stm_status status = stm_results_write_gradient(path, model, 0.1, read_array, &(array){model, model->weights});
     setrlimit(RLIMIT_FSIZE, &saved);
     assert_fails(status, STM_ERR_IO, "grad.h5: cannot be written: no room for its");
     assert_non_null(strstr(stm_failure(), "File too large"));
