@@ -9,7 +9,7 @@
 #include "model/weights.h"
 
 enum { PORTION = 1 << 16, MOST_IN_WAVE = 128 }; /* elements; portions */
-enum { AHEAD_BYTES = 64 << 20 };                /* that the disk is asked for in advance */
+enum { AHEAD = 1 << 24, HINT = 1 << 20 }; /* elements that the disk is asked for in advance; of one such request */
 
 typedef struct {
     const stm_safetensors *file; /* of the reader */
@@ -99,8 +99,8 @@ static stm_status create(stm_model *model, const char *folder, const stm_dtype *
     stm_loading *l;
     STM_TRY(stm_alloc(1, sizeof *l, &l));
     l->model = model;
-    l->wave = STM_MIN(2 * (size_t)omp_get_max_threads(), (size_t)MOST_IN_WAVE);
-    l->ahead = AHEAD_BYTES / (PORTION * sizeof(float));
+    l->wave = STM_MIN(4 * (size_t)omp_get_max_threads(), (size_t)MOST_IN_WAVE);
+    l->ahead = AHEAD / PORTION;
     STM_GOTO_OUT(stm_alloc(model->n_tensors, sizeof *l->dtypes, &l->dtypes));
     if (folder)
         STM_GOTO_OUT(open_weights(l, folder));
@@ -190,10 +190,27 @@ static stm_status convert_portion(const stm_loading *l, size_t i)
     return STM_OK;
 }
 
+/* Hints to the system are about HINT elements of a tensor at a time, for each costs as much as to read a little. */
+static void hint(const stm_loading *l, size_t i,
+                 void (*give)(const stm_safetensors *, const stm_tensor *, size_t, size_t))
+{
+    const portion *p = &l->portions[i];
+    const size_t first = p->first / HINT * HINT;
+    give(p->file, p->tensor, first, STM_MIN((size_t)HINT, p->tensor->n - first));
+}
+
 static void read_ahead(const stm_loading *l, size_t i)
 {
-    if (l->weights && i < l->n)
-        stm_safetensors_will_read(l->portions[i].file, l->portions[i].tensor, l->portions[i].first, l->portions[i].n);
+    if (l->weights && i < l->n && l->portions[i].first % HINT == 0)
+        hint(l, i, stm_safetensors_will_read);
+}
+
+/* All portions up to this one are done with. */
+static void leave(const stm_loading *l, size_t i)
+{
+    const size_t end = l->portions[i].first + l->portions[i].n;
+    if (end % HINT == 0 || end == l->portions[i].tensor->n)
+        hint(l, i, stm_safetensors_have_read);
 }
 
 /* By one thread at a time, in order. */
@@ -232,12 +249,6 @@ static void begin_wave(const stm_loading *l, const stm_transport *transport, siz
         transport->begin(transport->context, source_of(l, i), bytes_of(&l->portions[i]));
 }
 
-static void leave_wave(const stm_loading *l, size_t first)
-{
-    for (size_t i = first; i < end_of_wave(l, first); i++)
-        stm_safetensors_have_read(l->portions[i].file, l->portions[i].tensor, l->portions[i].first, l->portions[i].n);
-}
-
 /* Sends a wave; the one before it has left. */
 static void pass_on(const stm_loading *l, const stm_transport *transport, size_t first)
 {
@@ -245,8 +256,8 @@ static void pass_on(const stm_loading *l, const stm_transport *transport, size_t
         begin_wave(l, transport, first);
         transport->finish(transport->context, end_of_wave(l, first) - first);
     }
-    if (first > 0)
-        leave_wave(l, first - l->wave);
+    for (size_t i = first > 0 ? first - l->wave : 0; i < first; i++)
+        leave(l, i);
 }
 
 /* The wave that begins at `first` has arrived; the next one is under way. */
