@@ -1,6 +1,8 @@
 /* Which rank writes which bytes of a checkpoint, and who reads them back. */
 #include "checkpoint/hashes.h"
 #include "checkpoint/pieces.h"
+#include "model/layout.h"
+#include "model/stages.h"
 #include "support/device.h"
 #include "support/model.h"
 
@@ -55,6 +57,38 @@ static void pieces_of_all_ranks_hold_every_element_once(void **state)
     device_close(&d);
 }
 
+static void pieces_of_all_stages_hold_every_element_once(void **state)
+{
+    (void)state;
+    for (stm_test_config c = 0; c < STM_TEST_N_CONFIGS; c++) {
+        stm_model_config config = stm_test_configs[c];
+        stm_model *model;
+        config.n_layers = 5;
+        assert_ok(stm_model_lay_out(&config, &model));
+        int *owners = calloc(model->n_parameters, sizeof *owners);
+        for (int n_stages = 1; n_stages <= 5; n_stages++)
+            for (int stage_size = 1; stage_size <= 3; stage_size++) {
+                const int n_ranks = n_stages * stage_size, caller = n_ranks / 2; /* any rank lists those of all */
+                stm_model_hold_stage(model, (size_t)n_stages, (size_t)(caller / stage_size));
+                const stm_shards mine = {
+                    .first = model->own.first, .n = model->own.n, .bucket_n = 313, .n_ranks = stage_size};
+                memset(owners, 0, model->n_parameters * sizeof *owners);
+                for (int r = 0; r < n_ranks; r++) {
+                    int place;
+                    const stm_shards shards = stm_shards_of(model, &mine, n_ranks, r, &place);
+                    assert_int_equal(place, r % stage_size);
+                    count_owners(model, &shards, place, 8, owners);
+                }
+                size_t n_wrong = 0;
+                for (size_t i = 0; i < model->n_parameters; i++)
+                    n_wrong += owners[i] != 1;
+                assert_int_equal(n_wrong, 0);
+            }
+        free(owners);
+        stm_model_destroy(model);
+    }
+}
+
 static void another_node_reads_back_where_there_is_one(void **state)
 {
     (void)state;
@@ -90,6 +124,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pieces_of_all_ranks_hold_every_element_once),
+        cmocka_unit_test(pieces_of_all_stages_hold_every_element_once),
         cmocka_unit_test(another_node_reads_back_where_there_is_one),
         cmocka_unit_test(equal_nodes_share_the_reading_evenly),
     };
