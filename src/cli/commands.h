@@ -22,10 +22,12 @@ typedef struct {
 } stm_command;
 
 stm_status stm_cli_bench(const stm_options *options);
+stm_status stm_cli_calibrate(const stm_options *options);
 stm_status stm_cli_eval(const stm_options *options);
 stm_status stm_cli_export(const stm_options *options);
 stm_status stm_cli_inspect(const stm_options *options);
 stm_status stm_cli_options(const stm_options *options);
+stm_status stm_cli_plan(const stm_options *options);
 stm_status stm_cli_tokenize(const stm_options *options);
 stm_status stm_cli_train(const stm_options *options);
 stm_status stm_cli_score(const stm_options *options);

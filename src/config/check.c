@@ -11,6 +11,8 @@ static stm_status check_required(const stm_options *options, stm_command_bit com
             continue;
         if (**(char *const *)((const char *)options + row->offset))
             continue;
+        if (command == STM_COMMAND_PLAN && row->offset == offsetof(stm_options, out))
+            continue; /* it prints */
         if (row->traits & STM_OPTION_FLAG)
             return stm_fail(STM_ERR_INPUT, "command line: --%s is missing; expected a %s", row->name, row->help);
         const char *file = options->arguments.n ? options->arguments.items[0] : "input";

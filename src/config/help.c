@@ -119,7 +119,7 @@ static void write_markdown_row(const stm_option_row *row, const char *before, FI
     stm_option_write_expected(row, to);
     fprintf(to, " | %s | ", row->help);
     const char *comma = "";
-    for (unsigned bit = STM_COMMAND_TRAIN; bit <= STM_COMMAND_OPTIONS; bit <<= 1)
+    for (unsigned bit = STM_COMMAND_TRAIN; bit <= STM_COMMAND_CALIBRATE; bit <<= 1)
         if (row->commands & bit) {
             fprintf(to, "%s%s", comma, stm_command_name((stm_command_bit)bit));
             comma = ", ";

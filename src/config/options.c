@@ -45,15 +45,17 @@
         name, STM_KIND_NUMBERS, AT(stm_numbers, field), preset, range, NULL, commands, traits, help                    \
     }
 
-/* Commands. An input file serves train and eval, so each of the two takes every key of it. */
+/* Commands. An input file serves train, eval and plan, so each of them takes every key of it. */
 enum {
-    INPUT = STM_COMMAND_TRAIN | STM_COMMAND_EVAL,
+    PLAN = STM_COMMAND_PLAN,
+    CALIBRATE = STM_COMMAND_CALIBRATE,
+    INPUT = STM_COMMAND_TRAIN | STM_COMMAND_EVAL | PLAN,
     SCORE = STM_COMMAND_SCORE,
     GRAD = STM_COMMAND_GRAD,
     GENERATE = STM_COMMAND_GENERATE,
     BENCH = STM_COMMAND_BENCH,
     COMPUTE = INPUT | SCORE | GRAD | GENERATE | BENCH,
-    EVERY = COMPUTE | STM_COMMAND_TOKENIZE | STM_COMMAND_INSPECT | STM_COMMAND_EXPORT | STM_COMMAND_OPTIONS
+    EVERY = COMPUTE | CALIBRATE | STM_COMMAND_TOKENIZE | STM_COMMAND_INSPECT | STM_COMMAND_EXPORT | STM_COMMAND_OPTIONS
 };
 
 /* Traits, in short. */
@@ -76,7 +78,7 @@ const stm_option_row stm_option_rows[] = {
         "of all numbers; bfloat16: kept in float32, operands of products rounded (AVX512-BF16 or AMX)"),
     WORD("backend", backend, "auto", CHOICES("auto", "cpu", "cuda"), COMPUTE, FLAG, "device that computes"),
     NUMBER("temperature", score_temperature, "0.0", FROM(0), SCORE, ONCE, "divides the logits; 0: the file's own, else 1"),
-    TEXT("out", out, "", SCORE | GRAD | GENERATE | BENCH | STM_COMMAND_TOKENIZE, ONCE | REQUIRED, "file to write"),
+    TEXT("out", out, "", SCORE | GRAD | GENERATE | BENCH | PLAN | CALIBRATE | STM_COMMAND_TOKENIZE, ONCE | REQUIRED, "file to write; `plan` needs none"),
     TEXT("model", bench.model, "", BENCH, ONCE, "Hugging Face folder or checkpoint; empty: random weights of the shape bench.hidden .. vocab"),
     TEXT("groups", bench.groups, "", BENCH, ONCE, "groups to compute, in the form that score reads; empty: random tokens"),
     BOOLEAN("special", special, "false", STM_COMMAND_TOKENIZE, ONCE, "add the tokenizer's own special tokens, such as BOS"),
@@ -85,7 +87,16 @@ const stm_option_row stm_option_rows[] = {
     TEXT("resume", resume, "auto", STM_COMMAND_TRAIN, ONCE,
         "auto: from the newest good checkpoint of the run folder; never; or the path of a checkpoint"),
     NUMBER("maxh", maxh, "0.0", FROM(0), STM_COMMAND_TRAIN, ONCE, "stop cleanly before so many hours have passed; 0: no limit"),
-    BOOLEAN("check", check, "false", COMPUTE, ONCE, "read everything, print layout and memory per rank, stop"),
+    BOOLEAN("check", check, "false", COMPUTE & ~PLAN, ONCE, "read everything, print layout and memory per rank, stop"),
+    TEXT("machine", plan.machine, "", PLAN, ONCE | REQUIRED, "description of the machine: inputs/machines, or what `stemma calibrate` wrote"),
+    INTEGER("nodes", plan.nodes, "1", RANGE(1, 100000), PLAN, ONCE, "to plan for"),
+    INTEGER("ranks-per-node", plan.ranks_per_node, "auto", RANGE(1, 10000), PLAN, ONCE | AUTO, "auto: as the machine's description says"),
+    INTEGER("threads", plan.threads, "auto", RANGE(1, 10000), PLAN, ONCE | AUTO, "of a rank; auto: its share of the cores"),
+    INTEGER("prompt-tokens", plan.prompt_tokens, "auto", RANGE(1, 10000000), PLAN, ONCE | AUTO, "of a prompt; auto: those of data.prompts"),
+    INTEGER("answer-tokens", plan.answer_tokens, "auto", RANGE(1, 10000000), PLAN, ONCE | AUTO, "of a response, mean; auto: half of rollout.max_new_tokens"),
+    NUMBER("spread", plan.spread, "0.5", RANGE(0, 10), PLAN, ONCE, "standard deviation of responses' lengths, to their mean"),
+    INTEGER("max-nodes", plan.max_nodes, "1024", RANGE(0, 100000), PLAN, ONCE, "of the table over nodes 1, 2, 4 ..; 0: no table"),
+    NUMBERS("group-sizes", plan.group_sizes, "[2, 4, 8, 16, 32, 64]", RANGE(1, 65536), PLAN, ONCE | WHOLE, "of the table over rollout.group_size; empty: none"),
     BOOLEAN("markdown", markdown, "false", STM_COMMAND_OPTIONS, ONCE, "print the options as a table in Markdown"),
     BOOLEAN("help", help, "false", EVERY, ONCE, "print this text"),
 
@@ -283,6 +294,10 @@ const char *stm_command_name(stm_command_bit command)
         return "bench";
     case STM_COMMAND_OPTIONS:
         return "options";
+    case STM_COMMAND_PLAN:
+        return "plan";
+    case STM_COMMAND_CALIBRATE:
+        return "calibrate";
     }
     return "";
 }

@@ -126,6 +126,15 @@ typedef struct {
         bool sweep;
         double limit_s; /* 0: none */
     } bench;
+    struct {
+        char *machine;                        /* --machine: its description */
+        int64_t nodes, ranks_per_node;        /* --nodes, --ranks-per-node */
+        int64_t threads;                      /* of a rank; STM_AUTO: its share of the cores */
+        int64_t prompt_tokens, answer_tokens; /* means; STM_AUTO: of data.prompts; half of the longest */
+        double spread;                        /* of the responses' lengths */
+        int64_t max_nodes;                    /* of the table; 0: none */
+        stm_numbers group_sizes;              /* of the other table */
+    } plan;
     stm_forward_mode forward;             /* --forward */
     stm_precision precision;              /* --precision */
     char *backend;                        /* --backend: cpu, cuda, auto */
@@ -149,7 +158,9 @@ typedef enum {
     STM_COMMAND_INSPECT = 64,
     STM_COMMAND_EXPORT = 128,
     STM_COMMAND_BENCH = 256,
-    STM_COMMAND_OPTIONS = 512
+    STM_COMMAND_OPTIONS = 512,
+    STM_COMMAND_PLAN = 1024,
+    STM_COMMAND_CALIBRATE = 2048
 } stm_command_bit;
 
 /* Defaults for every row. Fails: STM_ERR_MEMORY. */

@@ -1,0 +1,262 @@
+/* `stemma plan`: what a training step will cost on a machine that need not be at hand, and the best layout for it. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "data/text_context.h"
+#include "model/layout.h"
+#include "model/stages.h"
+#include "mpi/grid.h"
+#include "plan/report.h"
+#include "text/template.h"
+#include "train/prompt_sets.h"
+
+enum { MOST_LAYOUTS = 8, MOST_LAYOUTS_OF_TABLE = 3 };
+
+typedef struct {
+    const stm_options *options;
+    stm_machine machine;
+    stm_backend backend; /* says how large numbers are; computes nothing */
+    stm_model *model;
+    stm_tokenizer *tokenizer;
+    stm_template *chat;
+    stm_prompt_set prompts, eval;
+    bool has_prompts, supervised;
+    int64_t ranks_per_node;
+    stm_batch batch;
+    stm_planner planner;
+    stm_plan_report report;
+} plan_run;
+
+/* The model */
+
+static stm_status read_optional(const char *folder, const char *name, char **text)
+{
+    char *path;
+    size_t n;
+    STM_TRY(stm_format(&path, "%s/%s", folder, name));
+    FILE *file = fopen(path, "rb");
+    const stm_status status = file ? stm_read_file(path, text, &n) : STM_OK;
+    if (file)
+        fclose(file);
+    free(path);
+    return status;
+}
+
+/* config.json, and for the lengths of prompts the tokenizer, where there is one. */
+static stm_status describe(plan_run *run, const char *folder)
+{
+    char *path = NULL, *config_json = NULL, *generation_json = NULL, *tokenizer_json = NULL, *tokenizer_config = NULL;
+    stm_model_config config;
+    size_t n;
+    stm_status status;
+    STM_GOTO_OUT(stm_format(&path, "%s/config.json", folder));
+    STM_GOTO_OUT(stm_read_file(path, &config_json, &n));
+    STM_GOTO_OUT(read_optional(folder, "generation_config.json", &generation_json));
+    STM_GOTO_OUT(read_optional(folder, "tokenizer.json", &tokenizer_json));
+    STM_GOTO_OUT(read_optional(folder, "tokenizer_config.json", &tokenizer_config));
+    STM_GOTO_OUT(stm_model_config_parse(path, config_json, generation_json, &config));
+    STM_GOTO_OUT(stm_model_lay_out(&config, &run->model));
+    run->model->backend = &run->backend;
+    run->model->tokenizer_json = tokenizer_json;
+    run->model->tokenizer_config_json = tokenizer_config;
+    tokenizer_json = tokenizer_config = NULL;
+out:
+    free(path);
+    free(config_json);
+    free(generation_json);
+    free(tokenizer_json);
+    free(tokenizer_config);
+    return status;
+}
+
+static void choose_backend(plan_run *run)
+{
+    static const char *const names[] = {
+        [STM_FLOAT32] = "float32", [STM_FLOAT64] = "float64", [STM_BFLOAT16] = "bfloat16"};
+    const stm_precision precision = run->options->precision;
+    const size_t real_bytes = precision == STM_FLOAT64 ? sizeof(double) : sizeof(float), rounded_bytes = 2;
+    run->backend = (stm_backend){.name = "plan",
+                                 .precision = names[precision],
+                                 .real_bytes = real_bytes,
+                                 .weight_bytes = real_bytes + (precision == STM_BFLOAT16 ? rounded_bytes : 0)};
+}
+
+/* Lengths */
+
+static stm_status read_prompts(plan_run *run)
+{
+    const stm_options *o = run->options;
+    const stm_model *model = run->model;
+    stm_text_context text = {.vocab_size = model->config.vocab_size, .max_positions = model->config.max_positions};
+    if (model->tokenizer_json)
+        STM_TRY(stm_tokenizer_parse(o->model.path, model->tokenizer_json, strlen(model->tokenizer_json),
+                                    model->tokenizer_config_json, &run->tokenizer));
+    const stm_status status =
+        stm_template_choose(o->data.template_name, o->model.path, model->tokenizer_config_json, NULL, &run->chat);
+    if (status != STM_OK && strcmp(o->data.template_name, "auto") != 0)
+        return stm_fail_context(status, "data.template");
+    text.tokenizer = run->tokenizer;
+    text.chat = run->chat;
+    if (stm_prompt_sets_read(MPI_COMM_WORLD, o, model, &text, &run->prompts, &run->eval) != STM_OK)
+        return stm_fail_context(STM_ERR_INPUT, "--prompt-tokens is auto, and the prompts cannot be read");
+    run->has_prompts = true;
+    return STM_OK;
+}
+
+static stm_status draw_batch(plan_run *run, int64_t group_size, stm_batch *batch)
+{
+    const stm_options *o = run->options;
+    const int64_t longest = o->rollout.max_new_tokens;
+    const int64_t answer = o->plan.answer_tokens == STM_AUTO ? (longest + 1) / 2 : o->plan.answer_tokens;
+    const stm_workload workload = {.n_groups = (size_t)o->rollout.prompts_per_step,
+                                   .group_size = run->supervised ? 1 : (size_t)group_size,
+                                   .n_prompt = (size_t)o->plan.prompt_tokens,
+                                   .n_answer = (size_t)answer,
+                                   .most_answer = (size_t)longest,
+                                   .spread = o->plan.spread,
+                                   .seed = (uint64_t)o->run.seed};
+    return stm_workload_draw(&workload, run->has_prompts ? &run->prompts.prompts : NULL, o->data.shuffle,
+                             run->supervised, batch);
+}
+
+static stm_status check_lengths(const plan_run *run)
+{
+    const stm_options *o = run->options;
+    const size_t most = run->model->config.max_positions;
+    if (o->plan.answer_tokens != STM_AUTO && o->plan.answer_tokens > o->rollout.max_new_tokens)
+        return stm_fail(STM_ERR_INPUT,
+                        "command line: --answer-tokens: found %lld, expected at most rollout.max_new_tokens, %lld",
+                        (long long)o->plan.answer_tokens, (long long)o->rollout.max_new_tokens);
+    if (o->plan.prompt_tokens != STM_AUTO && (size_t)(o->plan.prompt_tokens + o->rollout.max_new_tokens) > most)
+        return stm_fail(STM_ERR_INPUT,
+                        "command line: --prompt-tokens: found %lld, expected at most %zu less rollout.max_new_tokens, "
+                        "%lld: the model's positions",
+                        (long long)o->plan.prompt_tokens, most, (long long)o->rollout.max_new_tokens);
+    return STM_OK;
+}
+
+static stm_status open_plan(plan_run *run)
+{
+    const stm_options *o = run->options;
+    STM_TRY(stm_machine_read(o->plan.machine, &run->machine));
+    choose_backend(run);
+    STM_TRY(describe(run, o->model.path));
+    run->supervised = stm_is_supervised(o);
+    STM_TRY(check_lengths(run));
+    if (o->plan.prompt_tokens == STM_AUTO)
+        STM_TRY(read_prompts(run));
+    if (*o->out)
+        STM_TRY(stm_check_output(o->out));
+    STM_TRY(draw_batch(run, o->rollout.group_size, &run->batch));
+    run->ranks_per_node = o->plan.ranks_per_node == STM_AUTO ? run->machine.ranks : o->plan.ranks_per_node;
+    run->planner = (stm_planner){.options = o,
+                                 .machine = &run->machine,
+                                 .model = run->model,
+                                 .batch = &run->batch,
+                                 .threads = o->plan.threads == STM_AUTO ? 0 : o->plan.threads,
+                                 .supervised = run->supervised};
+    return STM_OK;
+}
+
+/* Tables */
+
+static stm_status find_best(const plan_run *run, const stm_batch *batch, int64_t nodes, stm_estimate *best)
+{
+    stm_planner planner = run->planner;
+    stm_estimates found;
+    planner.batch = batch;
+    const stm_status status = stm_plan_search(&planner, nodes, run->ranks_per_node, MOST_LAYOUTS_OF_TABLE, &found);
+    if (status == STM_OK)
+        *best = found.items[0];
+    free(found.items);
+    return status;
+}
+
+static bool are_axes_given(const stm_options *o)
+{
+    return o->parallel.pipeline != STM_AUTO || o->parallel.suffix != STM_AUTO || o->parallel.replica != STM_AUTO;
+}
+
+/* Where the axes are given, fewer nodes may have no such layout: their rows are left out. */
+static stm_status fill_nodes(plan_run *run)
+{
+    stm_plan_report *r = &run->report;
+    const int64_t most = run->options->plan.max_nodes;
+    size_t n = 0;
+    for (int64_t nodes = 1; nodes <= most; nodes *= 2)
+        n++;
+    STM_TRY(stm_alloc(n, sizeof *r->nodes_rows, &r->nodes_rows));
+    for (int64_t nodes = 1; nodes <= most; nodes *= 2) {
+        const stm_status status = find_best(run, &run->batch, nodes, &r->nodes_rows[r->n_nodes_rows]);
+        if (status != STM_OK && !are_axes_given(run->options))
+            return status;
+        r->n_nodes_rows += status == STM_OK;
+    }
+    return STM_OK;
+}
+
+static stm_status fill_sizes(plan_run *run)
+{
+    stm_plan_report *r = &run->report;
+    const stm_numbers *sizes = &run->options->plan.group_sizes;
+    if (run->supervised)
+        return STM_OK;
+    STM_TRY(stm_alloc(sizes->n, sizeof *r->size_rows, &r->size_rows));
+    STM_TRY(stm_alloc(sizes->n, sizeof *r->sizes, &r->sizes));
+    for (size_t i = 0; i < sizes->n; i++) {
+        stm_batch batch;
+        r->sizes[i] = (int64_t)sizes->items[i];
+        stm_status status = draw_batch(run, r->sizes[i], &batch);
+        if (status == STM_OK)
+            status = find_best(run, &batch, run->options->plan.nodes, &r->size_rows[i]);
+        stm_batch_clear(&batch);
+        STM_TRY(status);
+        r->n_size_rows++;
+    }
+    return STM_OK;
+}
+
+static stm_status plan(plan_run *run)
+{
+    const stm_options *o = run->options;
+    stm_plan_report *r = &run->report;
+    r->planner = &run->planner;
+    r->machine_file = o->plan.machine;
+    r->nodes = o->plan.nodes;
+    r->ranks_per_node = run->ranks_per_node;
+    STM_TRY(stm_plan_search(&run->planner, o->plan.nodes, run->ranks_per_node, MOST_LAYOUTS, &r->best));
+    STM_TRY(fill_nodes(run));
+    STM_TRY(fill_sizes(run));
+    stm_plan_print(r);
+    return *o->out ? stm_plan_write(r, o->out) : STM_OK;
+}
+
+static void clear(plan_run *run)
+{
+    free(run->report.best.items);
+    free(run->report.nodes_rows);
+    free(run->report.size_rows);
+    free(run->report.sizes);
+    stm_batch_clear(&run->batch);
+    stm_prompt_set_clear(&run->prompts);
+    stm_prompt_set_clear(&run->eval);
+    stm_template_destroy(run->chat);
+    stm_tokenizer_destroy(run->tokenizer);
+    stm_model_destroy(run->model);
+    stm_machine_clear(&run->machine);
+}
+
+stm_status stm_cli_plan(const stm_options *options)
+{
+    plan_run run = {.options = options};
+    int rank;
+    STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
+    stm_status status = open_plan(&run);
+    if (status == STM_OK && rank == 0)
+        status = plan(&run);
+    clear(&run);
+    return stm_agree_on(MPI_COMM_WORLD, status);
+}

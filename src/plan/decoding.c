@@ -1,0 +1,143 @@
+#include "plan/decoding.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "group/chunk.h"
+#include "rollout/decode.h"
+
+typedef struct {
+    size_t group, n; /* n: tokens to sample */
+    size_t done;
+} item;
+
+typedef struct {
+    stm_decoding *d;
+    item *items; /* [n_items]: of the rank; those before `next` have begun */
+    size_t n_items, next, n_slots;
+    size_t *active, n_active; /* items in slots */
+} sampling;
+
+/* Of the run of the team's rollouts that is rank's. */
+static void list_items(sampling *s, size_t rank, size_t n_all, item *all)
+{
+    const size_t first = n_all * rank / s->d->team_size, end = n_all * (rank + 1) / s->d->team_size;
+    s->items = all + first;
+    s->n_items = end - first;
+}
+
+static double tokens(const sampling *s)
+{
+    double n = 0;
+    for (size_t i = 0; i < s->n_items; i++)
+        n += (double)s->items[i].n;
+    return n;
+}
+
+static void fill_slots(sampling *s)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_active; i++)
+        if (s->items[s->active[i]].done < s->items[s->active[i]].n)
+            s->active[n++] = s->active[i];
+    for (; n < s->n_slots && s->next < s->n_items; s->next++)
+        if (s->items[s->next].n > 0)
+            s->active[n++] = s->next;
+    s->n_active = n;
+}
+
+/* Rounds until the first of the active ones ends, and what the middle one of them is. */
+static double next_rounds(const sampling *s, stm_round *round)
+{
+    size_t n = (size_t)-1;
+    *round = (stm_round){.n_rows = (double)s->n_active};
+    for (size_t i = 0; i < s->n_active; i++)
+        n = STM_MIN(n, s->items[s->active[i]].n - s->items[s->active[i]].done);
+    for (size_t i = 0; i < s->n_active; i++) {
+        const item *x = &s->items[s->active[i]];
+        const double prompt = (double)s->d->batch->groups[x->group].n_prompt;
+        const double own = (double)x->done + (double)n / 2;
+        if (i == 0 || s->items[s->active[i - 1]].group != x->group)
+            round->prompt_keys += prompt;
+        round->own_keys += own;
+        round->pairs += prompt + own;
+    }
+    return (double)n;
+}
+
+/* A stage works on a share of the slots while the others have theirs; a round is through when the slowest stage has had
+ * all of them. */
+static double round_s(const stm_decoding *d, const stm_round *all)
+{
+    const double parts = fmin((double)d->n_stages, fmax(1, all->n_rows));
+    const stm_round part = {all->n_rows / parts, fmax(all->prompt_keys / parts, 0), all->own_keys / parts,
+                            all->pairs / parts};
+    double slowest_s = 0, path_s = 0;
+    for (size_t s = 0; s < d->n_stages; s++) {
+        const stm_model *stage = &d->stages[s];
+        const double s_s =
+            stm_cost_round_s(d->cost, &part, stage->end_layer - stage->first_layer, s + 1 == d->n_stages);
+        slowest_s = fmax(slowest_s, s_s);
+        path_s += s_s;
+    }
+    if (d->n_stages > 1) {
+        const double hop_s = part.n_rows * (double)d->cost->config->hidden_size * d->cost->real_bytes /
+                                 d->cost->machine->between.bandwidth +
+                             d->cost->machine->between.latency_s;
+        path_s += (double)d->n_stages * hop_s;
+    }
+    return fmax(parts * slowest_s, path_s);
+}
+
+static stm_status run(sampling *s)
+{
+    stm_decoding *d = s->d;
+    STM_TRY(stm_alloc(s->n_slots, sizeof *s->active, &s->active));
+    for (fill_slots(s); s->n_active > 0; fill_slots(s)) {
+        stm_round round;
+        const double n = next_rounds(s, &round);
+        d->seconds += n * round_s(d, &round);
+        d->n_rounds += n;
+        for (size_t i = 0; i < s->n_active; i++)
+            s->items[s->active[i]].done += (size_t)n;
+    }
+    free(s->active);
+    return STM_OK;
+}
+
+static void add_memory(sampling *s)
+{
+    stm_decoding *d = s->d;
+    size_t rows = 0;
+    for (size_t g = 0; g < d->batch->n_groups; g++)
+        if (d->team_of[g] == (int)d->team)
+            rows += d->batch->groups[g].n_prompt;
+    const double prompts = (double)stm_chunk_kv_bytes(d->model, rows, false);
+    const double slot = (double)stm_decode_slot_bytes(d->model, 1, d->max_new_tokens);
+    s->n_slots = d->slots;
+    while (s->n_slots > 1 && (double)s->n_slots * slot > d->room_bytes)
+        s->n_slots /= 2;
+    d->bytes = (double)s->n_slots * slot + fmin(prompts, fmax(d->room_bytes, 0));
+}
+
+stm_status stm_decoding_estimate(stm_decoding *d)
+{
+    sampling most = {.d = d}, other = {.d = d};
+    size_t n_all = 0, n = 0;
+    item *all;
+    for (size_t g = 0; g < d->batch->n_groups; g++)
+        n_all += d->team_of[g] == (int)d->team ? d->batch->groups[g].n_responses : 0;
+    STM_TRY(stm_alloc(n_all, sizeof *all, &all));
+    for (size_t g = 0; g < d->batch->n_groups; g++)
+        for (size_t i = 0; i < d->batch->groups[g].n_responses && d->team_of[g] == (int)d->team; i++)
+            all[n++] = (item){.group = g, .n = d->batch->groups[g].responses[i].n};
+    for (size_t rank = 0; rank < d->team_size; rank++) {
+        list_items(&other, rank, n_all, all);
+        if (rank == 0 || tokens(&other) > tokens(&most))
+            list_items(&most, rank, n_all, all);
+    }
+    add_memory(&most);
+    const stm_status status = run(&most);
+    free(all);
+    return status;
+}

@@ -1,0 +1,29 @@
+/* src/plan/decoding.h: how long sampling takes on the rank of a team that has most to sample, round by round.
+ *
+ * As in rollout/: the team's rollouts stand in the order of its prompts and are cut into as many runs as it has ranks;
+ * a slot whose rollout ends takes the next. In a pipeline as many batches of slots are in flight as it has stages.
+ * Local. */
+#ifndef STM_PLAN_DECODING_H
+#define STM_PLAN_DECODING_H
+
+#include "data/groups.h"
+#include "plan/cost.h"
+
+typedef struct {
+    const stm_cost *cost;
+    const stm_model *stages; /* [n_stages] */
+    const stm_model *model;  /* the stage that holds most, for memory */
+    size_t n_stages;
+    const stm_batch *batch;
+    const int *team_of; /* [n_groups] */
+    size_t team, team_size;
+    size_t slots, max_new_tokens;
+    double room_bytes; /* for slots, and as much for prompts */
+    /* Found: */
+    double seconds, n_rounds, bytes;
+} stm_decoding;
+
+/* Fails: STM_ERR_MEMORY. */
+stm_status stm_decoding_estimate(stm_decoding *decoding);
+
+#endif

@@ -1,0 +1,469 @@
+#include "plan/estimate.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "group/engine.h"
+#include "model/stages.h"
+#include "mpi/reduction.h"
+#include "plan/decoding.h"
+#include "plan/replay.h"
+#include "rollout/decode.h"
+#include "train/optimizer.h"
+
+const char *stm_plan_part_name(stm_plan_part part)
+{
+    static const char *const names[STM_PLAN_N_PARTS] = {
+#define STM_PLAN_PART_NAME(NAME, name, what) name,
+        STM_PLAN_PARTS(STM_PLAN_PART_NAME)
+#undef STM_PLAN_PART_NAME
+    };
+    return names[part];
+}
+
+typedef struct {
+    const stm_planner *planner;
+    const stm_options *options;
+    stm_cost cost;
+    stm_model *stages;                              /* [pipeline] */
+    size_t n_stages, n_teams, stage_size, heaviest; /* heaviest: the stage that holds most */
+    int *team_sizes;                                /* [n_teams] */
+    size_t limit_bytes, static_bytes, room_bytes;
+    stm_batch minibatch; /* what one update is of; not owned */
+    double n_updates;
+    int *team_of;       /* [n_groups] */
+    size_t team;        /* the one that has most to do */
+    int64_t first_rank; /* its first among those of a stage */
+    stm_estimate *out;
+} estimate;
+
+/* The layout */
+
+static stm_status lay_out(estimate *e)
+{
+    const stm_layout *l = &e->out->layout;
+    const int64_t n_ranks = l->nodes * l->ranks_per_node;
+    e->n_stages = (size_t)l->pipeline;
+    e->stage_size = (size_t)(n_ranks / l->pipeline);
+    e->n_teams = (size_t)l->replica;
+    e->out->layout.idle_ranks = n_ranks % l->pipeline;
+    e->out->layout.suffix = ((int64_t)e->stage_size + l->replica - 1) / l->replica;
+    STM_TRY(stm_alloc(e->n_teams, sizeof *e->team_sizes, &e->team_sizes));
+    for (size_t t = 0; t < e->n_teams; t++)
+        e->team_sizes[t] = (int)(e->stage_size / e->n_teams + (t < e->stage_size % e->n_teams));
+    STM_TRY(stm_alloc(e->n_stages, sizeof *e->stages, &e->stages));
+    for (size_t s = 0; s < e->n_stages; s++) {
+        e->stages[s] = *e->planner->model;
+        stm_model_hold_stage(&e->stages[s], e->n_stages, s);
+        if (stm_model_weights_bytes(&e->stages[s]) > stm_model_weights_bytes(&e->stages[e->heaviest]))
+            e->heaviest = s;
+    }
+    return STM_OK;
+}
+
+/* Memory */
+
+/* Of a rank: its part of the node's. */
+static double limit_bytes(const stm_planner *planner, int64_t ranks_per_node)
+{
+    static const double AUTO_SHARE = 0.9; /* as stm_engine_limit_bytes */
+    const double ranks = fmax((double)ranks_per_node, (double)planner->machine->devices);
+    return planner->options->memory.limit_bytes != STM_AUTO
+               ? (double)planner->options->memory.limit_bytes
+               : AUTO_SHARE * (double)planner->machine->memory_bytes / ranks;
+}
+
+static bool has_reference(const stm_planner *planner)
+{
+    return planner->options->objective.kl_coef > 0 && !planner->supervised;
+}
+
+/* What a rank holds from start to end. */
+static void add_static(const stm_planner *planner, const stm_model *stage, size_t stage_size, stm_plan_memory *m)
+{
+    const stm_model_config *c = &stage->config;
+    const double own = (double)stm_model_own_bytes(stage);
+    m->weights = (double)stm_model_weights_bytes(stage);
+    m->gradient = own;
+    m->optimizer = (double)stm_optimizer_bytes(stage, (int)stage_size) - own;
+    m->reference = has_reference(planner) ? m->weights : 0;
+    m->tables = (double)(c->max_positions * c->head_dim * stage->backend->real_bytes); /* cosine and sine */
+}
+
+static double static_bytes(const stm_plan_memory *m)
+{
+    return m->weights + m->gradient + m->optimizer + m->reference;
+}
+
+static bool fits_at_all(estimate *e)
+{
+    stm_plan_memory *m = &e->out->memory;
+    add_static(e->planner, &e->stages[e->heaviest], e->stage_size, m);
+    m->limit = limit_bytes(e->planner, e->out->layout.ranks_per_node);
+    m->total = static_bytes(m) + m->tables;
+    e->limit_bytes = (size_t)m->limit;
+    e->static_bytes = (size_t)static_bytes(m);
+    e->room_bytes = e->limit_bytes > e->static_bytes ? e->limit_bytes - e->static_bytes : 0;
+    e->out->chunk_rows = stm_engine_chunk_rows(e->options, &e->stages[e->heaviest], e->room_bytes);
+    return e->room_bytes >= stm_engine_least_bytes(&e->stages[e->heaviest]);
+}
+
+/* Groups and teams */
+
+static stm_forest_options forest_options(const estimate *e, bool prompts)
+{
+    stm_forest_options o = stm_engine_forest_options(e->options);
+    if (prompts)
+        o.mode = STM_FORWARD_TREE;
+    o.max_segment_tokens = stm_engine_segment_tokens(o.max_segment_tokens, e->out->chunk_rows, e->team_sizes[0]);
+    return o;
+}
+
+typedef struct {
+    stm_sequence *items;
+    size_t n;
+} sequences;
+
+/* team_of NULL: of all groups; else of those of the team. prompts: without their responses. */
+static stm_status list(const estimate *e, const stm_batch *batch, const int *team_of, bool prompts, sequences *out)
+{
+    size_t most = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        most += prompts ? 1 : batch->groups[g].n_responses;
+    *out = (sequences){0};
+    STM_TRY(stm_alloc(most, sizeof *out->items, &out->items));
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        const stm_group *group = &batch->groups[g];
+        if (team_of && team_of[g] != (int)e->team)
+            continue;
+        for (size_t i = 0; i < (prompts ? 1 : group->n_responses); i++)
+            out->items[out->n++] =
+                (stm_sequence){g, prompts ? STM_NONE : i, group->n_prompt + (prompts ? 0 : group->responses[i].n)};
+    }
+    return STM_OK;
+}
+
+/* Tokens of a group, each shared one once. */
+static double tokens_of(const stm_group *group, bool prompts)
+{
+    double n = (double)group->n_prompt;
+    for (size_t i = 0; i < group->n_responses && !prompts; i++)
+        n += (double)group->responses[i].n;
+    return n;
+}
+
+static stm_status assign(estimate *e, const stm_batch *batch, bool prompts)
+{
+    const stm_forest_options options = forest_options(e, prompts);
+    double *load;
+    sequences all;
+    stm_status status = list(e, batch, NULL, prompts, &all);
+    if (status == STM_OK)
+        status = stm_teams_assign(batch, all.items, all.n, &options, &e->planner->model->config, (int)e->n_teams,
+                                  e->team_sizes, e->team_of);
+    free(all.items);
+    STM_TRY(status);
+    STM_TRY(stm_alloc(e->n_teams, sizeof *load, &load));
+    for (size_t g = 0; g < batch->n_groups; g++)
+        load[e->team_of[g]] += tokens_of(&batch->groups[g], prompts) / e->team_sizes[e->team_of[g]];
+    e->team = 0;
+    e->first_rank = 0;
+    for (size_t t = 1; t < e->n_teams; t++)
+        if (load[t] > load[e->team])
+            e->team = t;
+    for (size_t t = 0; t < e->team; t++)
+        e->first_rank += e->team_sizes[t];
+    free(load);
+    return STM_OK;
+}
+
+/* Passes */
+
+/* Of the links of the nodes that a team and its columns are on, what is not other teams'. */
+static double link_share(const estimate *e)
+{
+    const double size = e->team_sizes[e->team], per_node = (double)e->out->layout.ranks_per_node;
+    return fmin(1, size / fmin(per_node, (double)e->stage_size));
+}
+
+static stm_status replay(estimate *e, const stm_forest *forest, stm_pass_kind kind, stm_replayed *out)
+{
+    const int team_size = e->team_sizes[e->team];
+    const stm_placement_options placing = {.in_flight = (size_t)e->options->parallel.prefixes_in_flight,
+                                           .context = e->options->parallel.context};
+    const stm_schedule_options options = {
+        .chunk_rows = e->out->chunk_rows, .recompute = e->options->memory.recompute, .room_bytes = e->room_bytes};
+    const stm_replay r = {.cost = &e->cost,
+                          .stages = e->stages,
+                          .n_stages = e->n_stages,
+                          .team_size = team_size,
+                          .forest = forest,
+                          .kind = kind,
+                          .stage_size = (int64_t)e->stage_size,
+                          .first_rank = e->first_rank,
+                          .ranks_per_node = e->out->layout.ranks_per_node,
+                          .link_share = link_share(e)};
+    stm_placement placement = {0};
+    const stm_model_config *config = &e->planner->model->config;
+    stm_status status = kind == STM_PASS_PREFILL
+                            ? stm_placement_create_shared(forest, config, team_size, placing.context, &placement)
+                            : stm_placement_create(forest, config, team_size, &placing, &placement);
+    if (status == STM_OK)
+        status = stm_replay_pass(&r, &placement, &options, out);
+    stm_placement_clear(&placement);
+    return status;
+}
+
+/* Bytes that leave a node: those of the team, as often as teams are on it. */
+static void add_bytes(estimate *e, const stm_replayed *r, double times)
+{
+    const double ranks = (double)(e->n_stages * (size_t)e->team_sizes[e->team]);
+    const double nodes = fmax(1, ranks / (double)e->out->layout.ranks_per_node);
+    const double teams =
+        fmax(1, fmin((double)e->out->layout.ranks_per_node, (double)(e->n_stages * e->stage_size)) / ranks);
+    e->out->inside_bytes += times * teams * r->inside_bytes / nodes;
+    e->out->between_bytes += times * teams * r->between_bytes / nodes;
+}
+
+static void add_pass_memory(estimate *e, const stm_replayed *r)
+{
+    stm_plan_memory *m = &e->out->memory;
+    const double pass = (double)(r->kv_bytes + r->kept_bytes + r->scratch_bytes + r->message_bytes);
+    if (pass <= m->kv + m->activations + m->scratch + m->messages)
+        return;
+    m->kv = (double)r->kv_bytes;
+    m->activations = (double)r->kept_bytes;
+    m->scratch = (double)r->scratch_bytes;
+    m->messages = (double)r->message_bytes;
+}
+
+/* Runs over the team's sequences of the batch; NULL forest_out: it is thrown away. */
+static stm_status run_pass(estimate *e, const stm_batch *batch, stm_pass_kind kind, double times, stm_replayed *out)
+{
+    const bool prompts = kind == STM_PASS_PREFILL;
+    const stm_forest_options options = forest_options(e, prompts);
+    sequences mine;
+    stm_forest forest = {0};
+    STM_TRY(assign(e, batch, prompts));
+    stm_status status = list(e, batch, e->team_of, prompts, &mine);
+    if (status == STM_OK)
+        status = stm_forest_create(batch, mine.items, mine.n, &options, &forest);
+    if (status == STM_OK)
+        status = replay(e, &forest, kind, out);
+    stm_forest_clear(&forest);
+    free(mine.items);
+    if (status == STM_OK) {
+        add_bytes(e, out, times);
+        add_pass_memory(e, out);
+    }
+    return status;
+}
+
+/* Rollout */
+
+static stm_status add_rollout(estimate *e)
+{
+    const stm_batch *batch = e->planner->batch;
+    stm_estimate *out = e->out;
+    stm_replayed prefill;
+    stm_decoding decoding = {.cost = &e->cost,
+                             .stages = e->stages,
+                             .n_stages = e->n_stages,
+                             .batch = batch,
+                             .team_of = e->team_of,
+                             .slots = (size_t)e->options->rollout.slots,
+                             .max_new_tokens = (size_t)e->options->rollout.max_new_tokens,
+                             .room_bytes = (double)e->room_bytes / 2};
+    STM_TRY(run_pass(e, batch, STM_PASS_PREFILL, 1, &prefill));
+    decoding.team = e->team;
+    decoding.team_size = (size_t)e->team_sizes[e->team];
+    decoding.model = &e->stages[e->heaviest];
+    STM_TRY(stm_decoding_estimate(&decoding));
+    out->parts[STM_PLAN_PREFILL] = prefill.seconds;
+    out->parts[STM_PLAN_DECODE] = decoding.seconds;
+    out->memory.slots = decoding.bytes;
+    return STM_OK;
+}
+
+/* Gradients */
+
+/* Seconds in which every rank of a stage sends to each other its share of `bytes`, all stages at once. */
+static double exchange_s(const estimate *e, double bytes, double *inside, double *between)
+{
+    const stm_machine *m = e->planner->machine;
+    const double size = (double)e->stage_size, here = fmin((double)e->out->layout.ranks_per_node, size);
+    if (size <= 1)
+        return 0;
+    *inside = here * bytes * (here - 1) / size;
+    *between = here * bytes * (size - here) / size;
+    /* where a node has ranks of several stages, each stage sends */
+    const double stages = fmax(1, fmin((double)e->n_stages, (double)e->out->layout.ranks_per_node / size));
+    *inside *= stages;
+    *between *= stages;
+    const double messages = ceil(bytes / (4 << 20)) * (size - 1) / 16;
+    const double latency = size > here ? m->between.latency_s : m->inside.latency_s;
+    return fmax(*inside / (here * stages) / m->inside.bandwidth, *between / m->between.bandwidth) + messages * latency;
+}
+
+static void add_optimizer(estimate *e, const stm_replayed *gradient)
+{
+    const stm_model *stage = &e->stages[e->heaviest];
+    const double held = (double)stm_model_n_held(stage), bytes = held * e->cost.real_bytes;
+    const double layers = (double)(stage->end_layer - stage->first_layer);
+    double inside = 0, between = 0;
+    const double sum_s = exchange_s(e, bytes, &inside, &between);
+    /* the first layer's gradient is there only when backward ends; sums of the others go on before */
+    const double hidden_s = gradient->tail_s * (layers - 1) / layers;
+    stm_estimate *out = e->out;
+    out->parts[STM_PLAN_GRADIENTS] = e->n_updates * fmax(sum_s - hidden_s, sum_s / layers);
+    out->parts[STM_PLAN_OPTIMIZER] = e->n_updates * stm_cost_optimizer_s(&e->cost, held / (double)e->stage_size, held);
+    out->parts[STM_PLAN_GATHER] = e->n_updates * sum_s;
+    out->inside_bytes += 2 * e->n_updates * inside;
+    out->between_bytes += 2 * e->n_updates * between;
+}
+
+/* Update */
+
+static void choose_minibatch(estimate *e)
+{
+    const stm_options *o = e->options;
+    const size_t n = e->planner->batch->n_groups;
+    const size_t size = o->update.minibatch_groups > 0 ? STM_MIN((size_t)o->update.minibatch_groups, n) : n;
+    e->minibatch = (stm_batch){.n_groups = size, .groups = e->planner->batch->groups};
+    e->n_updates = (double)o->update.epochs * (double)n / (double)size;
+}
+
+static stm_status add_update(estimate *e)
+{
+    static const stm_plan_part from[STM_REPLAY_N_PARTS] = {[STM_REPLAY_FORWARD] = STM_PLAN_FORWARD,
+                                                           [STM_REPLAY_AGAIN] = STM_PLAN_AGAIN,
+                                                           [STM_REPLAY_BACKWARD] = STM_PLAN_BACKWARD,
+                                                           [STM_REPLAY_HEAD] = STM_PLAN_HEAD,
+                                                           [STM_REPLAY_KV] = STM_PLAN_KV,
+                                                           [STM_REPLAY_STAGE] = STM_PLAN_STAGE,
+                                                           [STM_REPLAY_IDLE] = STM_PLAN_IDLE};
+    stm_estimate *out = e->out;
+    stm_replayed gradient, score;
+    if (has_reference(e->planner)) {
+        STM_TRY(run_pass(e, e->planner->batch, STM_PASS_SCORE, 1, &score));
+        out->parts[STM_PLAN_REFERENCE] = score.seconds;
+    }
+    choose_minibatch(e);
+    STM_TRY(run_pass(e, &e->minibatch, STM_PASS_GRADIENT, e->n_updates, &gradient));
+    for (size_t p = 0; p < STM_REPLAY_N_PARTS; p++)
+        out->parts[from[p]] = e->n_updates * gradient.parts[p];
+    out->n_chunks = gradient.n_chunks;
+    add_optimizer(e, &gradient);
+    return STM_OK;
+}
+
+/* All of it */
+
+static void add_up(estimate *e)
+{
+    stm_estimate *out = e->out;
+    stm_plan_memory *m = &out->memory;
+    for (size_t p = 0; p < STM_PLAN_N_PARTS; p++)
+        *(p <= STM_PLAN_DECODE ? &out->rollout_s : &out->update_s) += out->parts[p];
+    out->step_s = out->rollout_s + out->update_s;
+    const double pass = m->kv + m->activations + m->scratch + m->messages;
+    m->total = static_bytes(m) + m->tables + fmax(pass, m->slots);
+    out->fits = m->total <= m->limit * 1.001 + m->tables;
+}
+
+static stm_status count_flops(const estimate *e)
+{
+    const stm_batch *batch = e->planner->batch;
+    const stm_model_config *config = &e->planner->model->config;
+    const stm_forest_options options = forest_options(e, false);
+    stm_forest forest = {0};
+    stm_flops update = {0}, rollout = {0};
+    sequences all;
+    stm_status status = list(e, batch, NULL, false, &all);
+    if (status == STM_OK)
+        status = stm_forest_create(batch, all.items, all.n, &options, &forest);
+    if (status == STM_OK) {
+        stm_flops_of_forest(config, &forest, &update);
+        for (size_t i = 0; i < forest.n_segments; i++)
+            e->out->rows += (double)forest.segments[i].n_rows;
+        for (size_t g = 0; g < batch->n_groups && !e->planner->supervised; g++) {
+            const stm_group *group = &batch->groups[g];
+            if (group->n_prompt > 1)
+                stm_flops_add_rows(config, 0, group->n_prompt - 1, &rollout);
+            for (size_t i = 0; i < group->n_responses; i++)
+                stm_flops_add_sampling(config, group->n_prompt, group->responses[i].n, &rollout);
+        }
+        e->out->flops = (double)e->options->update.epochs * stm_flops_update(&update) + stm_flops_forward(&rollout);
+    }
+    stm_forest_clear(&forest);
+    free(all.items);
+    return status;
+}
+
+static stm_status begin(const stm_planner *planner, const stm_layout *layout, stm_estimate *out, estimate *e)
+{
+    const stm_precision precision = planner->options->precision;
+    *out = (stm_estimate){.layout = *layout};
+    *e = (estimate){.planner = planner, .options = planner->options, .out = out};
+    e->cost = (stm_cost){.machine = planner->machine,
+                         .config = &planner->model->config,
+                         .precision = precision,
+                         .share = stm_cost_share(planner->machine, layout->ranks_per_node, planner->threads),
+                         .real_bytes = (double)planner->model->backend->real_bytes,
+                         .weight_bytes = (double)planner->model->backend->weight_bytes};
+    if (!stm_machine_knows(planner->machine, precision))
+        return stm_fail(STM_ERR_INPUT, "machine: found no rates for --precision %s, expected gemm.%s",
+                        planner->model->backend->precision, planner->model->backend->precision);
+    STM_TRY(stm_alloc(planner->batch->n_groups, sizeof *e->team_of, &e->team_of));
+    return lay_out(e);
+}
+
+static void end(estimate *e)
+{
+    free(e->stages);
+    free(e->team_sizes);
+    free(e->team_of);
+}
+
+stm_status stm_plan_estimate(const stm_planner *planner, const stm_layout *layout, stm_estimate *out)
+{
+    estimate e;
+    stm_status status;
+    STM_GOTO_OUT(begin(planner, layout, out, &e));
+    if (!fits_at_all(&e))
+        goto out;
+    if (!planner->supervised)
+        STM_GOTO_OUT(add_rollout(&e));
+    STM_GOTO_OUT(add_update(&e));
+    STM_GOTO_OUT(count_flops(&e));
+    add_up(&e);
+out:
+    end(&e);
+    return status;
+}
+
+/* All work at its rate, shared by the ranks that have some; the bubble of the pipeline; the exchange of gradients. */
+double stm_plan_guess(const stm_planner *planner, const stm_layout *layout)
+{
+    const stm_batch *batch = planner->batch;
+    stm_estimate out;
+    estimate e;
+    double guess = INFINITY, rows = 0, units = 0, inside, between;
+    if (begin(planner, layout, &out, &e) == STM_OK && fits_at_all(&e)) {
+        for (size_t g = 0; g < batch->n_groups; g++) {
+            rows += tokens_of(&batch->groups[g], false);
+            units += (double)batch->groups[g].n_responses + 1;
+        }
+        const double columns = fmin((double)e.stage_size, units), column_rows = rows / columns;
+        const double n_chunks = fmax(1, ceil(column_rows / (double)out.chunk_rows));
+        const stm_work work = {.n_rows = column_rows / n_chunks, .n_active = column_rows / n_chunks};
+        const double layer_s =
+            n_chunks * (stm_cost_forward_s(&e.cost, &work, false) + stm_cost_backward_s(&e.cost, &work, false));
+        const double layers = (double)planner->model->config.n_layers / (double)e.n_stages;
+        const double held = (double)stm_model_own_bytes(&e.stages[e.heaviest]);
+        guess =
+            layers * layer_s * (1 + ((double)e.n_stages - 1) / n_chunks) + 2 * exchange_s(&e, held, &inside, &between);
+    }
+    end(&e);
+    return guess;
+}

@@ -1,0 +1,26 @@
+/* src/plan/workload.h: the batch of a step as it may be: prompts of the data file or of a given length, and responses
+ * whose lengths scatter. Tokens are such that responses share nothing. Local. */
+#ifndef STM_PLAN_WORKLOAD_H
+#define STM_PLAN_WORKLOAD_H
+
+#include "config/options.h"
+#include "data/groups.h"
+#include "data/prompts.h"
+
+/* Mean lengths; spread: standard deviation of responses' lengths to their mean, log-normal, cut at most_answer. */
+typedef struct {
+    size_t n_groups, group_size, n_prompt, n_answer, most_answer;
+    double spread;
+    uint64_t seed;
+} stm_workload;
+
+/* prompts: those of the data file, taken as a run's first step takes them (NULL: n_prompt tokens each, of which groups
+ * share none); where they have responses and `supervised`, these. A pure function of its arguments. The caller clears
+ * *batch, also after a failure. Fails: STM_ERR_MEMORY. */
+stm_status stm_workload_draw(const stm_workload *workload, const stm_prompts *prompts, bool shuffle, bool supervised,
+                             stm_batch *batch);
+
+/* Mean lengths of what is in a batch. */
+void stm_workload_means(const stm_batch *batch, double *n_prompt, double *n_answer);
+
+#endif
