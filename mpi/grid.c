@@ -91,6 +91,17 @@ static void find_team(stm_grid *grid)
     }
 }
 
+/* A node is called by the lowest rank of the team on it. */
+static void find_nodes(stm_grid *grid)
+{
+    MPI_Comm node;
+    int lowest;
+    STM_MPI(MPI_Comm_split_type(grid->team_comm, MPI_COMM_TYPE_SHARED, grid->team_rank, MPI_INFO_NULL, &node));
+    STM_MPI(MPI_Allreduce(&grid->team_rank, &lowest, 1, MPI_INT, MPI_MIN, node));
+    STM_MPI(MPI_Comm_free(&node));
+    STM_MPI(MPI_Allgather(&lowest, 1, MPI_INT, grid->team_nodes, 1, MPI_INT, grid->team_comm));
+}
+
 stm_status stm_grid_create(MPI_Comm comm, const stm_axes *axes, size_t n_groups, stm_grid *grid)
 {
     *grid = (stm_grid){
@@ -116,6 +127,9 @@ stm_status stm_grid_create(MPI_Comm comm, const stm_axes *axes, size_t n_groups,
     find_team(grid);
     split(grid, grid->stage * grid->n_teams + grid->team, &grid->team_comm, &grid->team_rank, &grid->team_size);
 
+    STM_TRY(stm_agree_on(comm, stm_alloc((size_t)grid->team_size, sizeof *grid->team_nodes, &grid->team_nodes)));
+    find_nodes(grid);
+
     MPI_Comm node;
     STM_MPI(MPI_Comm_split_type(grid->world, MPI_COMM_TYPE_SHARED, grid->rank, MPI_INFO_NULL, &node));
     STM_MPI(MPI_Comm_rank(node, &grid->node_rank));
@@ -131,7 +145,8 @@ void stm_grid_destroy(stm_grid *grid)
         if (*all[i] != MPI_COMM_NULL)
             STM_MPI(MPI_Comm_free(all[i]));
     free(grid->team_first);
-    grid->team_first = NULL;
+    free(grid->team_nodes);
+    grid->team_first = grid->team_nodes = NULL;
 }
 
 stm_status stm_agree_on(MPI_Comm comm, stm_status mine)

@@ -40,6 +40,7 @@ typedef struct {
     int n_teams, team;  /* replica axis */
     MPI_Comm team_comm; /* suffix axis; its rank 0 is the lowest world rank of the team */
     int team_rank, team_size;
+    int *team_nodes;          /* [team_size]: equal where ranks of the team are on one node and can share memory */
     int *team_first;          /* [n_teams + 1]: stage rank of the first member of each team */
     int node_rank, node_size; /* among the ranks of this host */
 } stm_grid;

@@ -12,13 +12,14 @@ static const double drive_s = 1e-4;
 /* A route under way. Steps are counted in the order in which they travel. */
 typedef struct {
     stm_route route;
-    int parent, children[2], n_children;
-    size_t n_offered;  /* steps whose own part is complete */
-    size_t n_complete; /* steps that have arrived, or are summed, and were sent on */
-    int n_added;       /* children whose part of the step after these is in the sum */
-    size_t n_posted;   /* receives */
-    bool arrived;      /* SUM: `room` holds a part that is not added yet */
-    size_t n_requests; /* under way */
+    int parent, children[4], n_children;
+    bool from_window, in_window[4]; /* the parent, the children find the content themselves */
+    size_t n_offered;               /* steps whose own part is complete */
+    size_t n_complete;              /* steps that have arrived, or are summed, and were sent on */
+    int n_added;                    /* children whose part of the step after these is in the sum */
+    size_t n_posted;                /* receives */
+    bool arrived;                   /* SUM: `room` holds a part that is not added yet */
+    size_t n_requests;              /* under way */
 } under_way;
 
 /* Whose a request is. */
@@ -121,19 +122,19 @@ static int tag_of(const stm_route *route)
     return (int)(route->id % TAGS) * 2 + (route->kind == STM_RELAY_SUM);
 }
 
-static void send(stm_relay *relay, size_t i, size_t place, int to)
+static void send(stm_relay *relay, size_t i, size_t place, int to, bool told)
 {
     const stm_route *route = &relay->routes[i].route;
-    STM_MPI(MPI_Isend(step_at(route, place), (int)route->n, stm_mpi_real(route->real_bytes), to, tag_of(route),
-                      relay->comm, new_request(relay, i, false)));
+    STM_MPI(MPI_Isend(step_at(route, place), told ? 0 : (int)route->n, stm_mpi_real(route->real_bytes), to,
+                      tag_of(route), relay->comm, new_request(relay, i, false)));
 }
 
 static void receive(stm_relay *relay, size_t i, void *reals, int from)
 {
     const stm_route *route = &relay->routes[i].route;
     relay->routes[i].n_posted++;
-    STM_MPI(MPI_Irecv(reals, (int)route->n, stm_mpi_real(route->real_bytes), from, tag_of(route), relay->comm,
-                      new_request(relay, i, true)));
+    STM_MPI(MPI_Irecv(reals, relay->routes[i].from_window ? 0 : (int)route->n, stm_mpi_real(route->real_bytes), from,
+                      tag_of(route), relay->comm, new_request(relay, i, true)));
 }
 
 /* Spreading */
@@ -150,7 +151,7 @@ static void advance_spread(stm_relay *relay, size_t i)
     under_way *r = &relay->routes[i];
     for (; r->n_complete < r->n_offered; r->n_complete++)
         for (int c = 0; c < r->n_children; c++)
-            send(relay, i, r->n_complete, r->children[c]);
+            send(relay, i, r->n_complete, r->children[c], r->in_window[c]);
 }
 
 /* Summing */
@@ -186,7 +187,7 @@ static void advance_sum(stm_relay *relay, size_t i)
             continue;
         }
         if (r->parent != NOBODY)
-            send(relay, i, r->n_complete, r->parent);
+            send(relay, i, r->n_complete, r->parent, false);
         r->n_complete++;
         r->n_added = 0;
     }
@@ -206,6 +207,7 @@ static void receive_done(stm_relay *relay, size_t i)
 {
     under_way *r = &relay->routes[i];
     if (r->route.kind == STM_RELAY_SPREAD) {
+        stm_window_synchronize(r->route.window);
         r->n_offered++;
         post_spread(relay, i);
     } else {
@@ -247,19 +249,32 @@ bool stm_relay_poll(stm_relay *relay, bool blocks)
     return n_done > 0;
 }
 
+/* The parent and children that this rank has in the heap of `ranks`. */
+static void hang(under_way *r, const int *ranks, int n, int rank, bool in_window)
+{
+    const int at = position_of(ranks, n, rank);
+    if (at > 0) {
+        r->parent = ranks[(at - 1) / 2];
+        r->from_window = in_window;
+    }
+    for (int c = 0; c < count_children(at, n); c++) {
+        r->in_window[r->n_children] = in_window;
+        r->children[r->n_children++] = ranks[2 * at + 1 + c];
+    }
+}
+
 size_t stm_relay_open(stm_relay *relay, const stm_route *route)
 {
-    const int at = position_of(route->members, route->n_members, relay->rank);
     if (route->n > INT_MAX)
         stm_mpi_abort(MPI_ERR_COUNT, "a step of a route", __FILE__, __LINE__);
     demand(stm_reserve(&relay->routes, &relay->route_capacity, relay->n_routes + 1, sizeof *relay->routes));
     const size_t i = relay->n_routes++;
     under_way *r = &relay->routes[i];
-    *r = (under_way){.route = *route,
-                     .parent = at > 0 ? route->members[(at - 1) / 2] : NOBODY,
-                     .n_children = count_children(at, route->n_members)};
-    for (int c = 0; c < r->n_children; c++)
-        r->children[c] = route->members[2 * at + 1 + c];
+    *r = (under_way){.route = *route, .parent = NOBODY};
+    if (route->n_local == 0 || route->local[0] == relay->rank)
+        hang(r, route->members, route->n_members, relay->rank, false);
+    if (route->n_local > 0)
+        hang(r, route->local, route->n_local, relay->rank, true);
     if (route->kind == STM_RELAY_SPREAD)
         post_spread(relay, i);
     else
@@ -270,6 +285,7 @@ size_t stm_relay_open(stm_relay *relay, const stm_route *route)
 void stm_relay_offer(stm_relay *relay, size_t route, size_t step)
 {
     under_way *r = &relay->routes[route];
+    stm_window_synchronize(r->route.window);
     r->n_offered = STM_MAX(r->n_offered, order_of(&r->route, step) + 1);
     advance(relay, route);
 }

@@ -9,6 +9,9 @@
  *     /  \                        part and added what m1, then what m2 sent: in this order, whoever is first.
  *   m3    m4
  *
+ * Where ranks of one node share a buffer (mpi/window.h), one of them is a member, and the others, its guests, hang
+ * below it in a heap of their own: they are told of each step by a message without content.
+ *
  * Messages are point to point and never block; they move inside drive, poll, wait and finish. Every member opens a
  * route in the same place of one total order over all routes, and finishes alike. No call is collective by itself: what
  * a member waits for must come before it in the order by which the members compute. Knows neither models nor devices:
@@ -17,6 +20,7 @@
 #define STM_MPI_RELAY_H
 
 #include "mpi/grid.h"
+#include "mpi/window.h"
 
 typedef struct stm_relay stm_relay;
 
@@ -24,13 +28,16 @@ typedef enum { STM_RELAY_SPREAD, STM_RELAY_SUM } stm_relay_kind;
 
 typedef struct {
     stm_relay_kind kind;
-    const int *members; /* [n_members] ranks of the communicator, the owner first; this rank is one of them */
+    const int *members; /* [n_members] ranks of the communicator, the owner first; this rank is one, or a guest */
     int n_members;
-    size_t id;         /* the same on all members; of those alive at a time, different */
-    size_t n_steps, n; /* reals of a step */
-    size_t real_bytes; /* 4 or 8 */
-    void *reals;       /* [n_steps, n]: the caller's, until finish */
-    void *room;        /* [n], the caller's, until finish: SUM, where stm_relay_n_children > 0; else NULL */
+    const int *local; /* [n_local] SPREAD: a member and its guests, this rank among them; n_local 0: it has none */
+    int n_local;
+    const stm_window *window; /* where n_local > 0, for what lies in `reals` */
+    size_t id;                /* the same on all members; of those alive at a time, different */
+    size_t n_steps, n;        /* reals of a step */
+    size_t real_bytes;        /* 4 or 8 */
+    void *reals;              /* [n_steps, n]: the caller's, until finish */
+    void *room;               /* [n], the caller's, until finish: SUM, where stm_relay_n_children > 0; else NULL */
 } stm_route;
 
 /* Before MPI_Init: lets Open MPI hand over a whole message at a time where it may not read another process's memory

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "checkpoint/open.h"
+#include "metrics/log.h"
 #include "model/layout.h"
 #include "model/stages.h"
 #include "mpi/banner.h"
@@ -182,9 +183,11 @@ stm_status stm_session_grid(stm_session *session, const stm_options *options, si
 
 stm_status stm_session_engine(stm_session *session, const stm_options *options)
 {
-    return stm_agree(&session->grid,
-                     stm_engine_create(session->model, &session->grid, options,
-                                       static_bytes_of(session, options, session->grid.stage_size), &session->engine));
+    STM_TRY(stm_agree(&session->grid, stm_engine_create(session->model, &session->grid, options,
+                                                        static_bytes_of(session, options, session->grid.stage_size),
+                                                        &session->engine)));
+    stm_engine_settings_of(session->engine)->log = stm_log;
+    return STM_OK;
 }
 
 void stm_session_close(stm_session *session)

@@ -170,6 +170,8 @@ const stm_option_row stm_option_rows[] = {
     INTEGER("parallel.prefixes_in_flight", parallel.prefixes_in_flight, "2", FROM(1), COMPUTE, 0, "prompts that a team holds at once"),
     CHOICE("parallel.context", stm_context, parallel.context, "auto", CHOICES("auto", "on", "off"), COMPUTE, 0,
            "pieces of a long prompt go round the ranks of a team; auto: where they are more than one's share"),
+    CHOICE("parallel.shared_kv", stm_shared_kv, parallel.shared_kv, "auto", CHOICES("auto", "off"), COMPUTE, 0,
+           "ranks of a team on one node read one copy of a prompt's keys and values; off: each has its own"),
 
     {"memory.limit", STM_KIND_BYTES, AT(int64_t, memory.limit_bytes), "auto", FROM(1), NULL, COMPUTE, AUTO,
         "memory that a rank may use; auto: its share of the node"},

@@ -29,6 +29,7 @@ typedef enum { STM_SCALE_STD, STM_SCALE_NONE } stm_advantage_scale;
 typedef enum { STM_SCHEDULE_CONSTANT, STM_SCHEDULE_LINEAR, STM_SCHEDULE_COSINE } stm_schedule_kind;
 typedef enum { STM_OVERLONG_ERROR, STM_OVERLONG_SKIP, STM_OVERLONG_TRUNCATE_LEFT } stm_overlong;
 typedef enum { STM_CONTEXT_AUTO, STM_CONTEXT_ON, STM_CONTEXT_OFF } stm_context;
+typedef enum { STM_SHARED_KV_AUTO, STM_SHARED_KV_OFF } stm_shared_kv;
 typedef enum { STM_RECOMPUTE_AUTO, STM_RECOMPUTE_ALWAYS, STM_RECOMPUTE_NEVER } stm_recompute;
 
 /* One entry of the list `reward:`. Every reward reads the fields that it knows; the table refuses the others by name.
@@ -96,6 +97,7 @@ typedef struct {
     struct {
         int64_t pipeline, suffix, replica, prefixes_in_flight;
         stm_context context;
+        stm_shared_kv shared_kv;
     } parallel; /* STM_AUTO or a count */
     struct {
         int64_t limit_bytes;

@@ -16,6 +16,7 @@ struct stm_chunk {
     size_t *segments, *first_rows; /* [n_segments], host */
     size_t n_rows, n_active;
     void *kv, *dkv; /* [layers here, 2, n_kv_heads, n_rows, head_dim]; dkv NULL without gradient */
+    bool in_window; /* kv: written once */
 
     /* What follows only where the chunk is computed. Rows with loss are active: all that the last layer and the head
      * see. */
@@ -80,6 +81,7 @@ size_t stm_chunk_scratch_bytes(const stm_model *model, size_t n_rows, bool gradi
 {
     const size_t reals = stm_layer_scratch_reals(model, n_rows, gradient) +
                          (gradient ? 2 : 1) * n_rows * model->config.hidden_size +
+                         (gradient ? kv_layer_reals(model, n_rows) : 0) +
                          (gradient ? 0 : 2 * stm_layer_kept_reals(model, n_rows, n_rows));
     return reals * model->backend->real_bytes + stm_head_scratch_bytes(model) + n_rows * 10 * sizeof(double);
 }
@@ -232,16 +234,17 @@ static stm_status place_segments(stm_pass *pass, stm_chunk *chunk, const size_t 
 }
 
 stm_status stm_chunk_create(stm_pass *pass, const stm_bank *bank, const size_t *segments, size_t n, bool computes,
-                            stm_chunk **out)
+                            void *kv, stm_chunk **out)
 {
     stm_pass lasting = in_bank(pass, bank);
     stm_chunk *chunk;
     STM_TRY(take_host(&lasting, 1, sizeof *chunk, &chunk));
-    *chunk = (stm_chunk){.bank = *bank, .n_segments = n};
+    *chunk = (stm_chunk){.bank = *bank, .n_segments = n, .kv = kv, .in_window = kv != NULL};
     STM_TRY(place_segments(&lasting, chunk, segments));
     const stm_model *model = pass->model;
     const size_t reals = n_layers_here(model) * kv_layer_reals(model, chunk->n_rows);
-    STM_TRY(take_reals(&lasting, reals, &chunk->kv));
+    if (!kv)
+        STM_TRY(take_reals(&lasting, reals, &chunk->kv));
     if (pass->kind == STM_PASS_GRADIENT) {
         STM_TRY(take_reals(&lasting, reals, &chunk->dkv));
         STM_TRY(model->backend->zero(model->stream, chunk->dkv, reals * model->backend->real_bytes));
@@ -337,7 +340,7 @@ static stm_status begin_rows(stm_pass *pass, stm_chunk *chunk, bool again, void 
 }
 
 /* kept[l] is kept[l % n_kept], counted from the first layer here: with two of them, layers take turns. again: the rows
- * went forward before, and nobody waits for them. */
+ * went forward before, and nobody waits for them; K and V that others may be reading stay as they are. */
 static stm_status run_layers(stm_pass *pass, stm_chunk *chunk, stm_layer_kept *kept, size_t n_kept, bool with_active,
                              bool again, void *x_out)
 {
@@ -347,10 +350,17 @@ static stm_status run_layers(stm_pass *pass, stm_chunk *chunk, stm_layer_kept *k
     stm_attend_part *parts;
     STM_TRY(take_layer_scratch(pass, chunk->n_rows, false, &scratch));
     STM_TRY(take_parts(pass, chunk, &parts));
+    void *kv_again = NULL;
+    if (again && chunk->in_window)
+        STM_TRY(take_reals(pass, stm_chunk_kv_reals(pass, chunk), &kv_again));
     STM_TRY(begin_rows(pass, chunk, again, kept[0].x));
     for (size_t i = 0; i < n_layers; i++) {
         stm_layer_rows rows;
         STM_TRY(layer_rows(pass, chunk, model->first_layer + i, with_active, parts, &rows));
+        if (kv_again) {
+            rows.k = kv_again;
+            rows.v = stm_at(model->backend, kv_again, stm_chunk_kv_reals(pass, chunk) / 2);
+        }
         void *out = i + 1 == n_layers ? x_out : kept[(i + 1) % n_kept].x;
         STM_TRY(stm_layer_forward(model, model->first_layer + i, &rows, &kept[i % n_kept], &scratch, out));
     }

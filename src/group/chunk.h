@@ -80,6 +80,7 @@ typedef struct {
     size_t not_finite_group, not_finite_response; /* of the first log-prob that was not a number */
     stm_profile *profile;                         /* NULL: none */
     const stm_layer_hooks *hooks;                 /* of a team or a pipeline; NULL: alone */
+    const struct stm_window *window;              /* K and V that ranks of a node share (mpi/window.h); NULL: none */
     struct stm_neighbours *neighbours;            /* the stages beside this one; NULL: all layers are here */
     size_t *part_of;                              /* [n_segments], STM_NONE between uses: which part reads a segment */
 } stm_pass;
@@ -89,10 +90,11 @@ typedef struct {
 stm_status stm_pass_begin(stm_pass *pass);
 
 /* Takes room in a bank for segments [n] (preorder, copied) and says in pass->places that they lie here. computes false:
- * only K, V (and accumulators, zeroed) are wanted, which another rank will fill. The bank owns *out. Local. Fails:
+ * only K, V (and accumulators, zeroed) are wanted, which another rank will fill. kv: where K and V lie that others may
+ * read until the chunk is closed, so that they are written once; NULL: in the bank. The bank owns *out. Local. Fails:
  * STM_ERR_MEMORY. */
 stm_status stm_chunk_create(stm_pass *pass, const stm_bank *bank, const size_t *segments, size_t n, bool computes,
-                            stm_chunk **out);
+                            void *kv, stm_chunk **out);
 
 /* Room on the device that lives as long as the chunk, the newest of its bank. Fails: STM_ERR_MEMORY. */
 stm_status stm_chunk_take(stm_chunk *chunk, size_t bytes, void *out);

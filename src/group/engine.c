@@ -1,11 +1,13 @@
 #include "group/engine.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/limit.h"
 #include "group/placement.h"
 #include "group/schedule.h"
 #include "group/walk.h"
+#include "mpi/window.h"
 
 /* TEAM_PIECE_TOKENS: enough rows for products at their full rate. */
 enum { TEAM_PIECE_TOKENS = 512, DEFAULT_CHUNK_ROWS = 1024, SMALLEST_CHUNK_ROWS = 32 };
@@ -16,9 +18,11 @@ struct stm_engine {
     stm_engine_settings settings;
     size_t static_bytes;
     size_t n_banks, bank_capacity;
-    stm_bank *banks;  /* the first also holds what lives while a chunk runs, where it is the only one */
-    stm_bank scratch; /* for that, where there are several */
-    stm_pass pass;    /* of the prompts, from prefill to release */
+    stm_bank *banks;     /* the first also holds what lives while a chunk runs, where it is the only one */
+    stm_bank scratch;    /* for that, where there are several */
+    stm_window *window;  /* for K and V that ranks of the team share; NULL: each has its own */
+    bool window_is_read; /* others may still read what lies there */
+    stm_pass pass;       /* of the prompts, from prefill to release */
     stm_forest prompts;
     stm_pass_counts counts;
 };
@@ -105,6 +109,14 @@ static stm_status need_banks(stm_engine *engine, size_t n)
     return n > 1 && !engine->scratch.device ? create_bank(&engine->scratch) : STM_OK;
 }
 
+/* Device memory is no matter of windows. */
+static stm_status create_window(stm_engine *engine, const stm_options *options)
+{
+    if (options->parallel.shared_kv == STM_SHARED_KV_OFF || strcmp(engine->model->backend->name, "cpu") != 0)
+        return STM_OK;
+    return stm_window_create(engine->grid, &engine->window);
+}
+
 stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const stm_options *options,
                              size_t static_bytes, stm_engine **out)
 {
@@ -117,7 +129,8 @@ stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const
         .recompute = options->memory.recompute,
         .placement = {.in_flight = (size_t)options->parallel.prefixes_in_flight, .context = options->parallel.context}};
     STM_GOTO_OUT(choose_memory(engine, options));
-    STM_GOTO_OUT(need_banks(engine, 1));
+    STM_GOTO_OUT(stm_agree_on(grid->team_comm, need_banks(engine, 1)));
+    STM_GOTO_OUT(create_window(engine, options));
     *out = engine;
     return STM_OK;
 out:
@@ -133,6 +146,7 @@ void stm_engine_destroy(stm_engine *engine)
     for (size_t i = 0; i < engine->n_banks; i++)
         destroy_bank(&engine->banks[i]);
     destroy_bank(&engine->scratch);
+    stm_window_destroy(engine->window);
     free(engine->banks);
     free(engine);
 }
@@ -149,7 +163,7 @@ const stm_pass_counts *stm_engine_counts(const stm_engine *engine)
 
 size_t stm_engine_peak_bytes(const stm_engine *engine)
 {
-    size_t bytes = engine->static_bytes + bank_peak_bytes(&engine->scratch);
+    size_t bytes = engine->static_bytes + stm_window_bytes(engine->window) + bank_peak_bytes(&engine->scratch);
     for (size_t i = 0; i < engine->n_banks; i++)
         bytes += bank_peak_bytes(&engine->banks[i]);
     return bytes;
@@ -330,12 +344,33 @@ stm_status stm_engine_sampling_flops(const stm_engine *engine, const stm_batch *
 
 /* Passes */
 
+/* Plans the pass. Where there is no memory for the node's window, again without: the same on all ranks of the team. */
+static stm_status plan(stm_engine *engine, const stm_pass *pass, const stm_placement *placement,
+                       stm_schedule_options *options, stm_schedule *schedule)
+{
+    options->nodes = engine->window ? engine->grid->team_nodes : NULL;
+    STM_TRY(stm_schedule_create(pass->forest, placement, engine->model, options, schedule));
+    if (!engine->window)
+        return STM_OK;
+    if (engine->window_is_read)
+        stm_window_barrier(engine->window);
+    engine->window_is_read = pass->kind == STM_PASS_PREFILL;
+    if (stm_window_reserve(engine->window, schedule->window_bytes))
+        return STM_OK;
+    if (engine->settings.log)
+        engine->settings.log("no shared memory (/dev/shm) for the keys and values of prompts: each rank keeps its own");
+    stm_window_destroy(engine->window);
+    engine->window = NULL;
+    stm_schedule_clear(schedule);
+    return plan(engine, pass, placement, options, schedule);
+}
+
 /* Plans and runs the pass, whose kind, forest and purpose are set. */
 static stm_status run_placed(stm_engine *engine, stm_pass *pass, const stm_placement *placement)
 {
     const stm_grid *grid = engine->grid;
     const stm_engine_settings *s = &engine->settings;
-    const stm_schedule_options options = {
+    stm_schedule_options options = {
         .kind = pass->kind,
         .team_size = grid->team_size,
         .team_rank = grid->team_rank,
@@ -346,12 +381,13 @@ static stm_status run_placed(stm_engine *engine, stm_pass *pass, const stm_place
         .room_bytes = s->limit_bytes > engine->static_bytes ? s->limit_bytes - engine->static_bytes : 0};
     stm_schedule schedule;
     stm_status status;
-    STM_GOTO_OUT(stm_schedule_create(pass->forest, placement, engine->model, &options, &schedule));
+    STM_GOTO_OUT(plan(engine, pass, placement, &options, &schedule));
     STM_GOTO_OUT(need_banks(engine, schedule.n_banks));
     const stm_bank *room = schedule.n_banks > 1 ? &engine->scratch : &engine->banks[0];
     pass->model = engine->model;
     pass->device = room->device;
     pass->host = room->host;
+    pass->window = engine->window;
     pass->profile = s->profile;
     STM_GOTO_OUT(stm_pass_begin(pass));
     STM_GOTO_OUT(stm_walk_run(pass, &schedule, engine->banks, grid, s->timers));

@@ -20,10 +20,12 @@ typedef struct stm_engine stm_engine;
  * STM_ERR_MEMORY. */
 stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const stm_options *options,
                              size_t static_bytes, stm_engine **out);
-void stm_engine_destroy(stm_engine *engine); /* NULL is fine */
+void stm_engine_destroy(stm_engine *engine); /* NULL is fine. Collective over the team */
 
 /* How it computes; set from the options, may be changed between calls. */
 typedef struct {
+    /* stm_log, or NULL: for what the user should know. */
+    void (*log)(const char *format, ...) __attribute__((format(printf, 1, 2)));
     stm_forest_options forest; /* max_segment_tokens: as the user asked; chunks may cut shorter */
     size_t chunk_rows;         /* rows that a chunk is filled to */
     size_t limit_bytes;        /* of a rank's memory, static bytes included */

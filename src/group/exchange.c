@@ -8,7 +8,8 @@
 
 /* The messages of a shared chunk that travels. */
 typedef struct {
-    size_t kv, dkv; /* routes */
+    size_t kv, dkv; /* routes; STM_NONE: not needed */
+    size_t read;    /* a route, too: all members here have read the leader's K and V */
     bool open;
 } route_pair;
 
@@ -22,6 +23,7 @@ struct stm_exchange {
     stm_layer_hooks hooks;
     stm_neighbours *neighbours; /* NULL: no pipeline */
     route_pair *routes;         /* [n_shared] */
+    char nothing;               /* the content of messages that have none */
     /* What runs. */
     size_t running;
     bool backward;
@@ -168,6 +170,21 @@ void stm_exchange_destroy(stm_exchange *exchange)
 
 /* Chunks */
 
+/* A sum of nothing, over the ranks here that share K and V: it is complete when all have offered. */
+static size_t open_read(stm_exchange *e, size_t i)
+{
+    const stm_shared_chunk *shared = shared_of(e, i);
+    const stm_route route = {.kind = STM_RELAY_SUM,
+                             .members = e->schedule->local + shared->first_local,
+                             .n_members = shared->n_local,
+                             .id = 2 * i + 1,
+                             .n_steps = 1,
+                             .real_bytes = e->pass->model->backend->real_bytes,
+                             .reals = &e->nothing,
+                             .room = &e->nothing};
+    return stm_relay_open(e->relay, &route);
+}
+
 stm_status stm_exchange_open(stm_exchange *e, size_t chunk)
 {
     const size_t i = e->schedule->chunks[chunk].shared;
@@ -179,17 +196,27 @@ stm_status stm_exchange_open(stm_exchange *e, size_t chunk)
     if (shared->n_members == 1 || shared->n_rows == 0)
         return STM_OK;
     stm_route route = {.kind = STM_RELAY_SPREAD,
-                       .members = e->schedule->members + shared->first_member,
-                       .n_members = shared->n_members,
-                       .id = i,
+                       .members = e->schedule->leaders + shared->first_leader,
+                       .n_members = shared->n_leaders,
+                       .local = e->schedule->local + shared->first_local,
+                       .n_local = shared->n_local,
+                       .window = shared->n_local > 0 ? pass->window : NULL,
+                       .id = 2 * i,
                        .n_steps = model->end_layer - model->first_layer,
                        .n = stm_chunk_kv_reals(pass, e->chunks[chunk]),
                        .real_bytes = model->backend->real_bytes,
                        .reals = stm_chunk_kv(pass, e->chunks[chunk], model->first_layer)};
-    e->routes[i] = (route_pair){.kv = stm_relay_open(e->relay, &route), .open = true};
+    const size_t kv = stm_relay_open(e->relay, &route);
+    e->routes[i] = (route_pair){.kv = kv, .dkv = STM_NONE, .read = STM_NONE, .open = true};
+    if (shared->n_local > 0 && pass->kind != STM_PASS_PREFILL)
+        e->routes[i].read = open_read(e, i);
     if (pass->kind != STM_PASS_GRADIENT)
         return STM_OK;
     route.kind = STM_RELAY_SUM;
+    route.members = e->schedule->members + shared->first_member;
+    route.n_members = shared->n_members;
+    route.n_local = 0;
+    route.window = NULL;
     route.reals = stm_chunk_dkv(pass, e->chunks[chunk], model->first_layer);
     if (stm_relay_n_children(route.members, route.n_members, e->team_rank) > 0)
         STM_TRY(stm_chunk_take(e->chunks[chunk], route.n * route.real_bytes, &route.room));
@@ -208,8 +235,8 @@ void stm_exchange_backward(stm_exchange *e, size_t chunk)
     const stm_planned_chunk *c = &e->schedule->chunks[chunk];
     e->running = chunk;
     e->backward = true;
-    if (c->keeps || c->shared == STM_NONE || !e->routes[c->shared].open)
-        return;
+    if (c->keeps || c->shared == STM_NONE || !e->routes[c->shared].open || shared_of(e, c->shared)->n_local > 0)
+        return; /* what lies in a window is not formed again */
     stm_profile_start(e->pass);
     const double begin_s = begin_wait(e, STM_PHASE_KV);
     while (!stm_relay_is_settled(e->relay, e->routes[c->shared].kv))
@@ -222,17 +249,24 @@ void stm_exchange_went_back(stm_exchange *e, size_t chunk)
     offer_sums(e, chunk, e->pass->model->first_layer);
 }
 
+static bool is_done(const stm_exchange *e, size_t route)
+{
+    return route == STM_NONE || stm_relay_is_done(e->relay, route);
+}
+
 void stm_exchange_close(stm_exchange *e, size_t chunk)
 {
     const size_t i = e->schedule->chunks[chunk].shared;
     if (i == STM_NONE || !e->routes[i].open)
         return;
+    const route_pair *routes = &e->routes[i];
     const bool gradient = e->pass->kind == STM_PASS_GRADIENT;
     stm_profile_start(e->pass);
     const stm_phase phase = gradient ? STM_PHASE_DKV : STM_PHASE_KV;
     const double begin_s = begin_wait(e, phase);
-    while (!stm_relay_is_done(e->relay, e->routes[i].kv) ||
-           (gradient && !stm_relay_is_done(e->relay, e->routes[i].dkv)))
+    if (routes->read != STM_NONE)
+        stm_relay_offer(e->relay, routes->read, 0);
+    while (!is_done(e, routes->kv) || !is_done(e, routes->dkv) || !is_done(e, routes->read))
         move(e);
     end_wait(e, phase, begin_s);
     e->routes[i].open = false;

@@ -8,6 +8,9 @@
  *                              \ \ \ \                          / / / /
  *      reader   |               0 1 2 3  units |.. last unit:  3 2 1 0 |
  *
+ * Members on one node share the K and V of their leader: it alone receives them, and tells its guests of each layer.
+ * They tell it at the chunk's end that they have read all, and it waits for that before the place is used again.
+ *
  * Between the stages of a pipeline, rows of chunks (group/neighbours.h). Whoever waits for one kind moves the other.
  * Messages follow the schedule, whose times say that no rank can wait for one that waits for it. Sums are in the order
  * of mpi/relay.h. */

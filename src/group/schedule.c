@@ -17,10 +17,11 @@ typedef struct {
     stm_schedule *out;
     size_t n_segments, n_reads, n_offers; /* in the lists of `out` */
     size_t event_capacity, chunk_capacity, segment_capacity, read_capacity, offer_capacity;
-    size_t *shared_of;    /* [forest's n_segments]: the shared chunk that has the segment, or STM_NONE */
-    size_t *first_shared; /* [n_waves + 1]: shared chunks of each wave */
-    size_t *seen;         /* [n_shared]: the last chunk that was found to read it, plus 1 */
-    size_t slot;          /* of the next forward */
+    size_t *shared_of;       /* [forest's n_segments]: the shared chunk that has the segment, or STM_NONE */
+    size_t *first_shared;    /* [n_waves + 1]: shared chunks of each wave */
+    size_t *seen;            /* [n_shared]: the last chunk that was found to read it, plus 1 */
+    size_t slot;             /* of the next forward */
+    size_t *opened, *closed; /* [n_shared]: time of these events */
     /* Where a rank's units are only counted, nothing is listed. */
     bool counts;
     size_t n_units;
@@ -106,6 +107,43 @@ static stm_status list_members(planning *p)
         c->n_members = (int)(n_members - c->first_member);
     }
     free(readers);
+    return STM_OK;
+}
+
+/* Whether a member before the i-th is on its node. */
+static bool follows(const planning *p, const int *members, int i)
+{
+    for (int k = 0; k < i; k++)
+        if (p->options->nodes && p->options->nodes[members[k]] == p->options->nodes[members[i]])
+            return true;
+    return false;
+}
+
+static void list_leaders_of(planning *p, stm_shared_chunk *c, size_t *n_leaders, size_t *n_local)
+{
+    const int *members = p->out->members + c->first_member, *nodes = p->options->nodes;
+    c->first_leader = *n_leaders;
+    c->first_local = *n_local;
+    for (int i = 0; i < c->n_members; i++) {
+        if (!follows(p, members, i))
+            p->out->leaders[(*n_leaders)++] = members[i];
+        if (nodes && nodes[members[i]] == nodes[p->options->team_rank])
+            p->out->local[(*n_local)++] = members[i];
+    }
+    c->n_leaders = (int)(*n_leaders - c->first_leader);
+    c->n_local = (int)(*n_local - c->first_local);
+    if (c->n_local == 1 || c->n_rows == 0)
+        c->n_local = 0;
+}
+
+static stm_status list_leaders(planning *p)
+{
+    const size_t most = p->out->n_shared * (size_t)p->options->team_size;
+    size_t n_leaders = 0, n_local = 0;
+    STM_TRY(stm_alloc(most, sizeof *p->out->leaders, &p->out->leaders));
+    STM_TRY(stm_alloc(most, sizeof *p->out->local, &p->out->local));
+    for (size_t i = 0; i < p->out->n_shared; i++)
+        list_leaders_of(p, &p->out->shared[i], &n_leaders, &n_local);
     return STM_OK;
 }
 
@@ -335,6 +373,7 @@ static stm_status open_shared(planning *p, size_t i)
     stm_shared_chunk *c = &p->out->shared[i];
     const size_t slot = p->slot++;
     const bool mine = c->owner == p->options->team_rank;
+    p->opened[i] = slot;
     const stm_planned_chunk planned = {.n = c->n, .shared = i, .computes = mine, .opens = true};
     if (!is_member(p, c))
         return STM_OK;
@@ -364,6 +403,8 @@ static stm_status run_wave(planning *p, size_t w)
     const size_t first_unit = p->slot;
     STM_TRY(run_units(p, wave, p->options->team_rank));
     p->slot = STM_MAX(p->slot, first_unit + most);
+    for (size_t i = p->first_shared[w]; i < p->first_shared[w + 1]; i++)
+        p->closed[i] = p->options->kind == STM_PASS_PREFILL ? SIZE_MAX : p->slot - 1;
     return p->options->kind == STM_PASS_PREFILL ? STM_OK : close_wave(p, w);
 }
 
@@ -501,15 +542,106 @@ static void choose_kept(planning *p)
     }
 }
 
+/* Places in windows
+ *
+ * By first fit, in the order of opening; a place is free when its chunk was closed at an earlier time. Where there are
+ * no stages ranks count slots differently, but all closings of a wave come before the openings of the next. */
+
+/* A place in a rank's part, taken until a time. */
+typedef struct {
+    int rank;
+    size_t begin, end, until;
+} taken_place;
+
+typedef struct {
+    taken_place *items; /* by `begin` */
+    size_t n, capacity;
+} taken_list;
+
+static void free_places(taken_list *list, size_t now)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < list->n; i++)
+        if (list->items[i].until >= now)
+            list->items[n++] = list->items[i];
+    list->n = n;
+}
+
+static stm_status take_place(taken_list *list, int rank, size_t bytes, size_t until, size_t *begin)
+{
+    size_t at = 0;
+    *begin = 0;
+    for (size_t i = 0; i < list->n; i++) {
+        const taken_place *other = &list->items[i];
+        if (other->rank != rank)
+            continue;
+        if (*begin + bytes <= other->begin)
+            break;
+        *begin = STM_MAX(*begin, other->end);
+    }
+    STM_TRY(stm_reserve(&list->items, &list->capacity, list->n + 1, sizeof *list->items));
+    for (at = list->n++; at > 0 && list->items[at - 1].begin > *begin; at--)
+        list->items[at] = list->items[at - 1];
+    list->items[at] = (taken_place){rank, *begin, *begin + bytes, until};
+    return STM_OK;
+}
+
+/* Whether others on its node read the leader's K and V. */
+static bool has_guests(const planning *p, const stm_shared_chunk *c, int leader)
+{
+    const int *members = p->out->members + c->first_member;
+    for (int i = 0; i < c->n_members; i++)
+        if (members[i] != leader && p->options->nodes[members[i]] == p->options->nodes[leader])
+            return true;
+    return false;
+}
+
+static stm_status place_shared(planning *p, size_t shared, taken_list *taken)
+{
+    enum { ALIGNMENT = 64 };
+    stm_schedule *out = p->out;
+    const stm_schedule_options *o = p->options;
+    stm_shared_chunk *c = &out->shared[shared];
+    const size_t ahead = goes_back(p) ? o->n_stages - 1 - o->stage : 0;
+    const size_t until = p->closed[shared] == SIZE_MAX ? SIZE_MAX : p->closed[shared] + ahead;
+    const size_t bytes = (stm_chunk_kv_bytes(p->model, c->n_rows, false) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    free_places(taken, p->opened[shared]);
+    for (int i = 0; i < c->n_leaders && bytes > 0; i++) {
+        const int leader = out->leaders[c->first_leader + (size_t)i];
+        size_t begin;
+        if (!has_guests(p, c, leader))
+            continue;
+        STM_TRY(take_place(taken, leader, bytes, until, &begin));
+        out->window_bytes[leader] = STM_MAX(out->window_bytes[leader], begin + bytes);
+        if (c->n_local > 0 && out->local[c->first_local] == leader)
+            c->offset = begin;
+    }
+    return STM_OK;
+}
+
+static stm_status place_all(planning *p)
+{
+    taken_list taken = {0};
+    stm_status status = stm_alloc((size_t)p->options->team_size, sizeof *p->out->window_bytes, &p->out->window_bytes);
+    for (size_t i = 0; i < p->out->n_shared && status == STM_OK && p->options->nodes; i++)
+        status = place_shared(p, i, &taken);
+    free(taken.items);
+    return status;
+}
+
 static stm_status plan(planning *p)
 {
     const stm_schedule_options *o = p->options;
     STM_TRY(cut_waves(p));
     STM_TRY(list_members(p));
+    STM_TRY(list_leaders(p));
+    STM_TRY(stm_alloc(p->out->n_shared, sizeof *p->opened, &p->opened));
+    STM_TRY(stm_alloc(p->out->n_shared, sizeof *p->closed, &p->closed));
     for (size_t w = 0; w < p->placement->n_waves; w++)
         STM_TRY(run_wave(p, w));
     if (goes_back(p) && o->stage + 1 < o->n_stages)
         STM_TRY(run_ahead(p, o->n_stages - 1 - o->stage));
+    STM_TRY(place_all(p));
     STM_TRY(list_offers(p));
     STM_TRY(choose_banks(p));
     choose_kept(p);
@@ -525,13 +657,16 @@ stm_status stm_schedule_create(const stm_forest *forest, const stm_placement *pl
     free(p.shared_of);
     free(p.first_shared);
     free(p.seen);
+    free(p.opened);
+    free(p.closed);
     return status;
 }
 
 void stm_schedule_clear(stm_schedule *schedule)
 {
-    void *memory[] = {schedule->events, schedule->chunks, schedule->shared, schedule->segments,
-                      schedule->reads,  schedule->offers, schedule->members};
+    void *memory[] = {schedule->events, schedule->chunks,      schedule->shared,  schedule->segments,
+                      schedule->reads,  schedule->offers,      schedule->members, schedule->leaders,
+                      schedule->local,  schedule->window_bytes};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         free(memory[i]);
     *schedule = (stm_schedule){0};

@@ -56,6 +56,12 @@ typedef struct {
         first_member; /* a range of schedule->members: ranks that have it, the owner, then the others from there on */
     int n_members;
     size_t chunk; /* this rank's; STM_NONE: it has none */
+    /* K and V lie once on each node that has members: with the first of them, the node's leader. */
+    size_t first_leader; /* a range of schedule->leaders: the owner, then the leaders of other nodes */
+    int n_leaders;
+    size_t first_local; /* a range of schedule->local: the members on this rank's node, its leader first */
+    int n_local;        /* 0: this rank has its own K and V */
+    size_t offset;      /* bytes, where K and V lie in the leader's part of the window; n_local > 0 */
 } stm_shared_chunk;
 
 typedef struct {
@@ -64,13 +70,15 @@ typedef struct {
     stm_planned_chunk *chunks;
     stm_shared_chunk *shared;
     size_t *segments, *reads, *offers; /* of the chunks */
-    int *members;
-    size_t largest_rows; /* of a chunk */
+    int *members, *leaders, *local;
+    size_t *window_bytes; /* [team_size]: that each rank's part of its node's window needs, the same on every rank */
+    size_t largest_rows;  /* of a chunk */
 } stm_schedule;
 
 typedef struct {
     stm_pass_kind kind;
     int team_size, team_rank;
+    const int *nodes; /* [team_size]: equal where ranks share K and V; NULL: nobody does */
     size_t n_stages, stage;
     size_t chunk_rows; /* that a chunk is filled to */
     stm_recompute recompute;

@@ -1,6 +1,7 @@
 #include "group/walk.h"
 
 #include "group/exchange.h"
+#include "mpi/window.h"
 
 typedef struct {
     stm_pass *pass;
@@ -11,13 +12,23 @@ typedef struct {
     stm_bank_mark *marks; /* [n_chunks]: of their banks, before they were opened */
 } walk;
 
+/* Where K and V of a chunk lie that ranks of this node share, or NULL. */
+static void *shared_kv(const walk *w, const stm_planned_chunk *c)
+{
+    const stm_schedule *s = w->schedule;
+    if (c->shared == STM_NONE || s->shared[c->shared].n_local == 0)
+        return NULL;
+    const stm_shared_chunk *shared = &s->shared[c->shared];
+    return stm_window_at(w->pass->window, s->local[shared->first_local], shared->offset);
+}
+
 static stm_status open_chunk(walk *w, size_t i)
 {
     const stm_planned_chunk *c = &w->schedule->chunks[i];
     const stm_bank *bank = &w->banks[c->bank];
     w->marks[i] = stm_bank_mark_of(bank);
-    STM_TRY(
-        stm_chunk_create(w->pass, bank, w->schedule->segments + c->first_segment, c->n, c->computes, &w->chunks[i]));
+    STM_TRY(stm_chunk_create(w->pass, bank, w->schedule->segments + c->first_segment, c->n, c->computes,
+                             shared_kv(w, c), &w->chunks[i]));
     return stm_exchange_open(w->exchange, i);
 }
 

@@ -78,6 +78,8 @@ static void draw_options(uint64_t c, int n_ranks, stm_options *options)
     for (size_t i = 0; i < 7; i++)
         overrides[i] = text[i];
     stm_test_options(options, overrides, 7);
+    stm_test_n_nodes = (int)(c % 4);
+    options->parallel.shared_kv = c % 7 == 6 ? STM_SHARED_KV_OFF : STM_SHARED_KV_AUTO;
 }
 
 enum { N_CASES = 36 };
@@ -154,6 +156,7 @@ static double *prompt_kv(MPI_Comm comm, const fixture *f, const stm_batch *batch
     int n_ranks;
     MPI_Comm_size(comm, &n_ranks);
     assert_ok(stm_grid_create(comm, &(stm_axes){1, n_ranks, 1}, batch->n_groups, &grid));
+    stm_test_play_nodes(&grid);
     assert_ok(stm_engine_create(f->model, &grid, options, 0, &engine));
     for (size_t g = 0; g < batch->n_groups; g++) {
         groups[g] = g;

@@ -125,6 +125,14 @@ static double *read_reals(const stm_model *model, const void *reals, size_t n)
     return out;
 }
 
+int stm_test_n_nodes;
+
+void stm_test_play_nodes(stm_grid *grid)
+{
+    for (int i = 0; i < grid->team_size && stm_test_n_nodes > 0; i++)
+        grid->team_nodes[i] = i % stm_test_n_nodes;
+}
+
 /* The grid that the options ask for, and the model as this rank's stage has it: the same memory. */
 static void stand_on(MPI_Comm comm, const stm_options *options, size_t n_groups, const stm_model *model, stm_grid *grid,
                      stm_model *stage)
@@ -132,6 +140,7 @@ static void stand_on(MPI_Comm comm, const stm_options *options, size_t n_groups,
     const int64_t n_stages = STM_MAX((int64_t)1, options->parallel.pipeline);
     assert_ok(stm_grid_create(comm, &(stm_axes){n_stages, options->parallel.suffix, options->parallel.replica},
                               n_groups, grid));
+    stm_test_play_nodes(grid);
     *stage = *model;
     stm_model_hold_stage(stage, (size_t)n_stages, (size_t)grid->stage);
 }

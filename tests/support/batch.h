@@ -17,6 +17,10 @@ void stm_test_forest(const stm_batch *batch, const stm_forest_options *options, 
 /* Options with every default, the precision given, objective grpo with a KL term. The caller clears them. */
 void stm_test_options(stm_options *options, const char *const *overrides, size_t n);
 
+/* As many nodes are played in what follows, the ranks of a team dealt out to them; 0: as they are. */
+extern int stm_test_n_nodes;
+void stm_test_play_nodes(stm_grid *grid);
+
 /* Loss and gradient (as doubles, [n_parameters], summed over comm) by an engine made for the call, on the layout that
  * options->parallel asks for; a pipeline must divide the ranks of comm. The model has all layers. */
 typedef struct {

@@ -10,6 +10,9 @@ enum { VOCAB = 97, MOST_RANKS = 5, MOST_STAGES = 7, SLOTS = 4 /* messages that a
 static const stm_forest_options tree = {
     .mode = STM_FORWARD_TREE, .min_shared_tokens = 4, .across_groups = true, .max_segment_tokens = 20};
 
+/* Nodes of a team: one, two, or as many as ranks. */
+static const int nodes[3][MOST_RANKS] = {{7, 7, 7, 7, 7}, {0, 1, 1, 0, 1}, {4, 3, 2, 1, 0}};
+
 /* The schedules of all ranks of a team and all stages for one batch. */
 typedef struct {
     stm_batch batch;
@@ -40,6 +43,7 @@ static void set_up(fixture *f, uint64_t seed, stm_pass_kind kind, size_t team_si
             const stm_schedule_options options = {.kind = kind,
                                                   .team_size = (int)team_size,
                                                   .team_rank = (int)rank,
+                                                  .nodes = nodes[seed % 3],
                                                   .n_stages = n_stages,
                                                   .stage = stage,
                                                   .chunk_rows = chunk_rows,
@@ -133,6 +137,7 @@ static void same_orders_on_every_stage(fixture *f)
 typedef struct {
     const fixture *f;
     size_t next[MOST_STAGES][MOST_RANKS], n_forward[MOST_STAGES][MOST_RANKS], n_backward[MOST_STAGES][MOST_RANKS];
+    uint8_t *closed;
     uint8_t *formed, *offered; /* [stages, ranks, n_shared]: K and V by the owner; all that a rank adds to dK, dV */
 } replay;
 
@@ -147,6 +152,22 @@ static bool all_offered(const replay *r, size_t stage, const stm_schedule *s, si
     for (int i = 0; i < c->n_members; i++) {
         const size_t member = (size_t)s->members[c->first_member + (size_t)i];
         if (member != but && !r->offered[place_of(r, stage, member, shared)])
+            return false;
+    }
+    return true;
+}
+
+/* Whether those that share the chunk's K and V on the rank's node have come to its end, or are past it. */
+static bool all_have_read(const replay *r, size_t stage, const stm_schedule *s, size_t shared)
+{
+    const stm_shared_chunk *c = &s->shared[shared];
+    for (int i = 0; i < c->n_local; i++) {
+        const size_t member = (size_t)s->local[c->first_local + (size_t)i], next = r->next[stage][member];
+        const stm_schedule *other = &r->f->schedules[stage][member];
+        bool read = r->closed[place_of(r, stage, member, shared)];
+        if (next < other->n_events && other->events[next].kind == STM_EVENT_CLOSE)
+            read = read || other->chunks[other->events[next].chunk].shared == shared;
+        if (!read)
             return false;
     }
     return true;
@@ -177,7 +198,8 @@ static bool may_run(const replay *r, size_t stage, size_t rank)
             return false;
         return c->shared == STM_NONE || all_offered(r, stage, s, c->shared, rank);
     case STM_EVENT_CLOSE: /* the sum passes through every member */
-        return c->shared == STM_NONE || all_offered(r, stage, s, c->shared, MOST_RANKS);
+        return c->shared == STM_NONE ||
+               (all_offered(r, stage, s, c->shared, MOST_RANKS) && all_have_read(r, stage, s, c->shared));
     }
     return false;
 }
@@ -187,6 +209,8 @@ static void run_event(replay *r, size_t stage, size_t rank)
     const stm_schedule *s = &r->f->schedules[stage][rank];
     const stm_event *event = &s->events[r->next[stage][rank]++];
     const stm_planned_chunk *c = &s->chunks[event->chunk];
+    if (event->kind == STM_EVENT_CLOSE && c->shared != STM_NONE)
+        r->closed[place_of(r, stage, rank, c->shared)] = 1;
     if (event->kind == STM_EVENT_FORWARD) {
         r->n_forward[stage][rank]++;
         if (c->shared != STM_NONE)
@@ -210,6 +234,7 @@ static void nobody_waits_in_a_circle(fixture *f)
     bool moved = true;
     assert_ok(stm_alloc(n, 1, &r.formed));
     assert_ok(stm_alloc(n, 1, &r.offered));
+    assert_ok(stm_alloc(n, 1, &r.closed));
     while (moved) {
         moved = false;
         for (size_t stage = 0; stage < f->n_stages; stage++)
@@ -224,6 +249,7 @@ static void nobody_waits_in_a_circle(fixture *f)
             assert_int_equal(r.next[stage][rank], f->schedules[stage][rank].n_events);
     free(r.formed);
     free(r.offered);
+    free(r.closed);
 }
 
 /* Chunks of a bank are closed in the reverse order of their opening; a rank that is alone needs one bank; a stage holds
@@ -253,6 +279,74 @@ static void memory_is_bounded(fixture *f)
             assert_true(f->n_stages > 1 || s->n_banks <= 1);
             free(open);
         }
+}
+
+static size_t kv_end(const fixture *f, size_t stage, const stm_shared_chunk *c)
+{
+    stm_model_hold_stage(f->model, f->n_stages, stage);
+    return c->offset + stm_chunk_kv_bytes(f->model, c->n_rows, false);
+}
+
+/* All ranks of a node see a chunk in one place of one leader's part, which is large enough. */
+static void assert_seen_alike(const fixture *f, size_t stage, size_t shared)
+{
+    for (size_t rank = 0; rank < f->team_size; rank++) {
+        const stm_schedule *s = &f->schedules[stage][rank];
+        const stm_shared_chunk *c = &s->shared[shared];
+        if (c->chunk == STM_NONE || c->n_local == 0)
+            continue;
+        assert_true(kv_end(f, stage, c) <= s->window_bytes[s->local[c->first_local]]);
+        for (int i = 0; i < c->n_local; i++) {
+            const stm_schedule *other = &f->schedules[stage][s->local[c->first_local + (size_t)i]];
+            const stm_shared_chunk *same = &other->shared[shared];
+            assert_int_equal(same->n_local, c->n_local);
+            assert_int_equal(same->offset, c->offset);
+            assert_memory_equal(other->local + same->first_local, s->local + c->first_local,
+                                (size_t)c->n_local * sizeof(int));
+            assert_memory_equal(other->window_bytes, s->window_bytes, f->team_size * sizeof(size_t));
+        }
+    }
+}
+
+/* What is open at a time on a rank does not overlap in any leader's part. */
+static void assert_apart(const fixture *f, size_t stage, size_t rank)
+{
+    const stm_schedule *s = &f->schedules[stage][rank];
+    uint8_t *open;
+    assert_ok(stm_alloc(s->n_shared, 1, &open));
+    for (size_t e = 0; e < s->n_events; e++) {
+        const size_t shared = s->chunks[s->events[e].chunk].shared;
+        if (shared == STM_NONE || s->shared[shared].n_local == 0)
+            continue;
+        const stm_shared_chunk *c = &s->shared[shared];
+        if (s->events[e].kind == STM_EVENT_CLOSE)
+            open[shared] = 0;
+        if (s->events[e].kind != STM_EVENT_OPEN)
+            continue;
+        for (size_t i = 0; i < s->n_shared; i++)
+            if (open[i] && s->local[s->shared[i].first_local] == s->local[c->first_local])
+                assert_true(kv_end(f, stage, &s->shared[i]) <= c->offset || kv_end(f, stage, c) <= s->shared[i].offset);
+        open[shared] = 1;
+    }
+    free(open);
+}
+
+static void places_are_the_same_for_all_and_apart(fixture *f)
+{
+    for (size_t stage = 0; stage < f->n_stages; stage++) {
+        for (size_t i = 0; i < f->schedules[stage][0].n_shared; i++)
+            assert_seen_alike(f, stage, i);
+        for (size_t rank = 0; rank < f->team_size; rank++)
+            assert_apart(f, stage, rank);
+    }
+}
+
+static void ranks_of_a_node_agree_where_chunks_lie(void **state)
+{
+    (void)state;
+    for_all(STM_PASS_GRADIENT, places_are_the_same_for_all_and_apart);
+    for_all(STM_PASS_SCORE, places_are_the_same_for_all_and_apart);
+    for_all(STM_PASS_PREFILL, places_are_the_same_for_all_and_apart);
 }
 
 static void every_segment_goes_forward_and_back_once(void **state)
@@ -288,6 +382,7 @@ int main(void)
         cmocka_unit_test(stages_agree_on_the_order_of_their_messages),
         cmocka_unit_test(no_rank_waits_for_one_that_waits_for_it),
         cmocka_unit_test(a_stage_holds_few_chunks_at_once),
+        cmocka_unit_test(ranks_of_a_node_agree_where_chunks_lie),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
