@@ -8,6 +8,7 @@
 #include "bench/rates.h"
 #include "group/score.h"
 #include "group/tied.h"
+#include "metrics/log.h"
 #include "rollout/rollout.h"
 
 static const char *const work_names[] = {"tree", "prompt", "repeated", "decode"};
@@ -241,6 +242,7 @@ static stm_status open_row(measuring *m)
     STM_TRY(stm_agree(bench->grid, status));
     STM_TRY(stm_agree(bench->grid,
                       stm_engine_create(bench->model, bench->grid, &options, static_bytes(bench), &m->engine)));
+    stm_engine_settings_of(m->engine)->log = stm_log;
     stm_engine_settings_of(m->engine)->profile = &m->profile;
     if (row->work != STM_BENCH_DECODE)
         row->recompute_bytes = update_bytes(m, false);
