@@ -91,13 +91,19 @@ static const char *read_record(const char *at, stm_batch *batch)
     return at + record_bytes(r->n);
 }
 
+/* Whether this rank has all of what was sampled: of a column the last stage does. */
+static bool is_mine(const stm_grid *grid, const stm_rollout_item *item)
+{
+    return item->is_here && grid->stage + 1 == grid->n_stages;
+}
+
 /* Everything to every rank. Collective over the world. */
 static stm_status exchange(const stm_grid *grid, const stm_rollout_item *items, size_t n, stm_batch *batch)
 {
     size_t bytes = 0, *starts = NULL;
     char *mine = NULL, *all = NULL;
     for (size_t i = 0; i < n; i++)
-        bytes += record_bytes(items[i].response->n);
+        bytes += is_mine(grid, &items[i]) ? record_bytes(items[i].response->n) : 0;
     stm_status status = stm_alloc(bytes, 1, &mine);
     if (status == STM_OK)
         status = stm_alloc((size_t)grid->n_ranks + 1, sizeof *starts, &starts);
@@ -105,7 +111,8 @@ static stm_status exchange(const stm_grid *grid, const stm_rollout_item *items, 
     if (status == STM_OK) {
         char *at = mine;
         for (size_t i = 0; i < n; i++)
-            at = write_record(at, &items[i]);
+            if (is_mine(grid, &items[i]))
+                at = write_record(at, &items[i]);
         status = stm_gather_bytes(grid->world, mine, bytes, &all, starts);
     }
     if (status == STM_OK)
@@ -126,7 +133,7 @@ typedef struct {
     const stm_sampling *sampling;
     stm_batch *batch;
     size_t *groups, n_groups; /* the team's */
-    stm_rollout_item *items;  /* this rank's, of all waves */
+    stm_rollout_item *items;  /* the team's, of all waves so far */
     size_t n_items;
     stm_rollout_counts counts;
 } rollout_work;
@@ -138,12 +145,21 @@ static size_t room_bytes(const rollout_work *w)
     return limit > fixed ? (limit - fixed) / 2 : 0;
 }
 
+/* Stages of a column have different layers, and the same work. */
+static size_t least_of_column(const rollout_work *w, size_t n)
+{
+    double least = (double)n;
+    if (w->grid->n_stages > 1)
+        stm_all_reduce_min(w->grid->column_comm, &least, 1);
+    return (size_t)least;
+}
+
 static size_t slots_that_fit(const rollout_work *w)
 {
     size_t n = w->sampling->slots;
     while (n > 1 && stm_decode_slot_bytes(w->model, n, w->sampling->max_new_tokens) > room_bytes(w))
         n /= 2;
-    return n;
+    return least_of_column(w, n);
 }
 
 /* The groups from `first` on whose prompts fit into memory together; at least one. */
@@ -156,22 +172,21 @@ static size_t groups_that_fit(const rollout_work *w, size_t first)
             break;
         n++;
     }
-    return n;
+    return least_of_column(w, n);
 }
 
-/* This rank's share of a wave's rollouts: a run of them in the order of the forest, so that few prompts are read. */
+/* A wave's rollouts in the order of the forest, so that a share of them reads few prompts. */
 static stm_rollout_item *list_items(rollout_work *w, const stm_forest *forest, size_t *n)
 {
-    const size_t size = w->sampling->group_size, all = forest->n_sequences * size;
-    const size_t team_size = (size_t)w->grid->team_size, rank = (size_t)w->grid->team_rank;
+    const size_t size = w->sampling->group_size;
     stm_rollout_item *items = w->items + w->n_items;
-    *n = 0;
-    for (size_t i = all * rank / team_size; i < all * (rank + 1) / team_size; i++) {
+    *n = forest->n_sequences * size;
+    for (size_t i = 0; i < *n; i++) {
         const size_t group = forest->sequences[i / size].group;
-        items[(*n)++] = (stm_rollout_item){.sequence = i / size,
-                                           .group = group,
-                                           .rollout = i % size,
-                                           .response = &w->batch->groups[group].responses[i % size]};
+        items[i] = (stm_rollout_item){.sequence = i / size,
+                                      .group = group,
+                                      .rollout = i % size,
+                                      .response = &w->batch->groups[group].responses[i % size]};
     }
     w->n_items += *n;
     return items;
@@ -180,12 +195,19 @@ static stm_rollout_item *list_items(rollout_work *w, const stm_forest *forest, s
 static stm_status run_wave(rollout_work *w, size_t first, size_t n)
 {
     const stm_pass *pass;
-    size_t n_items;
     stm_status status = stm_engine_prefill(w->engine, w->batch, w->groups + first, n, &pass);
     if (status == STM_OK) {
-        stm_rollout_item *items = list_items(w, pass->forest, &n_items);
-        w->counts.prompt_rows += pass->counts.rows;
-        status = stm_decode(pass, w->batch, w->sampling, items, n_items, slots_that_fit(w), &w->counts.decode_rounds);
+        stm_decode_work work = {.pass = pass,
+                                .batch = w->batch,
+                                .sampling = w->sampling,
+                                .grid = w->grid,
+                                .timers = stm_engine_settings_of(w->engine)->timers,
+                                .n_slots = slots_that_fit(w),
+                                .rounds = &w->counts.decode_rounds};
+        work.items = list_items(w, pass->forest, &work.n_items);
+        if (w->grid->stage == 0)
+            w->counts.prompt_rows += pass->counts.rows;
+        status = stm_decode(&work);
     }
     stm_engine_release(w->engine);
     return status;
@@ -237,7 +259,7 @@ stm_status stm_rollout(stm_engine *engine, const stm_model *model, const stm_gri
     if (counts) {
         w.counts.tokens = 0;
         for (size_t i = 0; i < w.n_items; i++)
-            w.counts.tokens += (double)w.items[i].response->n;
+            w.counts.tokens += is_mine(grid, &w.items[i]) ? (double)w.items[i].response->n : 0;
         double sums[2] = {w.counts.tokens, w.counts.prompt_rows};
         stm_all_reduce(grid->world, sums, 2, sizeof(double));
         stm_all_reduce_max(grid->world, &w.counts.decode_rounds, 1);

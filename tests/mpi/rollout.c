@@ -1,10 +1,22 @@
 /* Rollouts at any number of ranks: the same tokens whoever draws them, and log-probs that scoring finds again. */
 #include "rollout/rollout.h"
+
+#include "model/stages.h"
+#include "rollout/shares.h"
 #include "support/batch.h"
 #include "support/model.h"
 #include "support/mpi.h"
 
 enum { N_GROUPS = 5 };
+
+/* MPI's profiling interface: with `strict`, a send is through only when its receive has begun: MPI buffers nothing. */
+static bool strict;
+
+int MPI_Isend(const void *buffer, int n, MPI_Datatype type, int to, int tag, MPI_Comm comm, MPI_Request *request)
+{
+    return strict ? PMPI_Issend(buffer, n, type, to, tag, comm, request)
+                  : PMPI_Isend(buffer, n, type, to, tag, comm, request);
+}
 
 typedef struct {
     stm_stream *stream;
@@ -15,6 +27,16 @@ static void set_up(fixture *f, stm_test_config config, const stm_backend *backen
 {
     assert_ok(backend->open(1, &f->stream));
     f->model = stm_test_model(backend, f->stream, &stm_test_configs[config], 5);
+}
+
+/* Of as many layers as there may be stages. */
+static void set_up_deep(fixture *f, stm_test_config config)
+{
+    const stm_backend *backend = &stm_backend_cpu_f64;
+    stm_model_config deep = stm_test_configs[config];
+    deep.n_layers = 5;
+    assert_ok(backend->open(1, &f->stream));
+    f->model = stm_test_model(backend, f->stream, &deep, 5);
 }
 
 static void tear_down(fixture *f)
@@ -40,24 +62,35 @@ static void make_prompts(const fixture *f, stm_batch *batch)
     }
 }
 
-static void sample(MPI_Comm comm, const fixture *f, const char *const *overrides, size_t n, stm_batch *batch)
+/* On the layout that the overrides ask for; a pipeline must divide the ranks of comm. counts may be NULL. */
+static stm_status try_to_sample(MPI_Comm comm, const fixture *f, const char *const *overrides, size_t n,
+                                stm_batch *batch, stm_rollout_counts *counts)
 {
     stm_options options;
     stm_grid grid;
     stm_engine *engine;
     stm_sampling sampling;
+    stm_model stage = *f->model; /* the same memory */
     assert_ok(stm_options_init(&options));
     assert_ok(
         stm_options_read_arguments(&options, STM_COMMAND_GENERATE, (int)n, (char *const *)(void *)(size_t)overrides));
     make_prompts(f, batch);
-    assert_ok(stm_grid_create(comm, &(stm_axes){1, options.parallel.suffix, options.parallel.replica}, batch->n_groups,
-                              &grid));
-    assert_ok(stm_engine_create(f->model, &grid, &options, 0, &engine));
+    const int64_t n_stages = STM_MAX((int64_t)1, options.parallel.pipeline);
+    assert_ok(stm_grid_create(comm, &(stm_axes){n_stages, options.parallel.suffix, options.parallel.replica},
+                              batch->n_groups, &grid));
+    stm_model_hold_stage(&stage, (size_t)n_stages, (size_t)grid.stage);
+    assert_ok(stm_engine_create(&stage, &grid, &options, 0, &engine));
     stm_sampling_init(&options, f->model, NULL, STM_RANDOM_GENERATE, 0, &sampling);
-    assert_ok(stm_rollout(engine, f->model, &grid, &sampling, batch, NULL));
+    const stm_status status = stm_rollout(engine, &stage, &grid, &sampling, batch, counts);
     stm_engine_destroy(engine);
     stm_grid_destroy(&grid);
     stm_options_clear(&options);
+    return status;
+}
+
+static void sample(MPI_Comm comm, const fixture *f, const char *const *overrides, size_t n, stm_batch *batch)
+{
+    assert_ok(try_to_sample(comm, f, overrides, n, batch, NULL));
 }
 
 #define SAMPLE(comm, f, batch, ...)                                                                                    \
@@ -119,6 +152,142 @@ static void teams_sample_the_same(void **state)
         stm_batch_clear(&together);
     }
     stm_batch_clear(&alone);
+    tear_down(&f);
+}
+
+/* Stages */
+
+static void make_stop_often(const fixture *f)
+{
+    f->model->config.n_eos = 9;
+    for (int i = 0; i < 9; i++)
+        f->model->config.eos[i] = 2 * i;
+}
+
+/* Few slots, so that rollouts wait for them: and batches have fewer rows than there are stages, or none. */
+static const char *const slot_options[] = {"rollout.slots=64", "rollout.slots=7", "rollout.slots=3", "rollout.slots=1"};
+
+static void sample_by_stages(MPI_Comm comm, const fixture *f, int n_stages, int suffix, bool one_team,
+                             const stm_batch *alone, const stm_rollout_counts *expected)
+{
+    char pipeline[64], team[64];
+    snprintf(pipeline, sizeof pipeline, "parallel.pipeline=%d", n_stages);
+    snprintf(team, sizeof team, "parallel.suffix=%d", suffix);
+    for (size_t i = 0; i < sizeof slot_options / sizeof *slot_options; i++) {
+        const char *const overrides[] = {"rollout.group_size=7", "rollout.max_new_tokens=23", slot_options[i], pipeline,
+                                         team};
+        stm_batch together;
+        stm_rollout_counts counts;
+        strict = i % 2 == 1;
+        assert_ok(try_to_sample(comm, f, overrides, sizeof overrides / sizeof *overrides, &together, &counts));
+        strict = false;
+        assert_same(alone, &together);
+        assert_near(counts.tokens, expected->tokens, 1e-15);
+        if (one_team) /* of several, each computes what its prompts share with another's */
+            assert_near(counts.prompt_rows, expected->prompt_rows, 1e-15);
+        stm_batch_clear(&together);
+    }
+}
+
+static void stages_sample_the_same(void **state)
+{
+    (void)state;
+    static const stm_test_config configs[] = {STM_TEST_LLAMA, STM_TEST_QWEN3 /* tied */};
+    int rank, n_ranks;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
+    for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
+        fixture f;
+        stm_batch alone;
+        stm_rollout_counts counts;
+        set_up_deep(&f, configs[c]);
+        make_stop_often(&f);
+        static const char *const plain[] = {"rollout.group_size=7", "rollout.max_new_tokens=23"};
+        assert_ok(try_to_sample(MPI_COMM_SELF, &f, plain, 2, &alone, &counts));
+        for (int n_stages = 1; n_stages <= n_ranks; n_stages++) {
+            MPI_Comm used; /* as many columns as there are ranks for */
+            const int n_columns = n_ranks / n_stages;
+            MPI_Comm_split(MPI_COMM_WORLD, rank < n_columns * n_stages ? 0 : MPI_UNDEFINED, rank, &used);
+            for (int suffix = 1; used != MPI_COMM_NULL && suffix <= n_columns; suffix++)
+                sample_by_stages(used, &f, n_stages, suffix, suffix == n_columns, &alone, &counts);
+            if (used != MPI_COMM_NULL)
+                MPI_Comm_free(&used);
+        }
+        stm_batch_clear(&alone);
+        tear_down(&f);
+    }
+}
+
+static void what_is_not_a_number_is_said_by_all(void **state)
+{
+    (void)state;
+    int n_ranks;
+    fixture f;
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
+    set_up_deep(&f, STM_TEST_LLAMA);
+    double *weights = f.model->weights;
+    weights[f.model->final_norm] = NAN;
+    for (int n_stages = 1; n_stages <= n_ranks; n_stages += n_ranks > 1 ? n_ranks - 1 : 1) {
+        char pipeline[64];
+        stm_batch batch;
+        snprintf(pipeline, sizeof pipeline, "parallel.pipeline=%d", n_stages);
+        const char *const overrides[] = {"rollout.slots=2", pipeline};
+        assert_int_equal(try_to_sample(MPI_COMM_WORLD, &f, overrides, 2, &batch, NULL), STM_ERR_NUMERIC);
+        assert_non_null(strstr(stm_failure(), "the log-prob is not a finite number"));
+        stm_batch_clear(&batch);
+    }
+    tear_down(&f);
+}
+
+/* Shares */
+
+/* Rounds of a rank that decodes responses [first, end) of the batch, and nothing else, in n_slots slots. */
+static double rounds_of_share(const stm_batch *batch, size_t group_size, size_t first, size_t end, size_t n_slots)
+{
+    size_t free_at[8] = {0}, latest = 0; /* the round after which a slot is free */
+    for (size_t i = first; i < end; i++) {
+        size_t slot = 0;
+        for (size_t k = 1; k < n_slots; k++)
+            slot = free_at[k] < free_at[slot] ? k : slot;
+        free_at[slot] += batch->groups[i / group_size].responses[i % group_size].n;
+        latest = STM_MAX(latest, free_at[slot]);
+    }
+    return (double)latest;
+}
+
+/* Greedy responses to one prompt are all alike, so that some ranks have long ones only, and others short ones. */
+static void ranks_with_free_slots_take_what_waits_elsewhere(void **state)
+{
+    (void)state;
+    enum { SIZE = 40, SLOTS = 2 };
+    int n_ranks;
+    fixture f;
+    stm_batch batch, alone;
+    stm_rollout_counts counts;
+    char team[64];
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
+    set_up_deep(&f, STM_TEST_LLAMA);
+    make_stop_often(&f);
+    snprintf(team, sizeof team, "parallel.suffix=%d", n_ranks);
+    const char *const overrides[] = {"rollout.group_size=40", "rollout.slots=2",          "rollout.max_new_tokens=60",
+                                     "rollout.temperature=0", "tree.across_groups=false", team};
+    assert_ok(try_to_sample(MPI_COMM_WORLD, &f, overrides, 6, &batch, &counts));
+    assert_ok(try_to_sample(MPI_COMM_SELF, &f, overrides, 5, &alone, NULL));
+    assert_same(&alone, &batch);
+    const size_t all = N_GROUPS * SIZE;
+    double fixed = 0, sum = 0;
+    for (size_t r = 0; r < (size_t)n_ranks; r++) {
+        const double rounds =
+            rounds_of_share(&batch, SIZE, all * r / (size_t)n_ranks, all * (r + 1) / (size_t)n_ranks, SLOTS);
+        fixed = rounds > fixed ? rounds : fixed;
+        sum += rounds;
+    }
+    /* Two times of STM_SHARES_ROUNDS to hear of a free slot and to act, and none is lost where nothing is to move. */
+    assert_true(counts.decode_rounds <= STM_MIN(fixed, sum / n_ranks + 2 * STM_SHARES_ROUNDS));
+    if (n_ranks > 2)
+        assert_true(counts.decode_rounds < 0.9 * fixed);
+    stm_batch_clear(&alone);
+    stm_batch_clear(&batch);
     tear_down(&f);
 }
 
@@ -200,6 +369,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_do_not_depend_on_ranks_slots_or_memory),
         cmocka_unit_test(teams_sample_the_same),
+        cmocka_unit_test(stages_sample_the_same),
+        cmocka_unit_test(what_is_not_a_number_is_said_by_all),
+        cmocka_unit_test(ranks_with_free_slots_take_what_waits_elsewhere),
         cmocka_unit_test(scoring_finds_the_log_probs_that_sampling_recorded),
         cmocka_unit_test(end_ids_end_a_response_unless_ignored_or_early),
     };

@@ -1,0 +1,18 @@
+/* src/rollout/draw.h: from the last layer's rows of a batch to a token for each: final norm, head, sampling. */
+#ifndef STM_ROLLOUT_DRAW_H
+#define STM_ROLLOUT_DRAW_H
+
+#include "rollout/slots.h"
+
+typedef struct stm_draw stm_draw;
+
+/* Takes all its memory from the pass's arenas. Local. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
+stm_status stm_draw_create(const stm_decode_work *work, size_t most_rows, stm_draw **out);
+
+/* Draws a token for each row of the batch, and writes log-probs and kept mass of its response. x: [n_rows, hidden],
+ * device. *ids: [n_rows], valid until the next run; STM_NO_ID where the log-prob is not a finite number: *not_finite is
+ * then such a row's item, else STM_NONE. Local. Fails: STM_ERR_DEVICE. */
+stm_status stm_draw_run(stm_draw *draw, const stm_slot_batch *batch, const void *x, const int32_t **ids,
+                        size_t *not_finite);
+
+#endif
