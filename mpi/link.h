@@ -39,7 +39,8 @@ typedef struct {
 /* A receiver posts its first receives here. The caller destroys. */
 stm_link *stm_link_create(const stm_link_options *options);
 
-/* All messages are through: a sender waits for its last to leave. NULL is fine. */
+/* All messages are through: a sender waits for its last to leave, and calls `progress`, which must drive no link that
+ * is destroyed already. NULL is fine. */
 void stm_link_destroy(stm_link *link);
 
 /* Sender: a buffer to write the next message into; waits while all slots are on their way. Then send it. */

@@ -56,15 +56,22 @@ stm_status stm_handover_create(const stm_decode_work *work, const stm_slots *slo
     return stage < last ? open_link(work, slots, options, &h->from_last) : STM_OK;
 }
 
+/* It may wait, and drive the others. */
+static void close_link(stm_link **link)
+{
+    stm_link_destroy(*link);
+    *link = NULL;
+}
+
 void stm_handover_destroy(stm_handover *h)
 {
     if (!h)
         return;
-    stm_link_destroy(h->from_before);
-    stm_link_destroy(h->to_after);
-    stm_link_destroy(h->from_last);
+    close_link(&h->from_before);
+    close_link(&h->to_after);
+    close_link(&h->from_last);
     for (size_t i = 0; i < h->n_others; i++)
-        stm_link_destroy(h->to_others[i]);
+        close_link(&h->to_others[i]);
 }
 
 void stm_handover_drive(stm_handover *h)

@@ -113,7 +113,8 @@ static void open_chain(chain *c, uint64_t seed)
 static void close_chain(chain *c)
 {
     for (int i = 0; i < N_LINKS; i++) {
-        stm_link_destroy(c->links[i]);
+        stm_link_destroy(c->links[i]); /* it may wait, and drive the others */
+        c->links[i] = NULL;
         free(c->slots[i]);
     }
 }
