@@ -59,6 +59,11 @@ static void draw_response(draws *d, const stm_group *group, size_t i, size_t voc
 
 void stm_test_batch(uint64_t seed, size_t n_groups, size_t vocab, stm_batch *batch)
 {
+    stm_test_batch_of(seed, NULL, n_groups, vocab, batch);
+}
+
+void stm_test_batch_of(uint64_t seed, const size_t *n_responses, size_t n_groups, size_t vocab, stm_batch *batch)
+{
     static const size_t prompts[] = {30, 1, 52, 18, 90, 5, 2};
     draws d = {.seed = seed};
     int32_t *document = draw_ids(&d, 100, vocab);
@@ -72,7 +77,7 @@ void stm_test_batch(uint64_t seed, size_t n_groups, size_t vocab, stm_batch *bat
         const size_t common = 10 + below(&d, 90);
         if (g % 2 == 0)
             memcpy(group->prompt, document, STM_MIN(group->n_prompt, common) * sizeof *document);
-        group->n_responses = 1 + below(&d, 7);
+        group->n_responses = n_responses ? n_responses[g] : 1 + below(&d, 7);
         assert_ok(stm_alloc(group->n_responses, sizeof *group->responses, &group->responses));
         for (size_t i = 0; i < group->n_responses; i++)
             draw_response(&d, group, i, vocab, &group->responses[i]);
@@ -179,7 +184,14 @@ void stm_test_result_clear(stm_test_result *result)
 
 double stm_test_gradient_difference(const stm_model *model, const double *a, const double *b)
 {
+    const stm_parameter *tensor;
+    return stm_test_worst_tensor(model, a, b, &tensor);
+}
+
+double stm_test_worst_tensor(const stm_model *model, const double *a, const double *b, const stm_parameter **tensor)
+{
     double all = 0, worst = 0;
+    *tensor = &model->tensors[0];
     for (size_t i = 0; i < model->n_parameters; i++)
         all += b[i] * b[i];
     for (size_t t = 0; t < model->n_tensors; t++) {
@@ -190,7 +202,12 @@ double stm_test_gradient_difference(const stm_model *model, const double *a, con
             difference += (a[i] - b[i]) * (a[i] - b[i]);
         }
         const double relative = sqrt(difference) / fmax(sqrt(norm), 1e-3 * sqrt(all));
-        worst = relative > worst || isnan(relative) ? relative : worst;
+        if (relative > worst || isnan(relative)) {
+            worst = relative;
+            *tensor = p;
+        }
+        if (isnan(relative))
+            break;
     }
     return worst;
 }

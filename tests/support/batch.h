@@ -10,6 +10,9 @@
  * log-probs. A pure function of its arguments. The caller clears it. */
 void stm_test_batch(uint64_t seed, size_t n_groups, size_t vocab, stm_batch *batch);
 
+/* The same with so many responses in each group, [n_groups]. */
+void stm_test_batch_of(uint64_t seed, const size_t *n_responses, size_t n_groups, size_t vocab, stm_batch *batch);
+
 /* Prompt and response of every response of the batch, [*n]; the caller frees. And the forest of these. */
 stm_sequence *stm_test_sequences(const stm_batch *batch, size_t *n);
 void stm_test_forest(const stm_batch *batch, const stm_forest_options *options, stm_forest *forest);
@@ -33,8 +36,9 @@ void stm_test_gradient(MPI_Comm comm, const stm_model *model, const stm_batch *b
                        stm_test_result *result);
 void stm_test_result_clear(stm_test_result *result);
 
-/* Largest over tensors of ||a - b|| / max(||b||, 1e-3 ||all of b||). */
+/* Largest over tensors of ||a - b|| / max(||b||, 1e-3 ||all of b||), and which tensor has it. */
 double stm_test_gradient_difference(const stm_model *model, const double *a, const double *b);
+double stm_test_worst_tensor(const stm_model *model, const double *a, const double *b, const stm_parameter **tensor);
 
 /* Scores by an engine made for the call. The caller clears them. */
 void stm_test_scores(MPI_Comm comm, const stm_model *model, const stm_batch *batch, const stm_options *options,

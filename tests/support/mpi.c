@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include "support/messages.h"
+
 enum { PATIENCE_S = 10 };
 
 static int verdict_of_all(MPI_Comm comm, int failed, const char *name)
@@ -40,6 +42,14 @@ static int run_one(const struct CMUnitTest *test, int rank, int n_ranks)
     return 1;
 }
 
+static bool is_wanted(int argc, char **argv, const char *name)
+{
+    bool wanted = argc < 2;
+    for (int i = 1; i < argc; i++)
+        wanted = wanted || strcmp(argv[i], name) == 0;
+    return wanted;
+}
+
 int stm_mpi_tests(int argc, char **argv, const struct CMUnitTest *tests, size_t n)
 {
     int provided, rank, n_ranks, n_failed = 0;
@@ -55,11 +65,13 @@ int stm_mpi_tests(int argc, char **argv, const struct CMUnitTest *tests, size_t 
         MPI_Abort(MPI_COMM_WORLD, 1);
     }
     for (size_t i = 0; i < n; i++) {
+        if (!is_wanted(argc, argv, tests[i].name))
+            continue;
         const int any = verdict_of_all(verdicts, run_one(tests + i, rank, n_ranks), tests[i].name);
         n_failed += any;
         if (rank == 0)
-            fprintf(terminal, "%s %s (%d rank%s)\n", any ? "FAILED" : "ok", tests[i].name, n_ranks,
-                    n_ranks > 1 ? "s" : "");
+            fprintf(terminal, "%s %s (%d rank%s%s)\n", any ? "FAILED" : "ok", tests[i].name, n_ranks,
+                    n_ranks > 1 ? "s" : "", stm_test_messages_are_synchronous() ? ", synchronous sends" : "");
         fflush(terminal);
     }
     fclose(terminal);

@@ -10,7 +10,8 @@
 
 #include "support/support.h"
 
-/* main() of an MPI test program: starts MPI, runs the tests, ends MPI; returns the exit code. Collective over the
+/* main() of an MPI test program: starts MPI, runs the tests (those that argv names, if it names any), ends MPI; returns
+ * the exit code. Collective over the
  * world. */
 int stm_mpi_tests(int argc, char **argv, const struct CMUnitTest *tests, size_t n);
 
