@@ -262,6 +262,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_is_not_a_number_stops_nobody),
     };
     if (argc > 1 && strcmp(argv[1], "failure") == 0)
-        return stm_mpi_tests(argc, argv, failure, 1);
+        return stm_mpi_tests(1, argv, failure, 1);
     return stm_mpi_tests(argc, argv, tests, sizeof tests / sizeof *tests);
 }
