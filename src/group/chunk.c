@@ -9,6 +9,7 @@
 #include "model/head.h"
 #include "model/layer.h"
 #include "model/stages.h"
+#include "mpi/reduction.h"
 
 struct stm_chunk {
     stm_bank bank;
@@ -534,6 +535,22 @@ stm_status stm_chunk_forward(stm_pass *pass, stm_chunk *chunk, bool keep)
 
 /* Backward */
 
+/* Elements [first, end) of the gradient have all that this rank adds to them, if this chunk is the last. */
+static stm_status finish_gradient(const stm_pass *pass, size_t first, size_t end)
+{
+    if (!pass->reduction || !pass->last_backward || first == end)
+        return STM_OK;
+    STM_TRY(pass->model->backend->synchronize(pass->model->stream));
+    stm_reduction_ready(pass->reduction, first, end - first);
+    return STM_OK;
+}
+
+/* Where the gradients of what lies behind a layer begin: the next layer, final norm and head, or another stage. */
+static size_t end_of_layer(const stm_model *model, size_t layer)
+{
+    return layer + 1 < model->config.n_layers ? model->layers[layer + 1].input_norm : model->final_norm;
+}
+
 static stm_status layers_backward(stm_pass *pass, stm_chunk *chunk, void *dx, void *dx_other)
 {
     const stm_model *model = pass->model;
@@ -549,6 +566,7 @@ static stm_status layers_backward(stm_pass *pass, stm_chunk *chunk, void *dx, vo
                                    rows.active ? dx_other : dx, pass->gradient));
         if (rows.active)
             dx = dx_other;
+        STM_TRY(finish_gradient(pass, model->layers[l].input_norm, end_of_layer(model, l)));
     }
     if (!stm_model_is_first(model))
         return stm_neighbours_send(pass->neighbours, true, chunk->n_rows, dx);
@@ -579,6 +597,8 @@ static stm_status backward(stm_pass *pass, stm_chunk *chunk)
         STM_TRY(run_head(pass, chunk, chunk->x_out, dx));
         stm_profile_lap(pass, STM_STAGE_HEAD);
     }
+    if (stm_model_is_last(pass->model))
+        STM_TRY(finish_gradient(pass, pass->model->final_norm, pass->model->n_parameters));
     STM_TRY(layers_backward(pass, chunk, dx, dx_other));
     stm_profile_lap(pass, STM_STAGE_BACKWARD);
     return STM_OK;

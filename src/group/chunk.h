@@ -82,7 +82,9 @@ typedef struct {
     const stm_layer_hooks *hooks;                 /* of a team or a pipeline; NULL: alone */
     const struct stm_window *window;              /* K and V that ranks of a node share (mpi/window.h); NULL: none */
     struct stm_neighbours *neighbours;            /* the stages beside this one; NULL: all layers are here */
-    size_t *part_of;                              /* [n_segments], STM_NONE between uses: which part reads a segment */
+    struct stm_reduction *reduction; /* of the gradient over ranks (mpi/reduction.h); NULL: not while it is computed */
+    bool last_backward;              /* no chunk goes back after this one: what it has passed is final */
+    size_t *part_of;                 /* [n_segments], STM_NONE between uses: which part reads a segment */
 } stm_pass;
 
 /* Begins a pass over the forest: takes its tables from the host arena. The caller resets the arenas afterwards. Local.

@@ -389,6 +389,7 @@ static stm_status run_placed(stm_engine *engine, stm_pass *pass, const stm_place
     pass->host = room->host;
     pass->window = engine->window;
     pass->profile = s->profile;
+    pass->reduction = pass->kind == STM_PASS_GRADIENT ? s->reduction : NULL;
     STM_GOTO_OUT(stm_pass_begin(pass));
     STM_GOTO_OUT(stm_walk_run(pass, &schedule, engine->banks, grid, s->timers));
 out:

@@ -31,8 +31,10 @@ typedef struct {
     size_t limit_bytes;        /* of a rank's memory, static bytes included */
     stm_recompute recompute;
     stm_placement_options placement;
-    stm_timers *timers;   /* of the caller, for the phases that lie inside a call; NULL: none */
-    stm_profile *profile; /* of the caller, group/profile.h; NULL: none */
+    stm_timers *timers;              /* of the caller, for the phases that lie inside a call; NULL: none */
+    stm_profile *profile;            /* of the caller, group/profile.h; NULL: none */
+    struct stm_reduction *reduction; /* of the caller, begun on the gradient that comes next, or NULL: hears what of it
+                                      * is final, and moves meanwhile */
 } stm_engine_settings;
 stm_engine_settings *stm_engine_settings_of(stm_engine *engine);
 

@@ -4,6 +4,7 @@
 
 #include "group/neighbours.h"
 #include "group/profile.h"
+#include "mpi/reduction.h"
 #include "mpi/relay.h"
 
 /* The messages of a shared chunk that travels. */
@@ -58,9 +59,10 @@ static void end_wait(stm_exchange *e, stm_phase phase, double begin_s)
 /* While messages of a route are awaited. Alone with its team a rank may sleep in MPI; else all kinds must move. */
 static void move(stm_exchange *e)
 {
-    if (stm_relay_poll(e->relay, e->neighbours == NULL))
+    if (stm_relay_poll(e->relay, e->neighbours == NULL && e->pass->reduction == NULL))
         return;
     stm_neighbours_drive(e->neighbours);
+    stm_reduction_drive(e->pass->reduction);
     sched_yield();
 }
 
@@ -133,6 +135,7 @@ static void drive(void *context)
     stm_exchange *e = context;
     stm_relay_drive(e->relay);
     stm_neighbours_drive(e->neighbours);
+    stm_reduction_drive(e->pass->reduction);
 }
 
 /* A pass */
@@ -153,7 +156,7 @@ stm_status stm_exchange_create(stm_pass *pass, const stm_schedule *schedule, stm
     if (grid->n_stages > 1)
         STM_TRY(stm_neighbours_create(pass, schedule, grid->column_comm, (stm_progress_hook){drive, e}, timers,
                                       &e->neighbours));
-    pass->hooks = grid->team_size > 1 || grid->n_stages > 1 ? &e->hooks : NULL;
+    pass->hooks = grid->team_size > 1 || grid->n_stages > 1 || pass->reduction ? &e->hooks : NULL;
     pass->neighbours = e->neighbours;
     return STM_OK;
 }

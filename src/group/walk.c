@@ -10,6 +10,7 @@ typedef struct {
     stm_exchange *exchange;
     stm_chunk **chunks;   /* [n_chunks]: open ones */
     stm_bank_mark *marks; /* [n_chunks]: of their banks, before they were opened */
+    size_t n_backward;    /* still to come */
 } walk;
 
 /* Where K and V of a chunk lie that ranks of this node share, or NULL. */
@@ -40,6 +41,7 @@ static stm_status run_forward(walk *w, size_t i)
 
 static stm_status run_backward(walk *w, size_t i)
 {
+    w->pass->last_backward = --w->n_backward == 0;
     stm_exchange_backward(w->exchange, i);
     STM_TRY(stm_chunk_backward(w->pass, w->chunks[i]));
     stm_exchange_went_back(w->exchange, i);
@@ -59,6 +61,8 @@ static stm_status run_events(walk *w)
                                                         [STM_EVENT_FORWARD] = run_forward,
                                                         [STM_EVENT_BACKWARD] = run_backward,
                                                         [STM_EVENT_CLOSE] = close_chunk};
+    for (size_t e = 0; e < w->schedule->n_events; e++)
+        w->n_backward += w->schedule->events[e].kind == STM_EVENT_BACKWARD;
     for (size_t e = 0; e < w->schedule->n_events; e++)
         STM_TRY(run[w->schedule->events[e].kind](w, w->schedule->events[e].chunk));
     if (w->pass->kind == STM_PASS_PREFILL)

@@ -4,17 +4,17 @@
 
 #include "group/tied.h"
 
-enum { BUCKET = 1 << 20 }; /* elements that a reduction handles at once */
-
-static stm_shards cut(const stm_model *model, int n_ranks)
+static stm_shards cut(const stm_model *model, int n_ranks, size_t bucket_n)
 {
-    return (stm_shards){.first = model->own.first, .n = model->own.n, .bucket_n = BUCKET, .n_ranks = n_ranks};
+    return (stm_shards){.first = model->own.first, .n = model->own.n, .bucket_n = bucket_n, .n_ranks = n_ranks};
 }
 
 size_t stm_optimizer_bytes(const stm_model *model, int n_ranks)
 {
-    const stm_shards shards = cut(model, n_ranks);
-    return stm_model_own_bytes(model) + 2 * stm_shards_count(&shards, 0) * model->backend->real_bytes;
+    const stm_shards shards = cut(model, n_ranks, STM_OPTIMIZER_BUCKET);
+    const size_t real_bytes = model->backend->real_bytes;
+    return stm_model_own_bytes(model) + 2 * stm_shards_count(&shards, 0) * real_bytes +
+           (n_ranks > 1 ? stm_reduction_bytes(&shards, real_bytes) : 0);
 }
 
 static stm_status take_zeroed(const stm_model *model, size_t n, void **out)
@@ -24,10 +24,15 @@ static stm_status take_zeroed(const stm_model *model, size_t n, void **out)
     return backend->zero(model->stream, *out, n * backend->real_bytes);
 }
 
-stm_status stm_optimizer_create(const stm_model *model, int rank, int n_ranks, stm_optimizer *optimizer)
+stm_status stm_optimizer_create(const stm_model *model, const stm_grid *grid, size_t bucket_n, stm_optimizer *optimizer)
 {
-    *optimizer = (stm_optimizer){.shards = cut(model, n_ranks)};
-    const size_t owned = stm_shards_count(&optimizer->shards, rank);
+    *optimizer = (stm_optimizer){.shards = cut(model, grid->stage_size, bucket_n)};
+    const size_t owned = stm_shards_count(&optimizer->shards, grid->stage_rank),
+                 real_bytes = model->backend->real_bytes;
+    if (grid->stage_size > 1) {
+        STM_TRY(stm_reduction_create(grid->stage_comm, &optimizer->shards, real_bytes, &optimizer->reduction));
+        STM_TRY(stm_gathering_create(grid->stage_comm, &optimizer->shards, real_bytes, &optimizer->gathering));
+    }
     STM_TRY(stm_model_array_create(model, &optimizer->gradient));
     STM_TRY(stm_model_array_zero(model, optimizer->gradient));
     STM_TRY(take_zeroed(model, owned, &optimizer->exp_avg));
@@ -37,6 +42,8 @@ stm_status stm_optimizer_create(const stm_model *model, int rank, int n_ranks, s
 void stm_optimizer_destroy(stm_optimizer *optimizer, const stm_model *model)
 {
     void *memory[] = {optimizer->exp_avg, optimizer->exp_avg_sq};
+    stm_reduction_destroy(optimizer->reduction);
+    stm_gathering_destroy(optimizer->gathering);
     stm_model_array_destroy(model, optimizer->gradient);
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i])
@@ -60,6 +67,30 @@ static stm_status gradient_norm(const stm_optimizer *o, const stm_policy *policy
     STM_TRY(stm_agree(policy->grid, status));
     stm_all_reduce(policy->grid->world, &sum, 1, sizeof sum);
     *norm = sqrt(sum);
+    return STM_OK;
+}
+
+/* The model's weights are those of this stage, whose ranks each have written what they own. */
+static void begin_gathering(const stm_optimizer *o, const stm_policy *policy)
+{
+    if (o->gathering)
+        stm_gathering_begin(o->gathering, policy->model->weights);
+}
+
+static void finish_gathering(const stm_optimizer *o)
+{
+    if (o->gathering)
+        stm_gathering_finish(o->gathering);
+}
+
+/* The first n buckets of this rank are written: they leave while it goes on. */
+static stm_status offer_buckets(const stm_optimizer *o, const stm_policy *policy, size_t n)
+{
+    if (!o->gathering)
+        return STM_OK;
+    STM_TRY(policy->model->backend->synchronize(policy->model->stream));
+    stm_gathering_offer(o->gathering, n);
+    stm_gathering_drive(o->gathering);
     return STM_OK;
 }
 
@@ -87,6 +118,7 @@ static stm_status step_shard(stm_optimizer *o, const stm_policy *policy, double 
         if (n > 0)
             STM_TRY(backend->adamw(policy->model->stream, &args));
         packed += n;
+        STM_TRY(offer_buckets(o, policy, i + 1));
     }
     return backend->synchronize(policy->model->stream);
 }
@@ -105,7 +137,27 @@ static double rows_repeated(const stm_batch *batch, const stm_objective *objecti
     return rows;
 }
 
-/* This rank's part of the gradient, and what it took. */
+/* The gradient over all ranks: they sum while they compute, and a rank that fails takes part to the end. */
+static stm_status summed_gradient(stm_optimizer *o, const stm_policy *policy, const stm_batch *batch,
+                                  const stm_objective *objective, const stm_objective_options *options,
+                                  const stm_totals *totals, stm_objective_sums *sums)
+{
+    stm_engine_settings *settings = stm_engine_settings_of(policy->engine);
+    if (o->reduction)
+        stm_reduction_begin(o->reduction, o->gradient);
+    settings->reduction = o->reduction;
+    const stm_status status =
+        stm_objective_gradient(policy->engine, policy->grid, batch, objective, options, totals, o->gradient, sums);
+    settings->reduction = NULL;
+    stm_timers_push(policy->timers, STM_PHASE_GRADIENTS);
+    stm_tied_add_gradient(policy->grid, policy->model, o->gradient);
+    if (o->reduction)
+        stm_reduction_finish(o->reduction);
+    stm_timers_pop(policy->timers, STM_PHASE_GRADIENTS);
+    return status;
+}
+
+/* The gradient, and what it took. */
 static stm_status compute_gradient(stm_optimizer *o, const stm_policy *policy, const stm_batch *batch,
                                    const stm_objective *objective, const stm_objective_options *options,
                                    stm_update_counts *counts)
@@ -113,20 +165,11 @@ static stm_status compute_gradient(stm_optimizer *o, const stm_policy *policy, c
     stm_totals totals;
     stm_totals_of(batch, &totals);
     STM_TRY(stm_agree(policy->grid, stm_model_array_zero(policy->model, o->gradient)));
-    const stm_status status = stm_objective_gradient(policy->engine, policy->grid, batch, objective, options, &totals,
-                                                     o->gradient, &counts->sums);
+    const stm_status status = summed_gradient(o, policy, batch, objective, options, &totals, &counts->sums);
     counts->rows = stm_engine_counts(policy->engine)->rows;
     counts->rows_repeated = rows_repeated(batch, objective, options);
     stm_all_reduce(policy->grid->world, &counts->rows, 1, sizeof counts->rows);
     return status;
-}
-
-static void reduce_gradient(stm_optimizer *o, const stm_policy *policy)
-{
-    stm_timers_push(policy->timers, STM_PHASE_GRADIENTS);
-    stm_tied_add_gradient(policy->grid, policy->model, o->gradient);
-    stm_reduce_scatter(policy->grid->stage_comm, &o->shards, o->gradient, policy->model->backend->real_bytes);
-    stm_timers_pop(policy->timers, STM_PHASE_GRADIENTS);
 }
 
 static stm_status apply(stm_optimizer *o, const stm_policy *policy, double lr, double norm)
@@ -134,13 +177,15 @@ static stm_status apply(stm_optimizer *o, const stm_policy *policy, double lr, d
     const double clip = policy->options->optim.clip;
     stm_timers_push(policy->timers, STM_PHASE_OPTIMIZER);
     o->n_updates++;
-    STM_TRY(stm_agree(policy->grid, step_shard(o, policy, lr, clip > 0 && norm > clip ? clip / norm : 1.0)));
+    begin_gathering(o, policy);
+    stm_status status = step_shard(o, policy, lr, clip > 0 && norm > clip ? clip / norm : 1.0);
     stm_timers_pop(policy->timers, STM_PHASE_OPTIMIZER);
     stm_timers_push(policy->timers, STM_PHASE_GATHER);
-    stm_all_gather_shards(policy->grid->stage_comm, &o->shards, policy->model->weights,
-                          policy->model->backend->real_bytes);
+    finish_gathering(o);
     stm_tied_copy_weights(policy->grid, policy->model, policy->model->weights);
-    const stm_status status = stm_agree(policy->grid, stm_model_weights_changed(policy->model));
+    if (status == STM_OK)
+        status = stm_model_weights_changed(policy->model);
+    status = stm_agree(policy->grid, status);
     stm_timers_pop(policy->timers, STM_PHASE_GATHER);
     return status;
 }
@@ -156,10 +201,8 @@ stm_status stm_optimizer_update(stm_optimizer *o, const stm_policy *policy, cons
     if (status != STM_OK && status != STM_ERR_NUMERIC)
         return status;
     counts->bad_logprobs = status == STM_ERR_NUMERIC;
-    if (status == STM_OK) {
-        reduce_gradient(o, policy);
+    if (status == STM_OK)
         STM_TRY(gradient_norm(o, policy, &counts->grad_norm));
-    }
     counts->skipped = !isfinite(counts->grad_norm) || !isfinite(counts->sums.loss);
     return counts->skipped ? STM_OK : apply(o, policy, lr, counts->grad_norm);
 }

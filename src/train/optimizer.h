@@ -3,6 +3,8 @@
 #define STM_TRAIN_OPTIMIZER_H
 
 #include "group/score.h"
+#include "mpi/gathering.h"
+#include "mpi/reduction.h"
 #include "train/policy.h"
 
 typedef struct {
@@ -10,12 +12,16 @@ typedef struct {
     void *gradient;             /* laid out as the parameters (model/stages.h) */
     void *exp_avg, *exp_avg_sq; /* [stm_shards_count]: this rank's ranges one after the other */
     int64_t n_updates;          /* taken so far: AdamW's step */
+    stm_reduction *reduction;   /* NULL, as the next: the stage has one rank */
+    stm_gathering *gathering;
 } stm_optimizer;
 
-/* The cut is a function of the model and n_ranks, the ranks of its stage. State is zero. The caller destroys it, also
- * after a failure. Local.
- * Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
-stm_status stm_optimizer_create(const stm_model *model, int rank, int n_ranks, stm_optimizer *optimizer);
+enum { STM_OPTIMIZER_BUCKET = 1 << 20 }; /* elements that are summed, updated and gathered at once */
+
+/* The cut is a function of the model, the number of ranks of its stage, and bucket_n. State is zero. The grid must
+ * outlive it; the caller destroys it, also after a failure. Local. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
+stm_status stm_optimizer_create(const stm_model *model, const stm_grid *grid, size_t bucket_n,
+                                stm_optimizer *optimizer);
 void stm_optimizer_destroy(stm_optimizer *optimizer, const stm_model *model);
 
 /* Bytes that create will take on the rank that owns most. Local. */

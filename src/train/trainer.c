@@ -44,7 +44,7 @@ static stm_status set_up(stm_trainer *t)
     STM_TRY(stm_reward_set_create(o->reward.items, o->reward.n, &t->rewards));
     if (o->objective.kl_coef > 0 && !t->supervised)
         STM_TRY(stm_reference_create(model, &t->reference)); /* before a checkpoint takes the start weights' place */
-    return stm_optimizer_create(model, t->policy.grid->stage_rank, t->policy.grid->stage_size, &t->optimizer);
+    return stm_optimizer_create(model, t->policy.grid, STM_OPTIMIZER_BUCKET, &t->optimizer);
 }
 
 stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *train, const stm_prompt_set *eval,
