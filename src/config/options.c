@@ -78,7 +78,7 @@ const stm_option_row stm_option_rows[] = {
         "of all numbers; bfloat16: kept in float32, operands of products rounded (AVX512-BF16 or AMX)"),
     WORD("backend", backend, "auto", CHOICES("auto", "cpu", "cuda"), COMPUTE, FLAG, "device that computes"),
     NUMBER("temperature", score_temperature, "0.0", FROM(0), SCORE, ONCE, "divides the logits; 0: the file's own, else 1"),
-    TEXT("out", out, "", SCORE | GRAD | GENERATE | BENCH | PLAN | CALIBRATE | STM_COMMAND_TOKENIZE, ONCE | REQUIRED, "file to write; `plan` needs none"),
+    TEXT("out", out, "", SCORE | GRAD | GENERATE | BENCH | PLAN | CALIBRATE | STM_COMMAND_TOKENIZE, ONCE | REQUIRED, "file to write"),
     TEXT("model", bench.model, "", BENCH, ONCE, "Hugging Face folder or checkpoint; empty: random weights of the shape bench.hidden .. vocab"),
     TEXT("groups", bench.groups, "", BENCH, ONCE, "groups to compute, in the form that score reads; empty: random tokens"),
     BOOLEAN("special", special, "false", STM_COMMAND_TOKENIZE, ONCE, "add the tokenizer's own special tokens, such as BOS"),
@@ -96,7 +96,7 @@ const stm_option_row stm_option_rows[] = {
     INTEGER("answer-tokens", plan.answer_tokens, "auto", RANGE(1, 10000000), PLAN, ONCE | AUTO, "of a response, mean; auto: half of rollout.max_new_tokens"),
     NUMBER("spread", plan.spread, "0.5", RANGE(0, 10), PLAN, ONCE, "standard deviation of responses' lengths, to their mean"),
     INTEGER("max-nodes", plan.max_nodes, "1024", RANGE(0, 100000), PLAN, ONCE, "of the table over nodes 1, 2, 4 ..; 0: no table"),
-    NUMBERS("group-sizes", plan.group_sizes, "[2, 4, 8, 16, 32, 64]", RANGE(1, 65536), PLAN, ONCE | WHOLE, "of the table over rollout.group_size; empty: none"),
+    NUMBERS("group-sizes", plan.group_sizes, "[2, 4, 8, 16, 32, 64]", RANGE(1, 65536), PLAN, ONCE | WHOLE, "of a second table; empty: none"),
     BOOLEAN("markdown", markdown, "false", STM_COMMAND_OPTIONS, ONCE, "print the options as a table in Markdown"),
     BOOLEAN("help", help, "false", EVERY, ONCE, "print this text"),
 
