@@ -1,5 +1,5 @@
-/* src/model/loading.h: fills a model's weights and its hash from the files of a folder: alone, or on many ranks of which
- * one reads and passes the files' bytes on as they are.
+/* src/model/loading.h: fills a model's weights and its hash from the files of a folder: alone, or on many ranks of
+ * which one reads and passes the files' bytes on as they are.
  *
  * Work goes portion by portion, in the order of the parameter buffer, as a pipeline of waves of portions:
  *

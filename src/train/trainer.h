@@ -10,8 +10,8 @@
 
 typedef struct stm_trainer stm_trainer;
 
-/* What a run holds on a rank beside the model's weights and the engine's memory, where stage_size ranks hold the model's
- * stage. Local. */
+/* What a run holds on a rank beside the model's weights and the engine's memory, where stage_size ranks hold the
+ * model's stage. Local. */
 size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *model, int stage_size);
 
 /* Everything that can be wrong beforehand: takes the run folder (not with --check, which changes nothing), finds the
