@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "checkpoint/open.h"
 #include "cli/commands.h"
 #include "data/text_context.h"
 #include "model/layout.h"
@@ -29,48 +30,6 @@ typedef struct {
     stm_planner planner;
     stm_plan_report report;
 } plan_run;
-
-/* The model */
-
-static stm_status read_optional(const char *folder, const char *name, char **text)
-{
-    char *path;
-    size_t n;
-    STM_TRY(stm_format(&path, "%s/%s", folder, name));
-    FILE *file = fopen(path, "rb");
-    const stm_status status = file ? stm_read_file(path, text, &n) : STM_OK;
-    if (file)
-        fclose(file);
-    free(path);
-    return status;
-}
-
-/* config.json, and for the lengths of prompts the tokenizer, where there is one. */
-static stm_status describe(plan_run *run, const char *folder)
-{
-    char *path = NULL, *config_json = NULL, *generation_json = NULL, *tokenizer_json = NULL, *tokenizer_config = NULL;
-    stm_model_config config;
-    size_t n;
-    stm_status status;
-    STM_GOTO_OUT(stm_format(&path, "%s/config.json", folder));
-    STM_GOTO_OUT(stm_read_file(path, &config_json, &n));
-    STM_GOTO_OUT(read_optional(folder, "generation_config.json", &generation_json));
-    STM_GOTO_OUT(read_optional(folder, "tokenizer.json", &tokenizer_json));
-    STM_GOTO_OUT(read_optional(folder, "tokenizer_config.json", &tokenizer_config));
-    STM_GOTO_OUT(stm_model_config_parse(path, config_json, generation_json, &config));
-    STM_GOTO_OUT(stm_model_lay_out(&config, &run->model));
-    run->model->backend = &run->backend;
-    run->model->tokenizer_json = tokenizer_json;
-    run->model->tokenizer_config_json = tokenizer_config;
-    tokenizer_json = tokenizer_config = NULL;
-out:
-    free(path);
-    free(config_json);
-    free(generation_json);
-    free(tokenizer_json);
-    free(tokenizer_config);
-    return status;
-}
 
 static void choose_backend(plan_run *run)
 {
@@ -143,7 +102,8 @@ static stm_status open_plan(plan_run *run)
     const stm_options *o = run->options;
     STM_TRY(stm_machine_read(o->plan.machine, &run->machine));
     choose_backend(run);
-    STM_TRY(describe(run, o->model.path));
+    STM_TRY(stm_model_describe_on(MPI_COMM_WORLD, o->model.path, &run->model));
+    run->model->backend = &run->backend;
     run->supervised = stm_is_supervised(o);
     STM_TRY(check_lengths(run));
     if (o->plan.prompt_tokens == STM_AUTO)

@@ -6,8 +6,8 @@
  * while it is open, and it goes back last. Such is the order of a rank that is alone. As events, in a pass for a
  * gradient, with two chunks below an open one:
  *
- *      OPEN, FORWARD root | OPEN, FORWARD a | BACKWARD, CLOSE a | OPEN, FORWARD b | BACKWARD, CLOSE b | BACKWARD, CLOSE
- * root
+ *      OPEN, FORWARD root   OPEN, FORWARD a   BACKWARD, CLOSE a   OPEN, FORWARD b   BACKWARD, CLOSE b
+ *      BACKWARD, CLOSE root
  *
  * In a pipeline of P stages (1F1B: Narayanan et al. 2019, PipeDream; 2021, arXiv 2104.04473) chunks are the
  * micro-batches, and stage s runs forward P-1-s slots ahead of its backward, so that gradients that come back find it
@@ -52,8 +52,7 @@ typedef struct {
 typedef struct {
     size_t first_segment, n, n_rows; /* a range of the placement's segments */
     int owner;
-    size_t
-        first_member; /* a range of schedule->members: ranks that have it, the owner, then the others from there on */
+    size_t first_member; /* a range of schedule->members: ranks that have it, the owner, then those after it */
     int n_members;
     size_t chunk; /* this rank's; STM_NONE: it has none */
     /* K and V lie once on each node that has members: with the first of them, the node's leader. */

@@ -26,6 +26,14 @@ static void count_owners(const stm_model *model, const stm_shards *shards, int r
     free(pieces);
 }
 
+static void assert_each_has_one_owner(const int *owners, size_t n)
+{
+    size_t n_wrong = 0;
+    for (size_t i = 0; i < n; i++)
+        n_wrong += owners[i] != 1;
+    assert_int_equal(n_wrong, 0);
+}
+
 static void pieces_of_all_ranks_hold_every_element_once(void **state)
 {
     (void)state;
@@ -46,10 +54,7 @@ static void pieces_of_all_ranks_hold_every_element_once(void **state)
                 memset(owners, 0, model->n_parameters * sizeof *owners);
                 for (int r = 0; r < n_ranks; r++)
                     count_owners(model, &shards, r, n_ranks % 2 ? 4 : 8, owners);
-                size_t n_wrong = 0;
-                for (size_t i = 0; i < model->n_parameters; i++)
-                    n_wrong += owners[i] != 1;
-                assert_int_equal(n_wrong, 0);
+                assert_each_has_one_owner(owners, model->n_parameters);
             }
         free(owners);
         stm_model_destroy(model);
@@ -79,10 +84,7 @@ static void pieces_of_all_stages_hold_every_element_once(void **state)
                     assert_int_equal(place, r % stage_size);
                     count_owners(model, &shards, place, 8, owners);
                 }
-                size_t n_wrong = 0;
-                for (size_t i = 0; i < model->n_parameters; i++)
-                    n_wrong += owners[i] != 1;
-                assert_int_equal(n_wrong, 0);
+                assert_each_has_one_owner(owners, model->n_parameters);
             }
         free(owners);
         stm_model_destroy(model);

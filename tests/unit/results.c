@@ -1,7 +1,6 @@
 /* The files of `score` and `grad`, read back through HDF5. */
 #include "checkpoint/results.h"
 
-#include <dirent.h>
 #include <hdf5.h>
 #include <signal.h>
 #include <sys/resource.h>
@@ -9,6 +8,7 @@
 #include <unistd.h>
 
 #include "support/device.h"
+#include "support/folder.h"
 #include "support/model.h"
 
 /* The batch below: two groups, of 3 and 1 responses of these lengths. */
@@ -17,26 +17,6 @@ static stm_group groups[] = {{.n_responses = 3, .responses = first}, {.n_respons
 static const stm_batch batch = {.n_groups = 2, .groups = groups};
 static const double logprobs[8] = {-1, -2, -3, -4, -5, -6, -7, -0.125};
 static const double entropy[8] = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0 / 3.0};
-
-static char *make_folder(void)
-{
-    const char *parent = getenv("TMPDIR");
-    char *folder = NULL;
-    assert_ok(stm_format(&folder, "%s/stemma-test-XXXXXX", parent ? parent : "/tmp"));
-    assert_non_null(mkdtemp(folder));
-    return folder;
-}
-
-static size_t count_files(const char *folder)
-{
-    DIR *listing = opendir(folder);
-    size_t n = 0;
-    assert_non_null(listing);
-    while (readdir(listing))
-        n++;
-    closedir(listing);
-    return n - 2; /* itself and its parent */
-}
 
 static void remove_folder(char *folder, const char *file)
 {
@@ -73,7 +53,7 @@ static double *read_dataset(hid_t file, const char *name, size_t n_dims, const s
 static void scores_are_read_back_response_by_response(void **state)
 {
     (void)state;
-    char *folder = make_folder(), path[4096];
+    char *folder = stm_test_folder_create(), path[4096];
     snprintf(path, sizeof path, "%s/scores.h5", folder);
     for (int again = 0; again < 2; again++) /* an old file is replaced */
         assert_ok(stm_results_write_scores(path, &batch, logprobs, entropy));
@@ -102,7 +82,7 @@ static void scores_are_read_back_response_by_response(void **state)
 static void a_batch_without_tokens_is_a_file_too(void **state)
 {
     (void)state;
-    char *folder = make_folder(), path[4096];
+    char *folder = stm_test_folder_create(), path[4096];
     snprintf(path, sizeof path, "%s/scores.h5", folder);
     assert_ok(stm_results_write_scores(path, &(stm_batch){0}, NULL, NULL));
     const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
@@ -128,7 +108,7 @@ static void gradients_have_their_parameters_names_and_shapes(void **state)
 {
     (void)state;
     for (size_t real_bytes = 4; real_bytes <= 8; real_bytes += 4) {
-        char *folder = make_folder(), path[4096], name[128];
+        char *folder = stm_test_folder_create(), path[4096], name[128];
         snprintf(path, sizeof path, "%s/grad.h5", folder);
         device d;
         device_open(&d, "cpu", real_bytes, 1);
@@ -164,7 +144,7 @@ static void gradients_have_their_parameters_names_and_shapes(void **state)
 static void a_missing_folder_is_named_with_the_reason(void **state)
 {
     (void)state;
-    char *folder = make_folder(), path[4096];
+    char *folder = stm_test_folder_create(), path[4096];
     snprintf(path, sizeof path, "%s/absent/scores.h5", folder);
     assert_fails(stm_results_write_scores(path, &batch, logprobs, entropy), STM_ERR_IO,
                  "/absent/scores.h5.part: cannot be written: No such file or directory");
@@ -174,7 +154,7 @@ static void a_missing_folder_is_named_with_the_reason(void **state)
 static void a_folder_in_place_of_the_file_is_named_with_the_reason(void **state)
 {
     (void)state;
-    char *folder = make_folder(), path[4096];
+    char *folder = stm_test_folder_create(), path[4096];
     snprintf(path, sizeof path, "%s/scores.h5", folder);
     assert_int_equal(mkdir(path, 0777), 0);
     assert_fails(stm_results_write_scores(path, &batch, logprobs, entropy), STM_ERR_IO, "cannot be renamed");
@@ -186,7 +166,7 @@ static void a_folder_in_place_of_the_file_is_named_with_the_reason(void **state)
 static void what_does_not_fit_is_refused_and_leaves_the_old_file(void **state)
 {
     (void)state;
-    char *folder = make_folder(), path[4096];
+    char *folder = stm_test_folder_create(), path[4096];
     snprintf(path, sizeof path, "%s/grad.h5", folder);
     assert_ok(stm_results_write_scores(path, &batch, logprobs, entropy));
     device d;
@@ -202,7 +182,7 @@ static void what_does_not_fit_is_refused_and_leaves_the_old_file(void **state)
     setrlimit(RLIMIT_FSIZE, &saved);
     assert_fails(status, STM_ERR_IO, "grad.h5: cannot be written: no room for its");
     assert_non_null(strstr(stm_failure(), "File too large"));
-    assert_int_equal(count_files(folder), 1);
+    assert_int_equal(stm_test_count_files(folder), 1);
     const hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
     assert_true(file >= 0 && H5Lexists(file, "/groups", H5P_DEFAULT) > 0);
     H5Fclose(file);
