@@ -10,7 +10,15 @@
  * wait will not start before the next time, being more than what slots will ask for by the mean length so far. Moves
  * make levels equal as far as offers go. So all ranks find the same moves from numbers that they all have; no clock is
  * read. It ends when no rollout waits anywhere. In a pipeline every stage does the same for itself: it has the same
- * slots and queues after the same rounds. */
+ * slots and queues after the same rounds.
+ *
+ * What has started stays, though long rollouts may leave a rank with more rows than the others. A round costs about
+ * 1 + rows / c reads of the weights, c rows being what takes as long as a read (about 16 on a CPU with AVX-512,
+ * hundreds on a GPU), and the longest rollout takes all its rounds wherever it is. Simulated, 4 ranks, lognormal
+ * lengths with a deviation of 0.5 to 1 of the logarithm, 8 prompts x 16, 32 x 16 and 1 x 64: moves that cost nothing
+ * would gain 0 to 5 % at c = 16, at most 2 % at c = 64, none at 256. Where lengths are those of prompts (correlation
+ * 0.5) it is 2 to 7 % at c = 16 for 32 x 16, and 6 to 20 % for 8 x 16, where each rank has two prompts (0 to 7 % at
+ * 64): too little for messages of K and V and a second way to start a rollout. */
 #ifndef STM_ROLLOUT_SHARES_H
 #define STM_ROLLOUT_SHARES_H
 
