@@ -159,6 +159,13 @@ void stm_pairwise_begin(stm_pairwise *p)
     advance(p);
 }
 
+void stm_pairwise_begin_places(stm_pairwise *p, size_t n_places)
+{
+    assert(p->n == 0 && p->n_done == p->options.n_places);
+    p->options.n_places = p->n_done = n_places;
+    stm_pairwise_begin(p);
+}
+
 void stm_pairwise_offer(stm_pairwise *p, size_t n)
 {
     if (n <= p->n_offered)
@@ -183,6 +190,14 @@ void stm_pairwise_drive(stm_pairwise *p)
 size_t stm_pairwise_n_done(const stm_pairwise *p)
 {
     return p->n_done;
+}
+
+size_t stm_pairwise_n_free(const stm_pairwise *p)
+{
+    size_t n = STM_MIN(p->n_done, p->ways[true].place);
+    for (int k = 0; k < p->n; k++)
+        n = STM_MIN(n, p->claims[k].place);
+    return n;
 }
 
 void stm_pairwise_wait(stm_pairwise *p, size_t n)

@@ -21,7 +21,7 @@
 enum { STM_PAIRWISE_MESSAGES = 64 };
 
 /* Point-to-point tags of the communicators that this is used on. */
-enum { STM_TAG_REDUCTION = 1, STM_TAG_GATHERING = 2 };
+enum { STM_TAG_REDUCTION = 1, STM_TAG_GATHERING = 2, STM_TAG_ROUNDS = 3 };
 
 typedef struct stm_pairwise stm_pairwise;
 
@@ -40,8 +40,9 @@ typedef struct {
 stm_status stm_pairwise_create(const stm_pairwise_options *options, stm_pairwise **out);
 void stm_pairwise_destroy(stm_pairwise *pairwise); /* after finish, or before begin; NULL is fine */
 
-/* Place 0 is the next; what was begun before must be finished. */
+/* Place 0 is the next; what was begun before must be finished. begin_places: of so many places, from now on. */
 void stm_pairwise_begin(stm_pairwise *pairwise);
+void stm_pairwise_begin_places(stm_pairwise *pairwise, size_t n_places);
 
 /* This rank's parts of the first n places are final. */
 void stm_pairwise_offer(stm_pairwise *pairwise, size_t n);
@@ -50,6 +51,10 @@ void stm_pairwise_offer(stm_pairwise *pairwise, size_t n);
 void stm_pairwise_drive(stm_pairwise *pairwise);
 
 size_t stm_pairwise_n_done(const stm_pairwise *pairwise);
+
+/* Places, from the first on, that are done and whose messages have left: nothing of them is read or written any more.
+ */
+size_t stm_pairwise_n_free(const stm_pairwise *pairwise);
 
 /* Returns when the first n places, which must be offered, are done. */
 void stm_pairwise_wait(stm_pairwise *pairwise, size_t n);

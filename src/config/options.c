@@ -172,6 +172,8 @@ const stm_option_row stm_option_rows[] = {
            "pieces of a long prompt go round the ranks of a team; auto: where they are more than one's share"),
     CHOICE("parallel.shared_kv", stm_shared_kv, parallel.shared_kv, "auto", CHOICES("auto", "off"), COMPUTE, 0,
            "ranks of a team on one node read one copy of a prompt's keys and values; off: each has its own"),
+    CHOICE("parallel.shard", stm_shard, parallel.shard, "optimizer", CHOICES("optimizer", "gradient"), INPUT, 0,
+           "what the ranks of a stage divide; gradient: its sums, too: less memory, for a sum over ranks for each chunk"),
 
     {"memory.limit", STM_KIND_BYTES, AT(int64_t, memory.limit_bytes), "auto", FROM(1), NULL, COMPUTE, AUTO,
         "memory that a rank may use; auto: its share of the node"},

@@ -28,6 +28,7 @@ typedef enum { STM_KL_K1, STM_KL_K2, STM_KL_K3 } stm_kl_estimator;
 typedef enum { STM_SCALE_STD, STM_SCALE_NONE } stm_advantage_scale;
 typedef enum { STM_SCHEDULE_CONSTANT, STM_SCHEDULE_LINEAR, STM_SCHEDULE_COSINE } stm_schedule_kind;
 typedef enum { STM_OVERLONG_ERROR, STM_OVERLONG_SKIP, STM_OVERLONG_TRUNCATE_LEFT } stm_overlong;
+typedef enum { STM_SHARD_OPTIMIZER, STM_SHARD_GRADIENT } stm_shard;
 typedef enum { STM_CONTEXT_AUTO, STM_CONTEXT_ON, STM_CONTEXT_OFF } stm_context;
 typedef enum { STM_SHARED_KV_AUTO, STM_SHARED_KV_OFF } stm_shared_kv;
 typedef enum { STM_RECOMPUTE_AUTO, STM_RECOMPUTE_ALWAYS, STM_RECOMPUTE_NEVER } stm_recompute;
@@ -98,6 +99,7 @@ typedef struct {
         int64_t pipeline, suffix, replica, prefixes_in_flight;
         stm_context context;
         stm_shared_kv shared_kv;
+        stm_shard shard;
     } parallel; /* STM_AUTO or a count */
     struct {
         int64_t limit_bytes;

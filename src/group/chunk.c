@@ -1,6 +1,7 @@
 #include "group/chunk.h"
 
 #include <math.h>
+#include <sched.h>
 #include <string.h>
 
 #include "group/neighbours.h"
@@ -10,6 +11,7 @@
 #include "model/layer.h"
 #include "model/stages.h"
 #include "mpi/reduction.h"
+#include "mpi/rounds.h"
 
 struct stm_chunk {
     stm_bank bank;
@@ -551,6 +553,36 @@ static size_t end_of_layer(const stm_model *model, size_t layer)
     return layer + 1 < model->config.n_layers ? model->layers[layer + 1].input_norm : model->final_norm;
 }
 
+/* Where the gradient of a layer is added to: `gradient` stands for the whole vector's address. A room for one layer is
+ * waited for, zeroed. */
+static stm_status begin_layer(const stm_pass *pass, size_t layer, void **gradient)
+{
+    const stm_model *model = pass->model;
+    const size_t first = model->layers[layer].input_norm, real_bytes = model->backend->real_bytes;
+    *gradient = pass->gradient;
+    if (!pass->rounds)
+        return STM_OK;
+    void *room;
+    stm_profile_lap(pass, STM_STAGE_BACKWARD);
+    while (!(room = stm_rounds_room(pass->rounds, layer - model->first_layer))) {
+        pass->hooks->drive(pass->hooks->context);
+        sched_yield();
+    }
+    stm_profile_lap(pass, STM_STAGE_EXCHANGE);
+    *gradient = (void *)((uintptr_t)room - first * real_bytes);
+    return model->backend->zero(model->stream, room, (end_of_layer(model, layer) - first) * real_bytes);
+}
+
+static stm_status finish_layer(const stm_pass *pass, size_t layer)
+{
+    const stm_model *model = pass->model;
+    if (!pass->rounds)
+        return finish_gradient(pass, model->layers[layer].input_norm, end_of_layer(model, layer));
+    STM_TRY(model->backend->synchronize(model->stream));
+    stm_rounds_offer(pass->rounds);
+    return STM_OK;
+}
+
 static stm_status layers_backward(stm_pass *pass, stm_chunk *chunk, void *dx, void *dx_other)
 {
     const stm_model *model = pass->model;
@@ -561,12 +593,14 @@ static stm_status layers_backward(stm_pass *pass, stm_chunk *chunk, void *dx, vo
     STM_TRY(take_parts(pass, chunk, &parts));
     for (size_t l = model->end_layer; l-- > model->first_layer;) {
         stm_layer_rows rows;
+        void *gradient;
         STM_TRY(layer_rows(pass, chunk, l, true, parts, &rows));
+        STM_TRY(begin_layer(pass, l, &gradient));
         STM_TRY(stm_layer_backward(model, l, &rows, &chunk->kept[l - model->first_layer], &scratch, dx,
-                                   rows.active ? dx_other : dx, pass->gradient));
+                                   rows.active ? dx_other : dx, gradient));
         if (rows.active)
             dx = dx_other;
-        STM_TRY(finish_gradient(pass, model->layers[l].input_norm, end_of_layer(model, l)));
+        STM_TRY(finish_layer(pass, l));
     }
     if (!stm_model_is_first(model))
         return stm_neighbours_send(pass->neighbours, true, chunk->n_rows, dx);

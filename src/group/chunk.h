@@ -83,6 +83,7 @@ typedef struct {
     const struct stm_window *window;              /* K and V that ranks of a node share (mpi/window.h); NULL: none */
     struct stm_neighbours *neighbours;            /* the stages beside this one; NULL: all layers are here */
     struct stm_reduction *reduction; /* of the gradient over ranks (mpi/reduction.h); NULL: not while it is computed */
+    struct stm_rounds *rounds;       /* of its layers over ranks (mpi/rounds.h), in place of `gradient`; NULL: none */
     bool last_backward;              /* no chunk goes back after this one: what it has passed is final */
     size_t *part_of;                 /* [n_segments], STM_NONE between uses: which part reads a segment */
 } stm_pass;

@@ -7,6 +7,7 @@
 #include "group/placement.h"
 #include "group/schedule.h"
 #include "group/walk.h"
+#include "mpi/rounds.h"
 #include "mpi/window.h"
 
 /* TEAM_PIECE_TOKENS: enough rows for products at their full rate. */
@@ -376,6 +377,7 @@ static stm_status run_placed(stm_engine *engine, stm_pass *pass, const stm_place
         .team_rank = grid->team_rank,
         .n_stages = (size_t)grid->n_stages,
         .stage = (size_t)grid->stage,
+        .one_clock = pass->kind == STM_PASS_GRADIENT && s->rounds,
         .chunk_rows = s->chunk_rows,
         .recompute = s->recompute,
         .room_bytes = s->limit_bytes > engine->static_bytes ? s->limit_bytes - engine->static_bytes : 0};
@@ -390,6 +392,7 @@ static stm_status run_placed(stm_engine *engine, stm_pass *pass, const stm_place
     pass->window = engine->window;
     pass->profile = s->profile;
     pass->reduction = pass->kind == STM_PASS_GRADIENT ? s->reduction : NULL;
+    pass->rounds = pass->kind == STM_PASS_GRADIENT ? s->rounds : NULL;
     STM_GOTO_OUT(stm_pass_begin(pass));
     STM_GOTO_OUT(stm_walk_run(pass, &schedule, engine->banks, grid, s->timers));
 out:
@@ -445,6 +448,8 @@ static stm_status run(stm_engine *engine, const stm_batch *batch, const uint8_t 
     free(sequences.items);
     if (status != STM_OK && status != STM_ERR_NUMERIC)
         abort_with_others(engine);
+    if (pass->kind == STM_PASS_GRADIENT && engine->settings.rounds)
+        stm_rounds_settle(engine->settings.rounds);
     return status;
 }
 

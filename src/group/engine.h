@@ -35,6 +35,8 @@ typedef struct {
     stm_profile *profile;            /* of the caller, group/profile.h; NULL: none */
     struct stm_reduction *reduction; /* of the caller, begun on the gradient that comes next, or NULL: hears what of it
                                       * is final, and moves meanwhile */
+    struct stm_rounds *rounds;       /* the same for sums chunk by chunk, which take the layers' gradients; the ends'
+                                      * (mpi/rounds.h) are added to `gradient`. Settled when the call returns */
 } stm_engine_settings;
 stm_engine_settings *stm_engine_settings_of(stm_engine *engine);
 

@@ -6,6 +6,7 @@
 #include "group/profile.h"
 #include "mpi/reduction.h"
 #include "mpi/relay.h"
+#include "mpi/rounds.h"
 
 /* The messages of a shared chunk that travels. */
 typedef struct {
@@ -59,10 +60,11 @@ static void end_wait(stm_exchange *e, stm_phase phase, double begin_s)
 /* While messages of a route are awaited. Alone with its team a rank may sleep in MPI; else all kinds must move. */
 static void move(stm_exchange *e)
 {
-    if (stm_relay_poll(e->relay, e->neighbours == NULL && e->pass->reduction == NULL))
+    if (stm_relay_poll(e->relay, e->neighbours == NULL && !e->pass->reduction && !e->pass->rounds))
         return;
     stm_neighbours_drive(e->neighbours);
     stm_reduction_drive(e->pass->reduction);
+    stm_rounds_drive(e->pass->rounds);
     sched_yield();
 }
 
@@ -136,6 +138,7 @@ static void drive(void *context)
     stm_relay_drive(e->relay);
     stm_neighbours_drive(e->neighbours);
     stm_reduction_drive(e->pass->reduction);
+    stm_rounds_drive(e->pass->rounds);
 }
 
 /* A pass */
@@ -156,7 +159,7 @@ stm_status stm_exchange_create(stm_pass *pass, const stm_schedule *schedule, stm
     if (grid->n_stages > 1)
         STM_TRY(stm_neighbours_create(pass, schedule, grid->column_comm, (stm_progress_hook){drive, e}, timers,
                                       &e->neighbours));
-    pass->hooks = grid->team_size > 1 || grid->n_stages > 1 || pass->reduction ? &e->hooks : NULL;
+    pass->hooks = grid->team_size > 1 || grid->n_stages > 1 || pass->reduction || pass->rounds ? &e->hooks : NULL;
     pass->neighbours = e->neighbours;
     return STM_OK;
 }

@@ -355,7 +355,7 @@ static stm_status run_units(planning *p, const stm_wave *wave, int rank)
 static stm_status count_units(planning *p, const stm_wave *wave, size_t *most)
 {
     *most = 0;
-    if (p->options->n_stages == 1)
+    if (p->options->n_stages == 1 && !p->options->one_clock)
         return STM_OK; /* slots matter to nobody */
     p->counts = true;
     for (int rank = 0; rank < p->options->team_size; rank++) {

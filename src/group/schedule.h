@@ -79,6 +79,7 @@ typedef struct {
     int team_size, team_rank;
     const int *nodes; /* [team_size]: equal where ranks share K and V; NULL: nobody does */
     size_t n_stages, stage;
+    bool one_clock;    /* slots are the same on all ranks of the team also where there is one stage */
     size_t chunk_rows; /* that a chunk is filled to */
     stm_recompute recompute;
     size_t room_bytes; /* for K, V and activations; the model says how large these are */

@@ -1,6 +1,9 @@
 #include "group/walk.h"
 
+#include <sched.h>
+
 #include "group/exchange.h"
+#include "mpi/rounds.h"
 #include "mpi/window.h"
 
 typedef struct {
@@ -71,13 +74,59 @@ static stm_status run_events(walk *w)
     return STM_OK;
 }
 
+/* A key for each chunk that goes back (mpi/rounds.h), in the order of time, which all ranks of the team share: at one
+ * time those of units, the first of every rank, the second, and so on; then what is shared, the deepest first. */
+static size_t list_keys(const stm_schedule *s, uint64_t *keys)
+{
+    const uint64_t is_shared = (uint64_t)1 << 31;
+    size_t n = 0, time = STM_NONE;
+    uint64_t n_units = 0;
+    for (size_t e = 0; e < s->n_events; e++) {
+        const stm_event *event = &s->events[e];
+        const stm_planned_chunk *c = &s->chunks[event->chunk];
+        if (event->kind != STM_EVENT_BACKWARD)
+            continue;
+        n_units = event->time == time ? n_units : 0;
+        time = event->time;
+        const uint64_t order = c->shared == STM_NONE ? n_units++ : is_shared + (s->n_shared - c->shared);
+        if (c->n_rows > 0)
+            keys[n++] = (uint64_t)time << 32 | order;
+    }
+    return n;
+}
+
+static stm_status agree_on_rounds(const walk *w)
+{
+    uint64_t *keys;
+    if (!w->pass->rounds)
+        return STM_OK;
+    STM_TRY(stm_arena_take(w->pass->host, w->schedule->n_events * sizeof *keys, &keys));
+    stm_rounds_agree(w->pass->rounds, keys, list_keys(w->schedule, keys));
+    return STM_OK;
+}
+
+/* Others may have chunks to come, and wait for this rank, which moves their messages, too. */
+static void settle_rounds(const stm_pass *pass)
+{
+    if (!pass->rounds)
+        return;
+    stm_rounds_end(pass->rounds);
+    while (!stm_rounds_settled(pass->rounds)) {
+        pass->hooks->drive(pass->hooks->context);
+        sched_yield();
+    }
+}
+
 static stm_status run(walk *w, const stm_grid *grid, stm_timers *timers)
 {
     const size_t n = w->schedule->n_chunks;
     STM_TRY(stm_arena_take(w->pass->host, n * sizeof *w->chunks, &w->chunks));
     STM_TRY(stm_arena_take(w->pass->host, n * sizeof *w->marks, &w->marks));
     STM_TRY(stm_exchange_create(w->pass, w->schedule, w->chunks, grid, timers, &w->exchange));
-    return run_events(w);
+    STM_TRY(agree_on_rounds(w));
+    STM_TRY(run_events(w));
+    settle_rounds(w->pass);
+    return STM_OK;
 }
 
 stm_status stm_walk_run(stm_pass *pass, const stm_schedule *schedule, const stm_bank *banks, const stm_grid *grid,

@@ -84,8 +84,8 @@ static void add_static(const stm_planner *planner, const stm_model *stage, size_
     const stm_model_config *c = &stage->config;
     const double own = (double)stm_model_own_bytes(stage);
     m->weights = (double)stm_model_weights_bytes(stage);
-    m->gradient = own;
-    m->optimizer = (double)stm_optimizer_bytes(stage, (int)stage_size) - own;
+    m->optimizer = (double)stm_optimizer_bytes(stage, (int)stage_size, STM_SHARD_OPTIMIZER) - own;
+    m->gradient = (double)stm_optimizer_bytes(stage, (int)stage_size, planner->options->parallel.shard) - m->optimizer;
     m->reference = has_reference(planner) ? m->weights : 0;
     m->tables = (double)(c->max_positions * c->head_dim * stage->backend->real_bytes); /* cosine and sine */
 }

@@ -1,6 +1,7 @@
 #include "train/optimizer.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "group/tied.h"
 
@@ -9,12 +10,58 @@ static stm_shards cut(const stm_model *model, int n_ranks, size_t bucket_n)
     return (stm_shards){.first = model->own.first, .n = model->own.n, .bucket_n = bucket_n, .n_ranks = n_ranks};
 }
 
-size_t stm_optimizer_bytes(const stm_model *model, int n_ranks)
+size_t stm_optimizer_bucket(int n_ranks)
 {
-    const stm_shards shards = cut(model, n_ranks, STM_OPTIMIZER_BUCKET);
-    const size_t real_bytes = model->backend->real_bytes;
-    return stm_model_own_bytes(model) + 2 * stm_shards_count(&shards, 0) * real_bytes +
-           (n_ranks > 1 ? stm_reduction_bytes(&shards, real_bytes) : 0);
+    enum { LEAST = 1 << 20, LEAST_SHARE = 1 << 14 };
+    return STM_MAX((size_t)LEAST, (size_t)n_ranks * LEAST_SHARE);
+}
+
+static bool in_rounds(stm_shard shard, int n_ranks)
+{
+    return shard == STM_SHARD_GRADIENT && n_ranks > 1;
+}
+
+/* Bounds of the stage's layers (mpi/rounds.h), which the caller frees. */
+static stm_status list_bounds(const stm_model *model, stm_rounds_options *rounds, size_t **bounds)
+{
+    rounds->n_layers = model->end_layer - model->first_layer;
+    STM_TRY(stm_alloc(rounds->n_layers + 1, sizeof **bounds, bounds));
+    for (size_t l = 0; l <= rounds->n_layers; l++) {
+        const size_t layer = model->first_layer + l;
+        (*bounds)[l] = layer < model->config.n_layers ? model->layers[layer].input_norm : model->final_norm;
+    }
+    rounds->bounds = *bounds;
+    return STM_OK;
+}
+
+/* The parts of the gradient that no layer has: embedding, or the last stage's copy of it, and final norm and head. */
+static void list_ends(const stm_model *model, stm_range ends[2])
+{
+    const size_t begin = model->layers[model->first_layer].input_norm, end = model->own.first + model->own.n;
+    ends[0] = model->tied_copy.n > 0 ? model->tied_copy : (stm_range){model->own.first, begin - model->own.first};
+    ends[1] = stm_model_is_last(model) ? (stm_range){model->final_norm, end - model->final_norm} : (stm_range){end, 0};
+}
+
+static size_t rounds_bytes(const stm_model *model, const stm_shards *shards)
+{
+    const size_t first = model->first_layer, real_bytes = model->backend->real_bytes;
+    const size_t end = first + 1 < model->config.n_layers ? model->layers[first + 1].input_norm : model->final_norm;
+    const size_t bounds[] = {model->layers[first].input_norm, end}; /* all layers are alike */
+    const stm_rounds_options options = {.shards = *shards, .n_layers = 1, .bounds = bounds, .real_bytes = real_bytes};
+    stm_range ends[2];
+    list_ends(model, ends);
+    return (STM_ROUNDS_ROOMS * stm_rounds_room_reals(&options) + ends[0].n + ends[1].n + stm_shards_count(shards, 0)) *
+               real_bytes +
+           stm_rounds_bytes(&options);
+}
+
+size_t stm_optimizer_bytes(const stm_model *model, int n_ranks, stm_shard shard)
+{
+    const stm_shards shards = cut(model, n_ranks, stm_optimizer_bucket(n_ranks));
+    const size_t real_bytes = model->backend->real_bytes, state = 2 * stm_shards_count(&shards, 0) * real_bytes;
+    if (in_rounds(shard, n_ranks))
+        return state + rounds_bytes(model, &shards);
+    return state + stm_model_own_bytes(model) + (n_ranks > 1 ? stm_reduction_bytes(&shards, real_bytes) : 0);
 }
 
 static stm_status take_zeroed(const stm_model *model, size_t n, void **out)
@@ -24,31 +71,76 @@ static stm_status take_zeroed(const stm_model *model, size_t n, void **out)
     return backend->zero(model->stream, *out, n * backend->real_bytes);
 }
 
-stm_status stm_optimizer_create(const stm_model *model, const stm_grid *grid, size_t bucket_n, stm_optimizer *optimizer)
+static stm_status reserve_ends(const stm_model *model, void **out)
+{
+    const size_t real_bytes = model->backend->real_bytes;
+    stm_range ends[2];
+    stm_byte_range ranges[2];
+    list_ends(model, ends);
+    for (size_t i = 0; i < 2; i++)
+        ranges[i] = (stm_byte_range){ends[i].first * real_bytes, ends[i].n * real_bytes};
+    return model->backend->reserve(model->stream, model->n_parameters * real_bytes, ranges, 2, out);
+}
+
+static stm_status create_rounds(const stm_model *model, const stm_grid *grid, stm_optimizer *o)
+{
+    const size_t real_bytes = model->backend->real_bytes;
+    stm_rounds_options options = {.comm = grid->stage_comm, .shards = o->shards, .real_bytes = real_bytes};
+    size_t *bounds;
+    stm_status status;
+    STM_GOTO_OUT(list_bounds(model, &options, &bounds));
+    STM_GOTO_OUT(take_zeroed(model, STM_ROUNDS_ROOMS * stm_rounds_room_reals(&options), &o->rooms));
+    options.rooms = o->rooms;
+    STM_GOTO_OUT(stm_rounds_create(&options, &o->rounds));
+    STM_GOTO_OUT(take_zeroed(model, stm_shards_count(&o->shards, grid->stage_rank), &o->sums));
+    STM_GOTO_OUT(reserve_ends(model, &o->gradient));
+out:
+    free(bounds);
+    return status;
+}
+
+static stm_status create_whole(const stm_model *model, const stm_grid *grid, stm_optimizer *o)
+{
+    if (grid->stage_size > 1)
+        STM_TRY(stm_reduction_create(grid->stage_comm, &o->shards, model->backend->real_bytes, &o->reduction));
+    STM_TRY(stm_model_array_create(model, &o->gradient));
+    return stm_model_array_zero(model, o->gradient);
+}
+
+stm_status stm_optimizer_create(const stm_model *model, const stm_grid *grid, stm_shard shard, size_t bucket_n,
+                                stm_optimizer *optimizer)
 {
     *optimizer = (stm_optimizer){.shards = cut(model, grid->stage_size, bucket_n)};
     const size_t owned = stm_shards_count(&optimizer->shards, grid->stage_rank),
                  real_bytes = model->backend->real_bytes;
-    if (grid->stage_size > 1) {
-        STM_TRY(stm_reduction_create(grid->stage_comm, &optimizer->shards, real_bytes, &optimizer->reduction));
+    if (grid->stage_size > 1)
         STM_TRY(stm_gathering_create(grid->stage_comm, &optimizer->shards, real_bytes, &optimizer->gathering));
-    }
-    STM_TRY(stm_model_array_create(model, &optimizer->gradient));
-    STM_TRY(stm_model_array_zero(model, optimizer->gradient));
+    STM_TRY((in_rounds(shard, grid->stage_size) ? create_rounds : create_whole)(model, grid, optimizer));
     STM_TRY(take_zeroed(model, owned, &optimizer->exp_avg));
     return take_zeroed(model, owned, &optimizer->exp_avg_sq);
 }
 
 void stm_optimizer_destroy(stm_optimizer *optimizer, const stm_model *model)
 {
-    void *memory[] = {optimizer->exp_avg, optimizer->exp_avg_sq};
+    void *memory[] = {optimizer->exp_avg, optimizer->exp_avg_sq, optimizer->sums, optimizer->rooms};
     stm_reduction_destroy(optimizer->reduction);
     stm_gathering_destroy(optimizer->gathering);
-    stm_model_array_destroy(model, optimizer->gradient);
+    if (optimizer->rounds && optimizer->gradient)
+        model->backend->unreserve(model->stream, optimizer->gradient, model->n_parameters * model->backend->real_bytes);
+    else if (!optimizer->rounds)
+        stm_model_array_destroy(model, optimizer->gradient);
+    stm_rounds_destroy(optimizer->rounds);
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i])
             model->backend->free(model->stream, memory[i]);
     *optimizer = (stm_optimizer){0};
+}
+
+/* The summed gradient of what this rank owns: elements from `first` on, of which `packed` others come before. */
+static void *summed_at(const stm_optimizer *o, const stm_policy *policy, size_t first, size_t packed)
+{
+    const stm_backend *backend = policy->model->backend;
+    return o->rounds ? stm_at(backend, o->sums, packed) : stm_at(backend, o->gradient, first);
 }
 
 /* 2-norm of the whole gradient, from the squares of each rank's shard. */
@@ -56,13 +148,15 @@ static stm_status gradient_norm(const stm_optimizer *o, const stm_policy *policy
 {
     const stm_backend *backend = policy->model->backend;
     double sum = 0;
+    size_t packed = 0;
     stm_status status = STM_OK;
     for (size_t i = 0; i < stm_shards_n_ranges(&o->shards) && status == STM_OK; i++) {
         size_t first, n;
         double squares = 0;
         stm_shards_range(&o->shards, policy->grid->stage_rank, i, &first, &n);
-        status = backend->sum_squares(policy->model->stream, n, stm_at(backend, o->gradient, first), &squares);
+        status = backend->sum_squares(policy->model->stream, n, summed_at(o, policy, first, packed), &squares);
         sum += squares;
+        packed += n;
     }
     STM_TRY(stm_agree(policy->grid, status));
     stm_all_reduce(policy->grid->world, &sum, 1, sizeof sum);
@@ -112,7 +206,7 @@ static stm_status step_shard(stm_optimizer *o, const stm_policy *policy, double 
                                 .weight_decay = options->optim.weight_decay,
                                 .scale = scale,
                                 .parameter = stm_at(backend, policy->model->weights, first),
-                                .gradient = stm_at(backend, o->gradient, first),
+                                .gradient = summed_at(o, policy, first, packed),
                                 .exp_avg = stm_at(backend, o->exp_avg, packed),
                                 .exp_avg_sq = stm_at(backend, o->exp_avg_sq, packed)};
         if (n > 0)
@@ -137,22 +231,56 @@ static double rows_repeated(const stm_batch *batch, const stm_objective *objecti
     return rows;
 }
 
+/* No gradient yet. */
+static stm_status clear_gradient(const stm_optimizer *o, const stm_policy *policy)
+{
+    const stm_model *model = policy->model;
+    const stm_backend *backend = model->backend;
+    if (!o->rounds)
+        return stm_model_array_zero(model, o->gradient);
+    stm_range ends[2];
+    list_ends(model, ends);
+    for (size_t i = 0; i < 2; i++)
+        if (ends[i].n > 0)
+            STM_TRY(backend->zero(model->stream, stm_at(backend, o->gradient, ends[i].first),
+                                  ends[i].n * backend->real_bytes));
+    STM_TRY(backend->zero(model->stream, o->sums,
+                          stm_shards_count(&o->shards, policy->grid->stage_rank) * backend->real_bytes));
+    return backend->synchronize(model->stream);
+}
+
+static void begin_sum(const stm_optimizer *o)
+{
+    if (o->reduction)
+        stm_reduction_begin(o->reduction, o->gradient);
+    if (o->rounds)
+        stm_rounds_begin(o->rounds, o->sums, o->gradient);
+}
+
+static void finish_sum(const stm_optimizer *o)
+{
+    if (o->reduction)
+        stm_reduction_finish(o->reduction);
+    if (o->rounds)
+        stm_rounds_finish(o->rounds);
+}
+
 /* The gradient over all ranks: they sum while they compute, and a rank that fails takes part to the end. */
 static stm_status summed_gradient(stm_optimizer *o, const stm_policy *policy, const stm_batch *batch,
                                   const stm_objective *objective, const stm_objective_options *options,
                                   const stm_totals *totals, stm_objective_sums *sums)
 {
     stm_engine_settings *settings = stm_engine_settings_of(policy->engine);
-    if (o->reduction)
-        stm_reduction_begin(o->reduction, o->gradient);
+    begin_sum(o);
     settings->reduction = o->reduction;
+    settings->rounds = o->rounds;
     const stm_status status =
         stm_objective_gradient(policy->engine, policy->grid, batch, objective, options, totals, o->gradient, sums);
     settings->reduction = NULL;
+    settings->rounds = NULL;
     stm_timers_push(policy->timers, STM_PHASE_GRADIENTS);
     stm_tied_add_gradient(policy->grid, policy->model, o->gradient);
-    if (o->reduction)
-        stm_reduction_finish(o->reduction);
+    finish_sum(o);
     stm_timers_pop(policy->timers, STM_PHASE_GRADIENTS);
     return status;
 }
@@ -164,7 +292,7 @@ static stm_status compute_gradient(stm_optimizer *o, const stm_policy *policy, c
 {
     stm_totals totals;
     stm_totals_of(batch, &totals);
-    STM_TRY(stm_agree(policy->grid, stm_model_array_zero(policy->model, o->gradient)));
+    STM_TRY(stm_agree(policy->grid, clear_gradient(o, policy)));
     const stm_status status = summed_gradient(o, policy, batch, objective, options, &totals, &counts->sums);
     counts->rows = stm_engine_counts(policy->engine)->rows;
     counts->rows_repeated = rows_repeated(batch, objective, options);

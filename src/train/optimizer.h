@@ -1,31 +1,41 @@
-/* src/train/optimizer.h: gradient, its reduction, and AdamW over the shard that each rank owns (ZeRO-1). */
+/* src/train/optimizer.h: gradient, its reduction, and AdamW over the shard that each rank owns.
+ *
+ * parallel.shard says what the ranks of a stage divide. optimizer: the state of AdamW (ZeRO-1); each has the whole
+ * gradient of its stage, summed once a pass (mpi/reduction.h). gradient: its sums as well (ZeRO-2); each has the sums
+ * of its shard, the gradient of embedding and head, and two layers of room, and layers are summed chunk by chunk
+ * (mpi/rounds.h). */
 #ifndef STM_TRAIN_OPTIMIZER_H
 #define STM_TRAIN_OPTIMIZER_H
 
 #include "group/score.h"
 #include "mpi/gathering.h"
 #include "mpi/reduction.h"
+#include "mpi/rounds.h"
 #include "train/policy.h"
 
 typedef struct {
     stm_shards shards;          /* of the model's own parameters, over the ranks of its stage */
-    void *gradient;             /* laid out as the parameters (model/stages.h) */
+    void *gradient;             /* laid out as the parameters (model/stages.h); with rounds: embedding and head alone */
+    void *sums;                 /* [stm_shards_count], with rounds: of the gradient over the ranks */
+    void *rooms;                /* of the rounds */
     void *exp_avg, *exp_avg_sq; /* [stm_shards_count]: this rank's ranges one after the other */
     int64_t n_updates;          /* taken so far: AdamW's step */
-    stm_reduction *reduction;   /* NULL, as the next: the stage has one rank */
-    stm_gathering *gathering;
+    stm_reduction *reduction;   /* NULL: the stage has one rank, or there are rounds */
+    stm_rounds *rounds;         /* parallel.shard=gradient, and the stage has several ranks; else NULL */
+    stm_gathering *gathering;   /* NULL: the stage has one rank */
 } stm_optimizer;
 
-enum { STM_OPTIMIZER_BUCKET = 1 << 20 }; /* elements that are summed, updated and gathered at once */
+/* Elements that are summed, updated and gathered at once: a message is a rank's share of them. */
+size_t stm_optimizer_bucket(int n_ranks);
 
 /* The cut is a function of the model, the number of ranks of its stage, and bucket_n. State is zero. The grid must
  * outlive it; the caller destroys it, also after a failure. Local. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
-stm_status stm_optimizer_create(const stm_model *model, const stm_grid *grid, size_t bucket_n,
+stm_status stm_optimizer_create(const stm_model *model, const stm_grid *grid, stm_shard shard, size_t bucket_n,
                                 stm_optimizer *optimizer);
 void stm_optimizer_destroy(stm_optimizer *optimizer, const stm_model *model);
 
 /* Bytes that create will take on the rank that owns most. Local. */
-size_t stm_optimizer_bytes(const stm_model *model, int n_ranks);
+size_t stm_optimizer_bytes(const stm_model *model, int n_ranks, stm_shard shard);
 
 /* What one update did; the same on every rank. */
 typedef struct {

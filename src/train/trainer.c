@@ -19,7 +19,8 @@ enum { SAMPLE_GROUPS = 4 }; /* that rollout.save=sample keeps of a step */
 size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *model, int n_ranks)
 {
     const bool has_reference = options->objective.kl_coef > 0 && !stm_is_supervised(options);
-    return stm_optimizer_bytes(model, n_ranks) + (has_reference ? stm_model_weights_bytes(model) : 0);
+    return stm_optimizer_bytes(model, n_ranks, options->parallel.shard) +
+           (has_reference ? stm_model_weights_bytes(model) : 0);
 }
 
 /* A first guess, for --maxh, of the seconds that a save takes: a slow disk. */
@@ -44,7 +45,8 @@ static stm_status set_up(stm_trainer *t)
     STM_TRY(stm_reward_set_create(o->reward.items, o->reward.n, &t->rewards));
     if (o->objective.kl_coef > 0 && !t->supervised)
         STM_TRY(stm_reference_create(model, &t->reference)); /* before a checkpoint takes the start weights' place */
-    return stm_optimizer_create(model, t->policy.grid, STM_OPTIMIZER_BUCKET, &t->optimizer);
+    return stm_optimizer_create(model, t->policy.grid, o->parallel.shard,
+                                stm_optimizer_bucket(t->policy.grid->stage_size), &t->optimizer);
 }
 
 stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *train, const stm_prompt_set *eval,

@@ -82,7 +82,7 @@ static void compare_updates(double clip_to_norm)
     set_up(&f, MPI_COMM_WORLD, NULL, 0);
     const size_t n = f.model->n_parameters;
     double *m = calloc(n, sizeof *m), *v = calloc(n, sizeof *v), *expected = stm_test_weights(f.model);
-    assert_ok(stm_optimizer_create(f.model, &f.grid, FINE_BUCKET, &optimizer));
+    assert_ok(stm_optimizer_create(f.model, &f.grid, STM_SHARD_OPTIMIZER, FINE_BUCKET, &optimizer));
     assert_true(stm_shards_n_ranges(&optimizer.shards) > 2);
     for (int step = 1; step <= 3; step++) {
         stm_test_gradient(MPI_COMM_SELF, f.model, &f.batch, &f.options, &result);
@@ -137,7 +137,7 @@ static void an_update_that_is_no_number_changes_nothing(void **state)
     stm_update_counts counts;
     set_up(&f, MPI_COMM_WORLD, NULL, 0);
     const size_t n = f.model->n_parameters;
-    assert_ok(stm_optimizer_create(f.model, &f.grid, STM_OPTIMIZER_BUCKET, &optimizer));
+    assert_ok(stm_optimizer_create(f.model, &f.grid, STM_SHARD_OPTIMIZER, FINE_BUCKET, &optimizer));
     double *before = stm_test_weights(f.model);
     for (size_t i = 0; i < f.batch.groups[0].n_responses; i++) /* a reward that no judge would let pass */
         f.batch.groups[0].responses[i].reward = NAN;
@@ -163,7 +163,7 @@ static void groups_that_are_skipped_are_not_counted_as_repeated(void **state)
     f.options.objective.skip_equal_groups = true;
     for (size_t i = 0; i < f.batch.groups[3].n_responses; i++)
         f.batch.groups[3].responses[i].reward = 0.5;
-    assert_ok(stm_optimizer_create(f.model, &f.grid, STM_OPTIMIZER_BUCKET, &optimizer));
+    assert_ok(stm_optimizer_create(f.model, &f.grid, STM_SHARD_OPTIMIZER, FINE_BUCKET, &optimizer));
     update(&f, &optimizer, &counts);
     assert_near(counts.rows, counts.rows_repeated, 1e-15);
     assert_true(counts.rows_repeated < stm_engine_rows_repeated(&f.batch, true));
