@@ -11,9 +11,9 @@
 
 /* Of products [rows, WIDTH] x [WIDTH, WIDTH]; of attention: rows that attend to KEYS and to one another. */
 enum { WIDTH = 1024, MOST_ROWS = 1024, HEADS = 8, KV_HEADS = 4, HEAD_DIM = 64, ROWS = 512, KEYS = 1024, INNER = 1408 };
-enum { LEAST_TIMES = 3, MOST_TIMES = 200, N_SIZES = 6, LEAST_ROWS_BACKWARD = 64 };
+enum { N_BATCHES = 5, N_SIZES = 6, LEAST_ROWS_BACKWARD = 64 };
 static const double sizes[N_SIZES] = {1, 4, 16, 64, 256, 1024};
-static const double enough_s = 0.02; /* of measuring one operation */
+static const double batch_s = 0.01; /* longer than ranks that share a core leave it to each other */
 
 typedef struct {
     const stm_grid *grid;
@@ -33,22 +33,32 @@ static int compare_doubles(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
-/* Median seconds of one run, after one that is not counted. */
+/* Mean seconds of a run, of as many as fill a batch. */
+static stm_status time_batch(bed *b, operation run, const void *what, double *seconds)
+{
+    const double start = stm_now_s();
+    double now = start;
+    size_t n = 0;
+    for (; n == 0 || now - start < batch_s; n++) {
+        STM_TRY(run(b, what));
+        STM_TRY(b->backend->synchronize(b->stream));
+        now = stm_now_s();
+    }
+    *seconds = (now - start) / (double)n;
+    return STM_OK;
+}
+
+/* Median of batches, after a run that is not counted. */
 static stm_status time_operation(bed *b, operation run, const void *what, double *seconds)
 {
-    double times[MOST_TIMES];
-    size_t n = 0;
+    double times[N_BATCHES];
     STM_TRY(run(b, what));
     STM_TRY(b->backend->synchronize(b->stream));
     STM_MPI(MPI_Barrier(b->grid->world));
-    for (const double begin = stm_now_s(); n < MOST_TIMES && (n < LEAST_TIMES || stm_now_s() - begin < enough_s); n++) {
-        const double start = stm_now_s();
-        STM_TRY(run(b, what));
-        STM_TRY(b->backend->synchronize(b->stream));
-        times[n] = stm_now_s() - start;
-    }
-    qsort(times, n, sizeof *times, compare_doubles);
-    *seconds = times[n / 2];
+    for (size_t i = 0; i < N_BATCHES; i++)
+        STM_TRY(time_batch(b, run, what, &times[i]));
+    qsort(times, N_BATCHES, sizeof *times, compare_doubles);
+    *seconds = times[N_BATCHES / 2];
     return STM_OK;
 }
 

@@ -2,12 +2,14 @@
 
 #include <math.h>
 
-double stm_cost_share(const stm_machine *machine, int64_t ranks_per_node, int64_t threads)
+void stm_cost_place(stm_cost *cost, int64_t ranks_per_node, int64_t threads)
 {
-    const double ranks = (double)ranks_per_node, cores = (double)machine->cores;
-    if (machine->devices > 0)
-        return 1 / fmax(ranks, (double)machine->devices);
-    return threads > 0 ? fmin(1 / ranks, (double)threads / cores) : 1 / ranks;
+    const stm_machine *m = cost->machine;
+    const double ranks = (double)ranks_per_node;
+    cost->share = m->devices > 0 ? 1 / (double)m->devices
+                  : threads > 0  ? fmin(1, (double)threads / (double)m->cores)
+                                 : 1 / ranks;
+    cost->crowd = fmax(1, ranks * cost->share);
 }
 
 /* y at x, a line between points in logarithms. */
@@ -179,6 +181,11 @@ double stm_cost_round_s(const stm_cost *cost, const stm_round *round, size_t n_l
     const double head_s =
         product_s(cost, n, vocab * w.hidden) + elementwise_s(cost, 4 * n * vocab) + operations_s(cost, 8);
     return (double)n_layers * layer_s + (has_head ? head_s : 0);
+}
+
+double stm_cost_read_s(const stm_cost *cost, double bytes)
+{
+    return memory_s(cost, bytes);
 }
 
 double stm_cost_optimizer_s(const stm_cost *cost, double n_owned, double n_held)

@@ -3,7 +3,8 @@
  * Products take their FLOPs (group/flops.h) at the rate that the machine has for so many rows, but no less than it
  * takes to read their weights from memory; attention its FLOPs at a rate of its own; norms, activations and softmaxes
  * the bytes that they read and write. A rank has the share of its node that its threads are of the cores, or its
- * device. Local, all of it. */
+ * device. Where ranks are more than cores or devices, seconds here are those of a rank that has its share to itself;
+ * all at once they take `crowd` times as long. Local, all of it. */
 #ifndef STM_PLAN_COST_H
 #define STM_PLAN_COST_H
 
@@ -15,12 +16,13 @@ typedef struct {
     const stm_machine *machine;
     const stm_model_config *config;
     stm_precision precision;
-    double share; /* of a node that a rank has, 0 to 1 */
+    double share; /* of a node that a rank computes with, 0 to 1 */
+    double crowd; /* ranks that want what one has, 1 or more; 1: there are cores, or devices, for all */
     double real_bytes, weight_bytes;
 } stm_cost;
 
-/* Of a node with so many ranks, each with so many threads (0: all cores that fall to it). */
-double stm_cost_share(const stm_machine *machine, int64_t ranks_per_node, int64_t threads);
+/* Sets share and crowd: so many ranks on a node, each with so many threads (0: all cores that fall to it). */
+void stm_cost_place(stm_cost *cost, int64_t ranks_per_node, int64_t threads);
 
 /* FLOP/s of a rank's products with so many rows: between the machine's rows by logarithms, outside as at the nearest,
  * but that fewer rows than the first are as slow in proportion. */
@@ -49,6 +51,9 @@ typedef struct {
     double n_rows, prompt_keys, own_keys, pairs;
 } stm_round;
 double stm_cost_round_s(const stm_cost *cost, const stm_round *round, size_t n_layers, bool has_head);
+
+/* To read so many bytes from memory. */
+double stm_cost_read_s(const stm_cost *cost, double bytes);
 
 /* AdamW, clipping and the rounded copy of so many parameters. */
 double stm_cost_optimizer_s(const stm_cost *cost, double n_owned, double n_held);

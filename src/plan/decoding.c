@@ -80,13 +80,14 @@ static double round_s(const stm_decoding *d, const stm_round *all)
         slowest_s = fmax(slowest_s, s_s);
         path_s += s_s;
     }
+    const double work_s = parts * path_s; /* of all ranks of the column */
     if (d->n_stages > 1) {
         const double hop_s = part.n_rows * (double)d->cost->config->hidden_size * d->cost->real_bytes /
                                  d->cost->machine->between.bandwidth +
                              d->cost->machine->between.latency_s;
         path_s += (double)d->n_stages * hop_s;
     }
-    return fmax(parts * slowest_s, path_s);
+    return fmax(fmax(parts * slowest_s, path_s), d->cost->crowd * work_s / (double)d->n_stages);
 }
 
 static stm_status run(sampling *s)
@@ -105,6 +106,7 @@ static stm_status run(sampling *s)
     return STM_OK;
 }
 
+/* As many slots as have room on every stage, whose layers are not the same in number, and no more than rollouts. */
 static void add_memory(sampling *s)
 {
     stm_decoding *d = s->d;
@@ -112,12 +114,17 @@ static void add_memory(sampling *s)
     for (size_t g = 0; g < d->batch->n_groups; g++)
         if (d->team_of[g] == (int)d->team)
             rows += d->batch->groups[g].n_prompt;
-    const double prompts = (double)stm_chunk_kv_bytes(d->model, rows, false);
-    const double slot = (double)stm_decode_slot_bytes(d->model, 1, d->max_new_tokens);
     s->n_slots = d->slots;
-    while (s->n_slots > 1 && (double)s->n_slots * slot > d->room_bytes)
-        s->n_slots /= 2;
-    d->bytes = (double)s->n_slots * slot + fmin(prompts, fmax(d->room_bytes, 0));
+    for (size_t i = 0; i < d->n_stages; i++)
+        while (s->n_slots > 1 &&
+               (double)stm_decode_slot_bytes(&d->stages[i], s->n_slots, d->max_new_tokens) > d->room_bytes)
+            s->n_slots /= 2;
+    s->n_slots = STM_MAX(STM_MIN(s->n_slots, s->n_items), 1);
+    for (size_t i = 0; i < d->n_stages; i++) {
+        const double prompts = (double)stm_chunk_kv_bytes(&d->stages[i], rows, false);
+        const double slots = (double)stm_decode_slot_bytes(&d->stages[i], s->n_slots, d->max_new_tokens);
+        d->bytes = fmax(d->bytes, slots + fmin(prompts, fmax(d->room_bytes, 0)));
+    }
 }
 
 stm_status stm_decoding_estimate(stm_decoding *d)

@@ -2,7 +2,7 @@
  *
  * As in rollout/: the team's rollouts stand in the order of its prompts and are cut into as many runs as it has ranks;
  * a slot whose rollout ends takes the next. In a pipeline as many batches of slots are in flight as it has stages.
- * Local. */
+ * Where ranks share cores (plan/cost.h), a round takes no less than the work of all. Local. */
 #ifndef STM_PLAN_DECODING_H
 #define STM_PLAN_DECODING_H
 
@@ -12,7 +12,6 @@
 typedef struct {
     const stm_cost *cost;
     const stm_model *stages; /* [n_stages] */
-    const stm_model *model;  /* the stage that holds most, for memory */
     size_t n_stages;
     const stm_batch *batch;
     const int *team_of; /* [n_groups] */

@@ -5,8 +5,8 @@
 
 #include "group/engine.h"
 #include "model/stages.h"
-#include "mpi/reduction.h"
 #include "plan/decoding.h"
+#include "plan/gradients.h"
 #include "plan/replay.h"
 #include "rollout/decode.h"
 #include "train/optimizer.h"
@@ -202,6 +202,8 @@ static stm_status replay(estimate *e, const stm_forest *forest, stm_pass_kind ki
                           .stage_size = (int64_t)e->stage_size,
                           .first_rank = e->first_rank,
                           .ranks_per_node = e->out->layout.ranks_per_node,
+                          .shares_kv =
+                              e->planner->machine->devices == 0 && e->options->parallel.shared_kv != STM_SHARED_KV_OFF,
                           .link_share = link_share(e)};
     stm_placement placement = {0};
     const stm_model_config *config = &e->planner->model->config;
@@ -277,7 +279,6 @@ static stm_status add_rollout(estimate *e)
     STM_TRY(run_pass(e, batch, STM_PASS_PREFILL, 1, &prefill));
     decoding.team = e->team;
     decoding.team_size = (size_t)e->team_sizes[e->team];
-    decoding.model = &e->stages[e->heaviest];
     STM_TRY(stm_decoding_estimate(&decoding));
     out->parts[STM_PLAN_PREFILL] = prefill.seconds;
     out->parts[STM_PLAN_DECODE] = decoding.seconds;
@@ -287,39 +288,24 @@ static stm_status add_rollout(estimate *e)
 
 /* Gradients */
 
-/* Seconds in which every rank of a stage sends to each other its share of `bytes`, all stages at once. */
-static double exchange_s(const estimate *e, double bytes, double *inside, double *between)
+static stm_plan_exchange exchange_of(const estimate *e, double n)
 {
-    const stm_machine *m = e->planner->machine;
-    const double size = (double)e->stage_size, here = fmin((double)e->out->layout.ranks_per_node, size);
-    if (size <= 1)
-        return 0;
-    *inside = here * bytes * (here - 1) / size;
-    *between = here * bytes * (size - here) / size;
-    /* where a node has ranks of several stages, each stage sends */
-    const double stages = fmax(1, fmin((double)e->n_stages, (double)e->out->layout.ranks_per_node / size));
-    *inside *= stages;
-    *between *= stages;
-    const double messages = ceil(bytes / (4 << 20)) * (size - 1) / 16;
-    const double latency = size > here ? m->between.latency_s : m->inside.latency_s;
-    return fmax(*inside / (here * stages) / m->inside.bandwidth, *between / m->between.bandwidth) + messages * latency;
+    return stm_plan_exchange_of(&e->cost, n, (double)e->stage_size, (double)e->n_stages,
+                                (double)e->out->layout.ranks_per_node);
 }
 
 static void add_optimizer(estimate *e, const stm_replayed *gradient)
 {
     const stm_model *stage = &e->stages[e->heaviest];
-    const double held = (double)stm_model_n_held(stage), bytes = held * e->cost.real_bytes;
-    const double layers = (double)(stage->end_layer - stage->first_layer);
-    double inside = 0, between = 0;
-    const double sum_s = exchange_s(e, bytes, &inside, &between);
-    /* the first layer's gradient is there only when backward ends; sums of the others go on before */
-    const double hidden_s = gradient->tail_s * (layers - 1) / layers;
+    const double own = (double)stage->own.n, size = (double)e->stage_size, held = (double)stm_model_n_held(stage);
+    const stm_plan_exchange x = exchange_of(e, own);
     stm_estimate *out = e->out;
-    out->parts[STM_PLAN_GRADIENTS] = e->n_updates * fmax(sum_s - hidden_s, sum_s / layers);
-    out->parts[STM_PLAN_OPTIMIZER] = e->n_updates * stm_cost_optimizer_s(&e->cost, held / (double)e->stage_size, held);
-    out->parts[STM_PLAN_GATHER] = e->n_updates * sum_s;
-    out->inside_bytes += 2 * e->n_updates * inside;
-    out->between_bytes += 2 * e->n_updates * between;
+    out->parts[STM_PLAN_GRADIENTS] = e->n_updates * stm_plan_exchange_sum_s(&e->cost, &x, stage, gradient->tail_s);
+    out->parts[STM_PLAN_OPTIMIZER] = e->n_updates * e->cost.crowd * stm_cost_optimizer_s(&e->cost, own / size, held);
+    /* shares leave as they are written (mpi/gathering.h), and all are awaited */
+    out->parts[STM_PLAN_GATHER] = e->n_updates * fmax(x.inside_s, x.between_s);
+    out->inside_bytes += 2 * e->n_updates * x.inside_bytes;
+    out->between_bytes += 2 * e->n_updates * x.between_bytes;
 }
 
 /* Update */
@@ -408,9 +394,9 @@ static stm_status begin(const stm_planner *planner, const stm_layout *layout, st
     e->cost = (stm_cost){.machine = planner->machine,
                          .config = &planner->model->config,
                          .precision = precision,
-                         .share = stm_cost_share(planner->machine, layout->ranks_per_node, planner->threads),
                          .real_bytes = (double)planner->model->backend->real_bytes,
                          .weight_bytes = (double)planner->model->backend->weight_bytes};
+    stm_cost_place(&e->cost, layout->ranks_per_node, planner->threads);
     if (!stm_machine_knows(planner->machine, precision))
         return stm_fail(STM_ERR_INPUT, "machine: found no rates for --precision %s, expected gemm.%s",
                         planner->model->backend->precision, planner->model->backend->precision);
@@ -448,7 +434,7 @@ double stm_plan_guess(const stm_planner *planner, const stm_layout *layout)
     const stm_batch *batch = planner->batch;
     stm_estimate out;
     estimate e;
-    double guess = INFINITY, rows = 0, units = 0, inside, between;
+    double guess = INFINITY, rows = 0, units = 0;
     if (begin(planner, layout, &out, &e) == STM_OK && fits_at_all(&e)) {
         for (size_t g = 0; g < batch->n_groups; g++) {
             rows += tokens_of(&batch->groups[g], false);
@@ -457,12 +443,11 @@ double stm_plan_guess(const stm_planner *planner, const stm_layout *layout)
         const double columns = fmin((double)e.stage_size, units), column_rows = rows / columns;
         const double n_chunks = fmax(1, ceil(column_rows / (double)out.chunk_rows));
         const stm_work work = {.n_rows = column_rows / n_chunks, .n_active = column_rows / n_chunks};
-        const double layer_s =
-            n_chunks * (stm_cost_forward_s(&e.cost, &work, false) + stm_cost_backward_s(&e.cost, &work, false));
+        const double layer_s = e.cost.crowd * n_chunks *
+                               (stm_cost_forward_s(&e.cost, &work, false) + stm_cost_backward_s(&e.cost, &work, false));
         const double layers = (double)planner->model->config.n_layers / (double)e.n_stages;
-        const double held = (double)stm_model_own_bytes(&e.stages[e.heaviest]);
-        guess =
-            layers * layer_s * (1 + ((double)e.n_stages - 1) / n_chunks) + 2 * exchange_s(&e, held, &inside, &between);
+        const stm_plan_exchange sum = exchange_of(&e, (double)e.stages[e.heaviest].own.n);
+        guess = layers * layer_s * (1 + ((double)e.n_stages - 1) / n_chunks) + 2 * fmax(sum.inside_s, sum.between_s);
     }
     end(&e);
     return guess;

@@ -7,8 +7,10 @@
  *                 waits for those of the shared chunks that it reads, as they come down the tree of mpi/relay.h
  *      BACKWARD   the reverse; dK, dV of a layer leave when the last chunk that adds to them has been through it
  *
- * Messages leave a rank (inside a node) or its node (to others) one after the other. Time of what is not computed
- * (tables, copies) is not counted. Local. */
+ * Messages leave a rank (inside a node) or its node (to others) one after the other. Ranks of a node that read one copy
+ * of K and V hear of them, without content. Where ranks share cores (cost.h: crowd), those that compute have equal
+ * parts of them, and those that wait leave theirs to the others. Time of what is not computed (tables, copies) is not
+ * counted. Local. */
 #ifndef STM_PLAN_REPLAY_H
 #define STM_PLAN_REPLAY_H
 
@@ -36,6 +38,7 @@ typedef struct {
     stm_pass_kind kind;
     int64_t stage_size, first_rank; /* ranks of a stage; the team's first among them */
     int64_t ranks_per_node;
+    bool shares_kv;    /* ranks of a node read one copy of shared K and V (mpi/window.h) */
     double link_share; /* that the replayed ranks have of their nodes' links to others */
 } stm_replay;
 

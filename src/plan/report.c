@@ -39,8 +39,8 @@ static void print_layout(const stm_estimate *e)
 
 static void print_times(const stm_estimate *e)
 {
-    printf("time of a step: %.3g s (rollout %.3g s, update %.3g s), rewards and checkpoints not counted\n", e->step_s,
-           e->rollout_s, e->update_s);
+    printf("time of a step: %.3g s (rollout %.3g s, update %.3g s), rewards, evaluations and checkpoints not counted\n",
+           e->step_s, e->rollout_s, e->update_s);
     for (stm_plan_part p = 0; p < STM_PLAN_N_PARTS; p++)
         if (e->parts[p] > 0)
             printf("  %-18s %10.4f s  %5.1f %%\n", stm_plan_part_name(p), e->parts[p], 100 * e->parts[p] / e->step_s);

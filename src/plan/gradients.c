@@ -1,0 +1,50 @@
+#include "plan/gradients.h"
+
+#include <math.h>
+
+#include "train/optimizer.h"
+
+stm_plan_exchange stm_plan_exchange_of(const stm_cost *cost, double n, double size, double n_stages,
+                                       double ranks_per_node)
+{
+    enum { AT_ONCE = 16 }; /* messages of a bucket whose latencies overlap */
+    const stm_machine *m = cost->machine;
+    const double here = fmin(ranks_per_node, size), bytes = n * cost->real_bytes;
+    stm_plan_exchange x = {.n_bytes = bytes, .size = size};
+    if (size <= 1)
+        return x;
+    /* where a node has ranks of several stages, each stage sends */
+    const double stages = fmax(1, fmin(n_stages, ranks_per_node / size));
+    const double messages = ceil(n / STM_OPTIMIZER_BUCKET) * (size - 1) / AT_ONCE;
+    const double latency = size > here ? m->between.latency_s : m->inside.latency_s;
+    x.inside_bytes = stages * here * bytes * (here - 1) / size;
+    x.between_bytes = stages * here * bytes * (size - here) / size;
+    x.inside_s = cost->crowd * x.inside_bytes / (here * stages) / m->inside.bandwidth;
+    x.between_s = x.between_bytes / m->between.bandwidth + messages * latency;
+    return x;
+}
+
+double stm_plan_exchange_last_share(const stm_model *stage)
+{
+    const stm_model_config *c = &stage->config;
+    const double attention = 2.0 * (double)((c->n_heads + c->n_kv_heads) * c->head_dim);
+    const double layer = (double)c->hidden_size * (attention + 3.0 * (double)c->intermediate_size);
+    const double n = layer + (stage->first_layer == 0 ? (double)(c->vocab_size * c->hidden_size) : 0);
+    return fmin(1, ceil(n / STM_OPTIMIZER_BUCKET) * STM_OPTIMIZER_BUCKET / (double)stage->own.n);
+}
+
+double stm_plan_exchange_exposed_s(const stm_model *stage, double sum_s, double tail_s)
+{
+    const double layers = (double)(stage->end_layer - stage->first_layer);
+    return fmax(sum_s - tail_s * (layers - 1) / layers, sum_s * stm_plan_exchange_last_share(stage));
+}
+
+double stm_plan_exchange_sum_s(const stm_cost *cost, const stm_plan_exchange *x, const stm_model *stage, double tail_s)
+{
+    if (x->size <= 1)
+        return 0;
+    const double adding_s = cost->crowd * stm_cost_read_s(cost, x->n_bytes);
+    if (cost->machine->devices > 0)
+        return adding_s + stm_plan_exchange_exposed_s(stage, fmax(x->inside_s, x->between_s), tail_s);
+    return adding_s + x->inside_s + stm_plan_exchange_exposed_s(stage, x->between_s, tail_s);
+}
