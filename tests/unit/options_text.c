@@ -27,7 +27,7 @@ static const char another[] =
     "optim: {lr: 3e-4, betas: [0, 0.999], eps: 1e-6, weight_decay: 0.01, clip: 0, schedule: linear, warmup_steps: 0,\n"
     "  min_lr_ratio: 0.25}\n"
     "update: {epochs: 2, minibatch_groups: 4}\n"
-    "parallel: {pipeline: 1, suffix: 2, replica: 3, prefixes_in_flight: 4, context: on, shared_kv: off}\n"
+    "parallel: {pipeline: 1, suffix: 2, replica: 3, prefixes_in_flight: 4, context: on, shared_kv: off, shard: gradient}\n"
     "memory: {limit: 1536MiB, recompute: always, max_segment_tokens: 100, chunk_tokens: 64}\n"
     "tree: {min_shared_tokens: 1, across_groups: false}\n"
     "checkpoint: {every: 0, keep: 1}\n"
