@@ -37,6 +37,13 @@ plan 0 --max-nodes 0 parallel.pipeline=2 --nodes 2
 [ "$(number pipeline)" = 2 ] || die "parallel.pipeline=2: the best layout has $(number pipeline) stages"
 say "layouts are searched to 1,024 nodes, or as they are given"
 
+plan 0 --max-nodes 0 --ranks-per-node 2 --threads 1
+whole=$(number step_s)
+plan 0 --max-nodes 0 --ranks-per-node 8 --threads 1
+awk -v a="$(number step_s)" -v b="$whole" 'BEGIN { exit !(a > 0.95 * b) }' ||
+    die "eight ranks on two cores take $(number step_s) s, two take $whole s"
+say "ranks beyond the cores of a node make it no faster"
+
 refused 2 "command line: --machine is missing; .." 0 "$STEMMA" plan $input
 refused 2 "command line: --nodes: found 0, expected a whole number from 1 to 100000" \
     0 "$STEMMA" plan $input --machine $machine --nodes 0
