@@ -15,7 +15,7 @@ stm_plan_exchange stm_plan_exchange_of(const stm_cost *cost, double n, double si
         return x;
     /* where a node has ranks of several stages, each stage sends */
     const double stages = fmax(1, fmin(n_stages, ranks_per_node / size));
-    const double messages = ceil(n / STM_OPTIMIZER_BUCKET) * (size - 1) / AT_ONCE;
+    const double messages = ceil(n / (double)stm_optimizer_bucket((int)size)) * (size - 1) / AT_ONCE;
     const double latency = size > here ? m->between.latency_s : m->inside.latency_s;
     x.inside_bytes = stages * here * bytes * (here - 1) / size;
     x.between_bytes = stages * here * bytes * (size - here) / size;
@@ -24,19 +24,20 @@ stm_plan_exchange stm_plan_exchange_of(const stm_cost *cost, double n, double si
     return x;
 }
 
-double stm_plan_exchange_last_share(const stm_model *stage)
+double stm_plan_exchange_last_share(const stm_model *stage, double size)
 {
+    const double bucket = (double)stm_optimizer_bucket((int)size);
     const stm_model_config *c = &stage->config;
     const double attention = 2.0 * (double)((c->n_heads + c->n_kv_heads) * c->head_dim);
     const double layer = (double)c->hidden_size * (attention + 3.0 * (double)c->intermediate_size);
     const double n = layer + (stage->first_layer == 0 ? (double)(c->vocab_size * c->hidden_size) : 0);
-    return fmin(1, ceil(n / STM_OPTIMIZER_BUCKET) * STM_OPTIMIZER_BUCKET / (double)stage->own.n);
+    return fmin(1, ceil(n / bucket) * bucket / (double)stage->own.n);
 }
 
-double stm_plan_exchange_exposed_s(const stm_model *stage, double sum_s, double tail_s)
+double stm_plan_exchange_exposed_s(const stm_model *stage, double size, double sum_s, double tail_s)
 {
     const double layers = (double)(stage->end_layer - stage->first_layer);
-    return fmax(sum_s - tail_s * (layers - 1) / layers, sum_s * stm_plan_exchange_last_share(stage));
+    return fmax(sum_s - tail_s * (layers - 1) / layers, sum_s * stm_plan_exchange_last_share(stage, size));
 }
 
 double stm_plan_exchange_sum_s(const stm_cost *cost, const stm_plan_exchange *x, const stm_model *stage, double tail_s)
@@ -45,6 +46,6 @@ double stm_plan_exchange_sum_s(const stm_cost *cost, const stm_plan_exchange *x,
         return 0;
     const double adding_s = cost->crowd * stm_cost_read_s(cost, x->n_bytes);
     if (cost->machine->devices > 0)
-        return adding_s + stm_plan_exchange_exposed_s(stage, fmax(x->inside_s, x->between_s), tail_s);
-    return adding_s + x->inside_s + stm_plan_exchange_exposed_s(stage, x->between_s, tail_s);
+        return adding_s + stm_plan_exchange_exposed_s(stage, x->size, fmax(x->inside_s, x->between_s), tail_s);
+    return adding_s + x->inside_s + stm_plan_exchange_exposed_s(stage, x->size, x->between_s, tail_s);
 }

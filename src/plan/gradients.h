@@ -19,13 +19,13 @@ stm_plan_exchange stm_plan_exchange_of(const stm_cost *cost, double n, double si
                                        double ranks_per_node);
 
 /* Of a stage's elements, those whose gradient is final only when backward ends: the first layer's and the embedding's,
- * in whole buckets. 0 to 1. */
-double stm_plan_exchange_last_share(const stm_model *stage);
+ * in whole buckets. 0 to 1. size: ranks of the stage. */
+double stm_plan_exchange_last_share(const stm_model *stage, double size);
 
 /* What a sum that takes sum_s on the links costs beyond backward, whose last chunk takes tail_s. Elements become final
  * layer by layer: the sum ends when the last of them, or all of them since the first layer was ready, have gone over
  * the links, whatever is later. */
-double stm_plan_exchange_exposed_s(const stm_model *stage, double sum_s, double tail_s);
+double stm_plan_exchange_exposed_s(const stm_model *stage, double size, double sum_s, double tail_s);
 
 /* The whole cost of a sum: copies, additions and what backward does not hide. */
 double stm_plan_exchange_sum_s(const stm_cost *cost, const stm_plan_exchange *x, const stm_model *stage, double tail_s);

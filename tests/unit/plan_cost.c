@@ -2,6 +2,7 @@
 #include "plan/cost.h"
 #include "plan/gradients.h"
 #include "support/support.h"
+#include "train/optimizer.h"
 
 /* FLOP/s, byte/s: round numbers, such that products of few rows wait for memory, and those of many for arithmetic. */
 static double row_items[] = {1, 16, 256}, gemm_items[] = {1e10, 1e11, 4e11}, attention_items[] = {2e11, 1e11};
@@ -208,19 +209,20 @@ static void an_exchange_takes_the_slower_links(void **state)
 /* 16 layers of a bucket each; an embedding of 2. */
 static void backward_hides_all_of_a_sum_but_the_end(void **state)
 {
-    enum { BUCKET = 1 << 20 };
+    enum { BUCKET = 1 << 20 }; /* of two ranks: train/optimizer.h */
     stm_model stage = {
         .config = {.hidden_size = 1024, .intermediate_size = 256, .n_heads = 4, .head_dim = 32, .vocab_size = 2048},
         .end_layer = 16,
         .own = {.n = 19 * BUCKET}};
     (void)state;
-    assert_near(stm_plan_exchange_last_share(&stage), 3.0 / 19, 1e-12);
-    assert_near(stm_plan_exchange_exposed_s(&stage, 1.9, 100), 0.3,
+    assert_int_equal(stm_optimizer_bucket(2), BUCKET);
+    assert_near(stm_plan_exchange_last_share(&stage, 2), 3.0 / 19, 1e-12);
+    assert_near(stm_plan_exchange_exposed_s(&stage, 2, 1.9, 100), 0.3,
                 1e-12); /* all but the last goes over while it computes */
-    assert_near(stm_plan_exchange_exposed_s(&stage, 10, 1.6), 10 - 1.5, 1e-12); /* the links are the slower part */
+    assert_near(stm_plan_exchange_exposed_s(&stage, 2, 10, 1.6), 10 - 1.5, 1e-12); /* the links are the slower part */
     stage.first_layer = 8;
     stage.own.n = 8 * BUCKET;
-    assert_near(stm_plan_exchange_last_share(&stage), 1.0 / 8, 1e-12);
+    assert_near(stm_plan_exchange_last_share(&stage, 2), 1.0 / 8, 1e-12);
 }
 
 int main(void)
