@@ -4,7 +4,7 @@
 #   STEMMA=build/release/bin/stemma bash tests/bench/plan.sh [CASE ..]
 #
 # A case is RANKS:PIPELINE:SUFFIX:REPLICA, or hostsN:PIPELINE:SUFFIX:REPLICA for N virtual hosts of one rank each with
-# 1 Gbit/s between them (tests/support/vcluster.sh; needs root). The machine is calibrated first, with two ranks of one
+# 1 Gbit/s between them (tests/support/vcluster.sh; needs root). The machine is calibrated before each case, with two ranks of one
 # thread, and for hosts on as many hosts. The model has random weights and nothing ends a response, so that run and plan
 # know the same lengths. A line of the table: median of 5 steps, what the plan says, and the ratio plan / run. Where a step
 # computes without others (1:1:1:1), rollout and update are taken apart, too: the former by rollouts of one token, the latter
@@ -120,6 +120,15 @@ compare() {
     row 'optimizer (mean)' "$(awk -v n=$steps '/^optimizer / { print $3 / n }' "$work/run/log.txt")" "$(planned optimizer_s)"
 }
 
+# calibrate FILE: for each case anew, since a machine that others share may change its speed.
+calibrate() {
+    if [ "$n_hosts" = 0 ]; then
+        on "$cores" 1 "$STEMMA" calibrate --out "$1"
+    else
+        on - 1 "$STEMMA" calibrate --out "$1"
+    fi > "$work/log" 2>&1 && cp "$1" "$results/"
+}
+
 run_case() {
     IFS=: read -r where pipeline suffix replica <<< "$1"
     local ranks=$where threads layout machine=$work/plan.machine.yaml nodes=1 per_node
@@ -132,11 +141,7 @@ run_case() {
     *) hosts 0; per_node=$ranks ;;
     esac
     threads=$((cores / ranks > 0 ? cores / ranks : 1))
-    if [ ! -e "$machine" ]; then
-        if [ "$nodes" = 1 ]; then on "$cores" 1 "$STEMMA" calibrate --out "$machine"; else on - "$threads" "$STEMMA" calibrate --out "$machine"; fi \
-            > "$work/log" 2>&1 || { cat "$work/log"; return 1; }
-        cp "$machine" "$results/"
-    fi
+    calibrate "$machine" || { cat "$work/log"; return 1; }
     layout="parallel.pipeline=$pipeline parallel.suffix=$suffix parallel.replica=$replica"
     rm -rf "$work/run"
     on "$ranks" "$threads" "$STEMMA" train "$work/input.yaml" $layout > "$work/log" 2>&1 || { tail -20 "$work/log"; return 1; }
