@@ -1,9 +1,10 @@
-/* A team that sends while it computes: random forests, cut and placed in many ways, give what one rank alone finds, and
- * the same bits whoever is late. */
+/* A team, and the stages of a pipeline, that send while they compute: random forests, cut and placed in many ways, give
+ * what one rank alone finds, and the same bits whoever is late. */
 #include <unistd.h>
 
 #include "base/random.h"
 #include "support/batch.h"
+#include "support/messages.h"
 #include "support/model.h"
 #include "support/mpi.h"
 
@@ -20,6 +21,13 @@ static stm_backend slow;
 static uint64_t run; /* 0: never late */
 static uint32_t n_calls;
 
+/* The longest of this run's delays. Half of the ranks are far slower than the others, in each run other ones. */
+static double most_us(int rank)
+{
+    const stm_random_key key = {.seed = run, .use = STM_RANDOM_SHUFFLE, .step = 1, .slot = (uint32_t)rank};
+    return stm_random_uniform(&key) < 0.5 ? 600 : 60;
+}
+
 static bool breaks; /* the highest rank, in its second call */
 
 static stm_status slow_attend(stm_stream *stream, const stm_attend *args)
@@ -31,7 +39,7 @@ static stm_status slow_attend(stm_stream *stream, const stm_attend *args)
     if (breaks && n_calls == 2 && rank == world_size() - 1)
         return stm_fail(STM_ERR_DEVICE, "the device is gone");
     if (run > 0 && x < 0.3)
-        usleep((useconds_t)(x * (rank % 2 == (int)(run % 2) ? 2000 : 200)));
+        usleep((useconds_t)(x / 0.3 * most_us(rank)));
     return args->d_o ? stm_backend_cpu_f64.attend_backward(stream, args) : stm_backend_cpu_f64.attend(stream, args);
 }
 
@@ -40,12 +48,19 @@ typedef struct {
     stm_model *model;
 } fixture;
 
-static void set_up(fixture *f, stm_test_config config)
+static void set_up_deep(fixture *f, stm_test_config config, size_t n_layers)
 {
+    stm_model_config deep = stm_test_configs[config];
+    deep.n_layers = n_layers;
     slow = stm_backend_cpu_f64;
     slow.attend = slow.attend_backward = slow_attend;
     assert_ok(slow.open(1, &f->stream));
-    f->model = stm_test_model(&slow, f->stream, &stm_test_configs[config], 5);
+    f->model = stm_test_model(&slow, f->stream, &deep, 5);
+}
+
+static void set_up(fixture *f, stm_test_config config)
+{
+    set_up_deep(f, config, stm_test_configs[config].n_layers);
 }
 
 static void tear_down(fixture *f)
@@ -118,29 +133,74 @@ static void teams_find_what_one_rank_finds(void **state)
     tear_down(&f);
 }
 
+/* Case c on the ranks of comm: on time, late in several ways, and late where no message leaves before its receive. */
+static void compare_bits(MPI_Comm comm, const fixture *f, uint64_t c, const stm_options *options)
+{
+    enum { N_RUNS = 4 };
+    const bool synchronous = stm_test_messages_are_synchronous();
+    stm_batch batch;
+    stm_test_result first, again;
+    stm_test_batch(c, 1 + c % 4, f->model->config.vocab_size, &batch);
+    run = 0;
+    stm_test_gradient(comm, f->model, &batch, options, &first);
+    for (run = 1; run <= N_RUNS; run++) {
+        if (run == N_RUNS)
+            stm_test_messages_synchronize(!synchronous);
+        stm_test_gradient(comm, f->model, &batch, options, &again);
+        assert_true(again.loss == first.loss);
+        assert_memory_equal(again.gradient, first.gradient, f->model->n_parameters * sizeof(double));
+        stm_test_result_clear(&again);
+    }
+    stm_test_messages_synchronize(synchronous);
+    stm_test_result_clear(&first);
+    stm_batch_clear(&batch);
+}
+
 static void being_late_changes_no_bit(void **state)
 {
     (void)state;
     fixture f;
     set_up(&f, STM_TEST_QWEN3);
     for (uint64_t c = 0; c < N_CASES / 3; c++) {
-        stm_batch batch;
         stm_options options;
-        stm_test_result first, again;
-        stm_test_batch(c, 1 + c % 4, f.model->config.vocab_size, &batch);
         draw_options(c, world_size(), &options);
-        run = 0;
-        stm_test_gradient(MPI_COMM_WORLD, f.model, &batch, &options, &first);
-        for (run = 1; run < 4; run++) {
-            stm_test_gradient(MPI_COMM_WORLD, f.model, &batch, &options, &again);
-            assert_true(again.loss == first.loss);
-            assert_memory_equal(again.gradient, first.gradient, f.model->n_parameters * sizeof(double));
-            stm_test_result_clear(&again);
-        }
-        stm_test_result_clear(&first);
+        compare_bits(MPI_COMM_WORLD, &f, c, &options);
         stm_options_clear(&options);
-        stm_batch_clear(&batch);
     }
+    tear_down(&f);
+}
+
+/* Case c in a pipeline of all the ranks that its stages have alike, with one replica or two; the others do nothing. */
+static void compare_bits_of_stages(const fixture *f, int n_stages, int n_teams, uint64_t c)
+{
+    const int stage_size = world_size() / n_stages;
+    int rank;
+    MPI_Comm used;
+    stm_options options;
+    if (stage_size < n_teams)
+        return;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_split(MPI_COMM_WORLD, rank < stage_size * n_stages ? 0 : MPI_UNDEFINED, rank, &used);
+    if (used == MPI_COMM_NULL)
+        return;
+    draw_options(c, world_size(), &options);
+    options.parallel.pipeline = n_stages;
+    options.parallel.replica = n_teams;
+    options.parallel.suffix = stage_size % n_teams == 0 ? stage_size / n_teams : STM_AUTO;
+    compare_bits(used, f, c, &options);
+    stm_options_clear(&options);
+    MPI_Comm_free(&used);
+}
+
+static void a_late_stage_changes_no_bit(void **state)
+{
+    (void)state;
+    fixture f;
+    set_up_deep(&f, STM_TEST_QWEN3, 5);
+    for (uint64_t c = 0; c < N_CASES / 6; c++)
+        for (int n_stages = 2; n_stages <= 3; n_stages++)
+            for (int n_teams = 1; n_teams <= 2; n_teams++)
+                compare_bits_of_stages(&f, n_stages, n_teams, N_CASES + 4 * c + (uint64_t)(2 * n_stages + n_teams));
     tear_down(&f);
 }
 
@@ -258,6 +318,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(teams_find_what_one_rank_finds),
         cmocka_unit_test(being_late_changes_no_bit),
+        cmocka_unit_test(a_late_stage_changes_no_bit),
         cmocka_unit_test(every_rank_has_the_prompts_to_sample_from),
         cmocka_unit_test(what_is_not_a_number_stops_nobody),
     };

@@ -15,6 +15,14 @@ bool stm_test_messages_are_synchronous(void)
     return getenv("STEMMA_TEST_SYNCHRONOUS") != NULL;
 }
 
+void stm_test_messages_synchronize(bool synchronous)
+{
+    if (synchronous)
+        setenv("STEMMA_TEST_SYNCHRONOUS", "1", 1);
+    else
+        unsetenv("STEMMA_TEST_SYNCHRONOUS");
+}
+
 static void count_message(int count, MPI_Datatype type)
 {
     int type_bytes;

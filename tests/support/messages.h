@@ -17,7 +17,8 @@ typedef struct {
 /* Since the program began; callers take differences. Local. */
 stm_test_messages stm_test_messages_sent(void);
 
-/* Whether messages are synchronous. Local. */
+/* Whether messages are synchronous; and from now on they are, or are not. Local. */
 bool stm_test_messages_are_synchronous(void);
+void stm_test_messages_synchronize(bool synchronous);
 
 #endif
