@@ -11,6 +11,7 @@
 #include "model/layout.h"
 #include "model/stages.h"
 #include "mpi/banner.h"
+#include "plan/rates.h"
 #include "text/template.h"
 
 static stm_status open_tokenizer(const stm_options *options, const char *model_path, stm_session *s)
@@ -186,8 +187,9 @@ stm_status stm_session_engine(stm_session *session, const stm_options *options)
     STM_TRY(stm_agree(&session->grid, stm_engine_create(session->model, &session->grid, options,
                                                         static_bytes_of(session, options, session->grid.stage_size),
                                                         &session->engine)));
-    stm_engine_settings_of(session->engine)->log = stm_log;
-    return STM_OK;
+    stm_engine_settings *settings = stm_engine_settings_of(session->engine);
+    settings->log = stm_log;
+    return stm_rates_find(options, &session->grid, session->backend, false, &settings->placement.rates);
 }
 
 void stm_session_close(stm_session *session)

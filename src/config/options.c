@@ -174,6 +174,10 @@ const stm_option_row stm_option_rows[] = {
            "ranks of a team on one node read one copy of a prompt's keys and values; off: each has its own"),
     CHOICE("parallel.shard", stm_shard, parallel.shard, "optimizer", CHOICES("optimizer", "gradient"), INPUT, 0,
            "what the ranks of a stage divide; gradient: its sums, too: less memory, for a sum over ranks for each chunk"),
+    CHOICE("parallel.prefix", stm_prefix, parallel.prefix, "auto", CHOICES("auto", "send", "recompute"), COMPUTE, 0,
+           "what ranks of a team share: sent by the one that computes it, or computed by each; auto: the faster"),
+    TEXT("parallel.machine", parallel.machine, "auto", COMPUTE, 0,
+           "rates that placement balances by; auto: measured when a run begins; none: FLOPs alone; or a file of calibrate"),
 
     {"memory.limit", STM_KIND_BYTES, AT(int64_t, memory.limit_bytes), "auto", FROM(1), NULL, COMPUTE, AUTO,
         "memory that a rank may use; auto: its share of the node"},

@@ -30,6 +30,7 @@ typedef enum { STM_SCHEDULE_CONSTANT, STM_SCHEDULE_LINEAR, STM_SCHEDULE_COSINE }
 typedef enum { STM_OVERLONG_ERROR, STM_OVERLONG_SKIP, STM_OVERLONG_TRUNCATE_LEFT } stm_overlong;
 typedef enum { STM_SHARD_OPTIMIZER, STM_SHARD_GRADIENT } stm_shard;
 typedef enum { STM_CONTEXT_AUTO, STM_CONTEXT_ON, STM_CONTEXT_OFF } stm_context;
+typedef enum { STM_PREFIX_AUTO, STM_PREFIX_SEND, STM_PREFIX_RECOMPUTE } stm_prefix;
 typedef enum { STM_SHARED_KV_AUTO, STM_SHARED_KV_OFF } stm_shared_kv;
 typedef enum { STM_RECOMPUTE_AUTO, STM_RECOMPUTE_ALWAYS, STM_RECOMPUTE_NEVER } stm_recompute;
 
@@ -100,6 +101,8 @@ typedef struct {
         stm_context context;
         stm_shared_kv shared_kv;
         stm_shard shard;
+        stm_prefix prefix;
+        char *machine;
     } parallel; /* STM_AUTO or a count */
     struct {
         int64_t limit_bytes;

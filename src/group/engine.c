@@ -125,10 +125,12 @@ stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const
     stm_status status;
     STM_TRY(stm_alloc(1, sizeof *engine, &engine));
     *engine = (stm_engine){.model = model, .grid = grid, .static_bytes = static_bytes};
-    engine->settings = (stm_engine_settings){
-        .forest = stm_engine_forest_options(options),
-        .recompute = options->memory.recompute,
-        .placement = {.in_flight = (size_t)options->parallel.prefixes_in_flight, .context = options->parallel.context}};
+    engine->settings = (stm_engine_settings){.forest = stm_engine_forest_options(options),
+                                             .recompute = options->memory.recompute,
+                                             .placement = {.in_flight = (size_t)options->parallel.prefixes_in_flight,
+                                                           .context = options->parallel.context,
+                                                           .prefix = options->parallel.prefix,
+                                                           .real_bytes = model->backend->real_bytes}};
     STM_GOTO_OUT(choose_memory(engine, options));
     STM_GOTO_OUT(stm_agree_on(grid->team_comm, need_banks(engine, 1)));
     STM_GOTO_OUT(create_window(engine, options));
@@ -260,7 +262,7 @@ static stm_status assign_teams(const stm_engine *engine, const stm_batch *batch,
         sizes[t] = grid->team_first[t + 1] - grid->team_first[t];
     const stm_forest_options options = forest_options(engine);
     const stm_status status = stm_teams_assign(batch, sequences->items, sequences->n, &options, &engine->model->config,
-                                               grid->n_teams, sizes, team_of);
+                                               &engine->settings.placement.rates, grid->n_teams, sizes, team_of);
     free(sizes);
     return status;
 }
@@ -478,7 +480,7 @@ stm_status stm_engine_prefill(stm_engine *engine, const stm_batch *batch, const 
     STM_GOTO_OUT(list_prompts(batch, groups, n, &sequences));
     STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &engine->prompts));
     STM_GOTO_OUT(stm_placement_create_shared(&engine->prompts, &engine->model->config, engine->grid->team_size,
-                                             engine->settings.placement.context, &placement));
+                                             &engine->settings.placement, &placement));
     engine->pass = (stm_pass){.kind = STM_PASS_PREFILL, .forest = &engine->prompts};
     STM_GOTO_OUT(run_placed(engine, &engine->pass, &placement));
     *out = &engine->pass;

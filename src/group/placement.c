@@ -4,13 +4,20 @@
 
 #include "group/flops.h"
 
-double stm_segment_cost(const stm_model_config *config, const stm_segment *segment)
+static bool knows_speed(const stm_rates *rates)
+{
+    return rates->dense > 0 && rates->attention > 0;
+}
+
+double stm_segment_cost(const stm_model_config *config, const stm_rates *rates, const stm_segment *segment)
 {
     const size_t first = stm_segment_first_position(segment);
     stm_flops flops = {0};
     stm_flops_add_rows(config, first, segment->n_rows, &flops);
     stm_flops_add_last_layer(config, first, segment->n_rows, segment->n_uses > 0, &flops);
-    return stm_flops_forward(&flops);
+    if (!knows_speed(rates))
+        return stm_flops_forward(&flops);
+    return (flops.dense + flops.head) / rates->dense + flops.attention / rates->attention;
 }
 
 /* Least loaded of n bins, relative to their sizes; the first on a tie. */
@@ -67,7 +74,8 @@ static void clear_bundles(bundles *b)
 }
 
 /* A group's sequences stand in one tree, or (repeated) in trees of their own: its bundle is that of its first one. */
-static stm_status find_bundles(const stm_forest *forest, const stm_model_config *config, bundles *out)
+static stm_status find_bundles(const stm_forest *forest, const stm_model_config *config, const stm_rates *rates,
+                               bundles *out)
 {
     const size_t n_groups = forest->batch->n_groups;
     size_t *bundle_of_group, *bundle_of_root;
@@ -104,7 +112,7 @@ static stm_status find_bundles(const stm_forest *forest, const stm_model_config 
     }
     out->first[out->n_bundles] = out->n_groups;
     for (size_t i = 0; i < forest->n_segments; i++)
-        out->cost[bundle_of_root[root_of(forest, i)]] += stm_segment_cost(config, &forest->segments[i]);
+        out->cost[bundle_of_root[root_of(forest, i)]] += stm_segment_cost(config, rates, &forest->segments[i]);
 out:
     free(bundle_of_group);
     free(bundle_of_root);
@@ -140,8 +148,8 @@ static size_t cut_bundle(const bundles *b, size_t bundle, double fair, piece *pi
 }
 
 stm_status stm_teams_assign(const stm_batch *batch, const stm_sequence *sequences, size_t n,
-                            const stm_forest_options *options, const stm_model_config *config, int n_teams,
-                            const int *team_sizes, int *team_of)
+                            const stm_forest_options *options, const stm_model_config *config, const stm_rates *rates,
+                            int n_teams, const int *team_sizes, int *team_of)
 {
     for (size_t i = 0; i < batch->n_groups; i++)
         team_of[i] = 0;
@@ -155,7 +163,7 @@ stm_status stm_teams_assign(const stm_batch *batch, const stm_sequence *sequence
     size_t n_pieces = 0, n_ranks = 0;
     stm_status status;
     STM_GOTO_OUT(stm_forest_create(batch, sequences, n, options, &forest));
-    STM_GOTO_OUT(find_bundles(&forest, config, &b));
+    STM_GOTO_OUT(find_bundles(&forest, config, rates, &b));
     STM_GOTO_OUT(stm_alloc(batch->n_groups, sizeof *pieces, &pieces));
     STM_GOTO_OUT(stm_alloc(batch->n_groups, sizeof *burdens, &burdens));
     STM_GOTO_OUT(stm_alloc((size_t)n_teams, sizeof *load, &load));
@@ -187,8 +195,10 @@ enum { SHARED = 1, UNIT = 2 };
 
 typedef struct {
     const stm_forest *forest;
+    const stm_model_config *config;
+    const stm_placement_options *options;
     int team_size;
-    stm_context context;
+    bool gradient; /* what is shared goes back, too */
     double fair;   /* an even share of all */
     double *cost;  /* [n_segments]: of the whole subtree */
     uint8_t *mark; /* [n_segments]: SHARED, UNIT (its root), or 0 below a unit */
@@ -208,10 +218,10 @@ static void clear_placing(placing *p)
 }
 
 static stm_status begin_placing(const stm_forest *forest, const stm_model_config *config, int team_size,
-                                stm_context context, placing *p, stm_placement *out)
+                                const stm_placement_options *options, placing *p, stm_placement *out)
 {
     const size_t n = forest->n_segments;
-    *p = (placing){.forest = forest, .team_size = team_size, .context = context};
+    *p = (placing){.forest = forest, .config = config, .options = options, .team_size = team_size};
     *out = (stm_placement){0};
     STM_TRY(stm_alloc(n, sizeof *p->cost, &p->cost));
     STM_TRY(stm_alloc(n, sizeof *p->mark, &p->mark));
@@ -223,7 +233,7 @@ static stm_status begin_placing(const stm_forest *forest, const stm_model_config
     STM_TRY(stm_alloc(n, sizeof *out->units, &out->units));
     STM_TRY(stm_alloc(n, sizeof *out->segments, &out->segments));
     for (size_t i = n; i-- > 0;) {
-        p->cost[i] += stm_segment_cost(config, &forest->segments[i]);
+        p->cost[i] += stm_segment_cost(config, &options->rates, &forest->segments[i]);
         if (forest->segments[i].parent != STM_NONE)
             p->cost[forest->segments[i].parent] += p->cost[i];
         else
@@ -244,7 +254,8 @@ static size_t chain_end(const stm_forest *forest, size_t segment)
 /* Whether pieces that cost so much go round the ranks, where a rank's share is `share`. */
 static bool goes_round(const placing *p, double cost, double share)
 {
-    return p->context == STM_CONTEXT_AUTO ? cost > share : p->context == STM_CONTEXT_ON;
+    const stm_context context = p->options->context;
+    return context == STM_CONTEXT_AUTO ? cost > share : context == STM_CONTEXT_ON;
 }
 
 /* Marks a subtree: one unit, or its chain shared and what hangs on it marked in turn. A chain of several pieces may be
@@ -281,9 +292,42 @@ static bool is_next_piece(const stm_forest *forest, size_t segment)
     return segment > 0 && s[segment].parent == segment - 1 && s[segment - 1].last == s[segment].last;
 }
 
+/* Whether a rank computes a segment faster than it comes: K and V, and their gradients back, against the work that
+ * owners would have spared the ranks, each its even share of them. A message of a layer hides behind the next layer's
+ * work, so the slower of the two is what it takes. */
+static bool is_faster_everywhere(const placing *p, size_t segment)
+{
+    const stm_rates *rates = &p->options->rates;
+    const stm_model_config *config = p->config;
+    if (!knows_speed(rates) || rates->bandwidth <= 0)
+        return false;
+    const double times = p->gradient ? 3 : 1, messages = p->gradient ? 2 : 1;
+    const double kv_bytes = 2.0 * (double)p->forest->segments[segment].n_rows *
+                            (double)(config->n_kv_heads * config->head_dim * p->options->real_bytes);
+    const double sent_s = (double)config->n_layers * messages * (rates->latency_s + kv_bytes / rates->bandwidth);
+    const double spared = 1 - 1.0 / p->team_size;
+    return sent_s > times * spared * stm_segment_cost(config, rates, &p->forest->segments[segment]);
+}
+
+/* Tokens that have loss are visited once, so only what no response runs through can be computed by several. */
+static bool goes_everywhere(const placing *p, size_t segment)
+{
+    if (p->team_size == 1 || p->forest->segments[segment].n_uses > 0)
+        return false;
+    return p->options->prefix == STM_PREFIX_AUTO ? is_faster_everywhere(p, segment)
+                                                 : p->options->prefix == STM_PREFIX_RECOMPUTE;
+}
+
+static void add_load(placing *p, const stm_shared *shared, double cost)
+{
+    for (int rank = 0; rank < p->team_size; rank++)
+        if (shared->everywhere || rank == shared->owner)
+            p->load[rank] += cost;
+}
+
 /* Lists the shared segments of [first, last): one entry of the owner's. Where they go round, for that would be more
  * than `share`, the pieces of a long segment are entries of one rank after the other: each follows the piece before it
- * one layer behind.
+ * one layer behind. What every rank computes has entries of its own.
  */
 static void add_shared(placing *p, size_t first, size_t last, int owner, double share, stm_placement *out)
 {
@@ -291,15 +335,17 @@ static void add_shared(placing *p, size_t first, size_t last, int owner, double 
     for (size_t i = first; i < last; i++) {
         if (p->mark[i] != SHARED)
             continue;
-        const bool moves = shared && goes_round(p, p->cost[first], share) && is_next_piece(p->forest, i);
-        if (!shared || moves) {
+        const bool everywhere = goes_everywhere(p, i);
+        const bool moves = shared && !everywhere && !shared->everywhere && goes_round(p, p->cost[first], share) &&
+                           is_next_piece(p->forest, i);
+        if (!shared || moves || shared->everywhere != everywhere) {
             owner = moves ? (owner + 1) % p->team_size : owner;
             shared = &out->shared[out->n_shared++];
-            *shared = (stm_shared){.owner = owner, .first = out->n_segments};
+            *shared = (stm_shared){.owner = owner, .everywhere = everywhere, .first = out->n_segments};
         }
         out->segments[out->n_segments++] = i;
         shared->n++;
-        p->load[owner] += own_cost(p, i);
+        add_load(p, shared, own_cost(p, i));
     }
 }
 
@@ -403,10 +449,10 @@ static void place_trees(placing *p, size_t in_flight, stm_placement *out)
 stm_status stm_placement_create(const stm_forest *forest, const stm_model_config *config, int team_size,
                                 const stm_placement_options *options, stm_placement *out)
 {
-    const stm_context context = options->context;
     placing p;
     stm_status status;
-    STM_GOTO_OUT(begin_placing(forest, config, team_size, context, &p, out));
+    STM_GOTO_OUT(begin_placing(forest, config, team_size, options, &p, out));
+    p.gradient = true;
     for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last) {
         const double heavy = p.cost[root] / (2.0 * team_size); /* a unit that would leave ranks waiting */
         if (team_size == 1 || p.cost[root] <= p.fair / 8)      /* many small trees balance whole */
@@ -422,11 +468,11 @@ out:
 
 /* One wave of the tops that have something below them, one of everything else: each entry a subtree or a top. */
 stm_status stm_placement_create_shared(const stm_forest *forest, const stm_model_config *config, int team_size,
-                                       stm_context context, stm_placement *out)
+                                       const stm_placement_options *options, stm_placement *out)
 {
     placing p;
     stm_status status;
-    STM_GOTO_OUT(begin_placing(forest, config, team_size, context, &p, out));
+    STM_GOTO_OUT(begin_placing(forest, config, team_size, options, &p, out));
     begin_wave(&p, out);
     for (size_t root = 0; root < forest->n_segments; root = forest->segments[root].last) {
         const double heavy = p.cost[root] / (2.0 * team_size);

@@ -36,7 +36,10 @@ static void cut(planning *p, const stm_shared *shared)
     const size_t end = shared->first + shared->n;
     for (size_t at = shared->first; at < end;) {
         stm_shared_chunk *c = &p->out->shared[p->out->n_shared];
-        *c = (stm_shared_chunk){.first_segment = at, .owner = shared->owner, .chunk = STM_NONE};
+        *c = (stm_shared_chunk){.first_segment = at,
+                                .owner = shared->everywhere ? p->options->team_rank : shared->owner,
+                                .everywhere = shared->everywhere,
+                                .chunk = STM_NONE};
         do {
             p->shared_of[p->placement->segments[at]] = p->out->n_shared;
             c->n_rows += s[p->placement->segments[at++]].n_rows;
@@ -80,9 +83,10 @@ static void find_readers(const planning *p, uint8_t *readers)
         mark_readers(p, p->placement->units[u].segment, p->placement->units[u].rank, readers);
     for (size_t i = 0; i < p->out->n_shared; i++) {
         const stm_shared_chunk *c = &p->out->shared[i];
-        readers[i * team_size + (size_t)c->owner] = 1;
-        for (size_t k = 0; k < c->n; k++)
+        for (size_t k = 0; k < c->n && !c->everywhere; k++)
             mark_readers(p, p->placement->segments[c->first_segment + k], c->owner, readers);
+        if (!c->everywhere)
+            readers[i * team_size + (size_t)c->owner] = 1;
         for (size_t r = 0; r < team_size && p->options->kind == STM_PASS_PREFILL; r++)
             readers[i * team_size + r] = 1; /* all sample from it */
     }
@@ -101,7 +105,7 @@ static stm_status list_members(planning *p)
         c->first_member = n_members;
         for (size_t k = 0; k < team_size; k++) {
             const size_t rank = ((size_t)c->owner + k) % team_size;
-            if (readers[i * team_size + rank])
+            if (readers[i * team_size + rank] && (!c->everywhere || k == 0))
                 p->out->members[n_members++] = (int)rank;
         }
         c->n_members = (int)(n_members - c->first_member);
@@ -385,7 +389,7 @@ static stm_status open_shared(planning *p, size_t i)
 static stm_status close_wave(planning *p, size_t w)
 {
     for (size_t i = p->first_shared[w + 1]; i-- > p->first_shared[w] && goes_back(p);)
-        if (p->out->shared[i].owner == p->options->team_rank)
+        if (p->out->shared[i].owner == p->options->team_rank && p->out->shared[i].chunk != STM_NONE)
             STM_TRY(add_event(p, STM_EVENT_BACKWARD, p->out->shared[i].chunk, p->slot - 1));
     for (size_t i = p->first_shared[w + 1]; i-- > p->first_shared[w];)
         if (p->out->shared[i].chunk != STM_NONE)

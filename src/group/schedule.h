@@ -48,10 +48,12 @@ typedef struct {
                                       * rank adds nothing after its backward */
 } stm_planned_chunk;
 
-/* A shared chunk, the same on every rank of the team. */
+/* A shared chunk, the same on every rank of the team; one that is computed everywhere belongs on each rank that needs
+ * it to this rank alone: no messages. */
 typedef struct {
     size_t first_segment, n, n_rows; /* a range of the placement's segments */
     int owner;
+    bool everywhere;
     size_t first_member; /* a range of schedule->members: ranks that have it, the owner, then those after it */
     int n_members;
     size_t chunk; /* this rank's; STM_NONE: it has none */

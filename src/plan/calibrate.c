@@ -217,18 +217,26 @@ static stm_status take_list(stm_numbers *list, size_t n)
     return stm_alloc(n, sizeof *list->items, &list->items);
 }
 
-static stm_status measure_in(bed *b, stm_machine_rates *rates, double *operation_s)
+typedef struct {
+    stm_machine_rates *rates;
+    double *operation_s;
+} of_precision;
+
+static stm_status measure_in(bed *b, void *context)
 {
+    const of_precision *of = context;
+    stm_machine_rates *rates = of->rates;
     STM_TRY(take_list(&rates->gemm, N_SIZES));
     STM_TRY(take_list(&rates->attention, 2));
     for (size_t i = 0; i < N_SIZES; i++)
         STM_TRY(measure_gemm(b, (size_t)sizes[i], &rates->gemm.items[i]));
     STM_TRY(measure_attention(b, rates->attention.items));
-    return measure_elementwise(b, &rates->elementwise, operation_s);
+    return measure_elementwise(b, &rates->elementwise, of->operation_s);
 }
 
-static stm_status measure_precision(const stm_grid *grid, const stm_backend *backend, stm_machine_rates *rates,
-                                    double *operation_s)
+/* Takes a device and memory, and measures with it. Collective; same status everywhere. */
+static stm_status with_bed(const stm_grid *grid, const stm_backend *backend,
+                           stm_status (*measure)(bed *b, void *context), void *context)
 {
     const size_t bytes = (size_t)6 * MOST_ROWS * WIDTH * backend->real_bytes;
     bed b = {.grid = grid, .backend = backend};
@@ -241,12 +249,18 @@ static stm_status measure_precision(const stm_grid *grid, const stm_backend *bac
     status = stm_agree(grid, status);
     b.memory = memory;
     if (status == STM_OK)
-        status = stm_agree(grid, measure_in(&b, rates, operation_s));
+        status = stm_agree(grid, measure(&b, context));
     if (memory)
         backend->free(b.stream, memory);
     if (b.stream)
         backend->close(b.stream);
     return status;
+}
+
+static stm_status measure_precision(const stm_grid *grid, const stm_backend *backend, stm_machine_rates *rates,
+                                    double *operation_s)
+{
+    return with_bed(grid, backend, measure_in, &(of_precision){rates, operation_s});
 }
 
 /* Whether all ranks have it. */
@@ -364,4 +378,35 @@ stm_status stm_calibrate(MPI_Comm comm, stm_machine *out)
     const stm_status status = measure(&grid, out);
     stm_grid_destroy(&grid);
     return status;
+}
+
+/* Rates of a rank */
+
+static stm_status measure_compute(bed *b, void *context)
+{
+    enum { TALL = 256 };
+    stm_rates *out = context;
+    double attention[2];
+    STM_TRY(measure_gemm(b, TALL, &out->dense));
+    STM_TRY(measure_attention(b, attention));
+    out->dense /= b->grid->node_size;
+    out->attention = 3 / (1 / attention[0] + 2 / attention[1]) / b->grid->node_size;
+    stm_all_reduce_min(b->grid->world, &out->dense, 1); /* nodes may have different numbers of ranks */
+    stm_all_reduce_min(b->grid->world, &out->attention, 1);
+    return STM_OK;
+}
+
+stm_status stm_calibrate_rates(const stm_grid *grid, const stm_backend *backend, bool between, stm_rates *out)
+{
+    enum { LINK_TRIES = 3 };
+    *out = (stm_rates){0};
+    STM_TRY(with_bed(grid, backend, measure_compute, out));
+    const int peer = find_peer(grid, !between);
+    for (int i = 0; peer > 0 && i < LINK_TRIES; i++) { /* the best: whatever else the nodes do only slows messages */
+        double latency_s, bandwidth;
+        STM_TRY(measure_link(grid, 0, peer, &latency_s, &bandwidth));
+        out->latency_s = i == 0 ? latency_s : fmin(out->latency_s, latency_s);
+        out->bandwidth = fmax(out->bandwidth, bandwidth);
+    }
+    return STM_OK;
 }

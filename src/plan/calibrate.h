@@ -3,6 +3,7 @@
 #define STM_PLAN_CALIBRATE_H
 
 #include "config/machine.h"
+#include "group/placement.h"
 #include "mpi/grid.h"
 
 /* All ranks of a node compute at once, with the threads that they have, and their rates are added; latency and
@@ -12,5 +13,10 @@
  * caller clears *out, also after a failure. Collective over comm; same status and the same numbers everywhere. Fails:
  * STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_calibrate(MPI_Comm comm, stm_machine *out);
+
+/* What placement needs of it, in a fraction of a second: rates of one rank where all compute, and messages of rank 0 to
+ * a rank of another node (between), or of its own. Collective over the grid's world; same status and the same numbers
+ * everywhere. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
+stm_status stm_calibrate_rates(const stm_grid *grid, const stm_backend *backend, bool between, stm_rates *out);
 
 #endif

@@ -2,11 +2,13 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "group/engine.h"
 #include "model/stages.h"
 #include "plan/decoding.h"
 #include "plan/gradients.h"
+#include "plan/rates.h"
 #include "plan/replay.h"
 #include "rollout/decode.h"
 #include "train/optimizer.h"
@@ -152,15 +154,26 @@ static double tokens_of(const stm_group *group, bool prompts)
     return n;
 }
 
+/* As a run would find them on such nodes. */
+static stm_rates placement_rates(const estimate *e)
+{
+    const int64_t per_node = e->out->layout.ranks_per_node;
+    if (strcmp(e->options->parallel.machine, "none") == 0 || e->n_stages * e->stage_size == 1)
+        return (stm_rates){0};
+    return stm_rates_of_machine(e->planner->machine, e->options->precision, per_node,
+                                (int64_t)e->stage_size > per_node);
+}
+
 static stm_status assign(estimate *e, const stm_batch *batch, bool prompts)
 {
+    const stm_rates rates = placement_rates(e);
     const stm_forest_options options = forest_options(e, prompts);
     double *load;
     sequences all;
     stm_status status = list(e, batch, NULL, prompts, &all);
     if (status == STM_OK)
-        status = stm_teams_assign(batch, all.items, all.n, &options, &e->planner->model->config, (int)e->n_teams,
-                                  e->team_sizes, e->team_of);
+        status = stm_teams_assign(batch, all.items, all.n, &options, &e->planner->model->config, &rates,
+                                  (int)e->n_teams, e->team_sizes, e->team_of);
     free(all.items);
     STM_TRY(status);
     STM_TRY(stm_alloc(e->n_teams, sizeof *load, &load));
@@ -190,7 +203,10 @@ static stm_status replay(estimate *e, const stm_forest *forest, stm_pass_kind ki
 {
     const int team_size = e->team_sizes[e->team];
     const stm_placement_options placing = {.in_flight = (size_t)e->options->parallel.prefixes_in_flight,
-                                           .context = e->options->parallel.context};
+                                           .context = e->options->parallel.context,
+                                           .prefix = e->options->parallel.prefix,
+                                           .rates = placement_rates(e),
+                                           .real_bytes = e->planner->model->backend->real_bytes};
     const stm_schedule_options options = {
         .chunk_rows = e->out->chunk_rows, .recompute = e->options->memory.recompute, .room_bytes = e->room_bytes};
     const stm_replay r = {.cost = &e->cost,
@@ -208,7 +224,7 @@ static stm_status replay(estimate *e, const stm_forest *forest, stm_pass_kind ki
     stm_placement placement = {0};
     const stm_model_config *config = &e->planner->model->config;
     stm_status status = kind == STM_PASS_PREFILL
-                            ? stm_placement_create_shared(forest, config, team_size, placing.context, &placement)
+                            ? stm_placement_create_shared(forest, config, team_size, &placing, &placement)
                             : stm_placement_create(forest, config, team_size, &placing, &placement);
     if (status == STM_OK)
         status = stm_replay_pass(&r, &placement, &options, out);

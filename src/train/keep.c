@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "metrics/log.h"
+#include "plan/rates.h"
 #include "train/trainer_state.h"
 
 void stm_trainer_warn(stm_status status, const char *what)
@@ -46,8 +47,21 @@ stm_status stm_trainer_mark_best(stm_trainer *t)
     return stm_checkpoint_mark_best(t->policy.grid->world, t->checkpoints, t->saved_step);
 }
 
+/* The rates that placement balances by: those of the run's first start on this layout. */
+static stm_status calibrate(stm_trainer *t)
+{
+    const stm_policy *policy = &t->policy;
+    stm_rates *rates = &stm_engine_settings_of(policy->engine)->placement.rates;
+    if (t->resume.recalibrated) {
+        stm_calibration_apply(policy, &t->resume.calibration);
+        return STM_OK;
+    }
+    return stm_rates_find(t->options, policy->grid, policy->model->backend, true, rates);
+}
+
 stm_status stm_trainer_load(stm_trainer *t)
 {
+    STM_TRY(calibrate(t));
     if (!t->resume.path)
         return STM_OK;
     stm_checkpoint_state state = {0};
@@ -57,7 +71,5 @@ stm_status stm_trainer_load(stm_trainer *t)
     t->progress = t->resume.progress;
     t->optimizer.n_updates = t->progress.n_updates;
     t->first_step = t->saved_step = t->progress.step;
-    if (t->resume.recalibrated)
-        stm_calibration_apply(&t->policy, &t->resume.calibration);
     return STM_OK;
 }

@@ -4,6 +4,7 @@
 #define STM_TRAIN_PROGRESS_H
 
 #include "config/options.h"
+#include "group/placement.h"
 
 typedef struct {
     int64_t step;               /* steps done */
@@ -20,6 +21,7 @@ void stm_progress_init(stm_progress *progress);
 /* What the engine chose for a layout: sums depend on it, so the same layout takes it up again. */
 typedef struct {
     int64_t n_ranks, n_stages, ranks_per_node, limit_bytes, chunk_rows;
+    stm_rates rates; /* that placement balances by */
 } stm_calibration;
 
 /* The text that a checkpoint carries, and back. The caller frees *json. Fails: STM_ERR_MEMORY; STM_ERR_INPUT, "where:

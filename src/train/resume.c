@@ -23,7 +23,8 @@ stm_calibration stm_calibration_of(const stm_policy *policy)
                              .n_stages = policy->grid->n_stages,
                              .ranks_per_node = policy->grid->node_size,
                              .limit_bytes = (int64_t)settings->limit_bytes,
-                             .chunk_rows = (int64_t)settings->chunk_rows};
+                             .chunk_rows = (int64_t)settings->chunk_rows,
+                             .rates = settings->placement.rates};
 }
 
 void stm_calibration_apply(const stm_policy *policy, const stm_calibration *calibration)
@@ -31,6 +32,7 @@ void stm_calibration_apply(const stm_policy *policy, const stm_calibration *cali
     stm_engine_settings *settings = stm_engine_settings_of(policy->engine);
     settings->limit_bytes = (size_t)calibration->limit_bytes;
     settings->chunk_rows = (size_t)calibration->chunk_rows;
+    settings->placement.rates = calibration->rates;
 }
 
 /* The same layout and the same wishes; a machine with about as much memory (kernels keep a little more or less). */
@@ -41,7 +43,8 @@ static bool is_same_layout(const stm_calibration *saved, const stm_calibration *
     return saved->n_ranks == now->n_ranks && saved->n_stages == now->n_stages &&
            saved->ranks_per_node == now->ranks_per_node && ratio > 0.95 && ratio < 1.05 &&
            options_saved->memory.limit_bytes == options_now->memory.limit_bytes &&
-           options_saved->memory.chunk_tokens == options_now->memory.chunk_tokens;
+           options_saved->memory.chunk_tokens == options_now->memory.chunk_tokens &&
+           strcmp(options_saved->parallel.machine, options_now->parallel.machine) == 0;
 }
 
 /* Comparing */

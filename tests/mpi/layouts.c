@@ -146,6 +146,17 @@ static void every_layout_gives_the_same_however_chunks_are_cut(void **state)
     tear_down(&f);
 }
 
+static void what_every_rank_computes_for_itself_gives_the_same(void **state)
+{
+    (void)state;
+    fixture f;
+    set_up(&f, &stm_backend_cpu_f64, STM_TEST_LLAMA, 7);
+    COMPARE(&f, "memory.chunk_tokens=40", "parallel.prefix=recompute");
+    COMPARE(&f, "memory.chunk_tokens=16", "memory.max_segment_tokens=11", "parallel.prefix=recompute",
+            "memory.recompute=always");
+    tear_down(&f);
+}
+
 static void a_tied_model_gives_the_same(void **state)
 {
     (void)state;
@@ -170,6 +181,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_layout_gives_the_same_by_every_forward),
         cmocka_unit_test(every_layout_gives_the_same_however_chunks_are_cut),
+        cmocka_unit_test(what_every_rank_computes_for_itself_gives_the_same),
         cmocka_unit_test(a_tied_model_gives_the_same),
         cmocka_unit_test(float32_gives_the_same_to_its_own_tolerance),
     };

@@ -33,7 +33,8 @@ static void set_up(fixture *f, uint64_t seed, stm_pass_kind kind, size_t team_si
     assert_ok(stm_model_lay_out(&config, &f->model));
     f->model->backend = &stm_backend_cpu_f64;
     if (kind == STM_PASS_PREFILL)
-        assert_ok(stm_placement_create_shared(&f->forest, &config, (int)team_size, STM_CONTEXT_AUTO, &f->placement));
+        assert_ok(stm_placement_create_shared(&f->forest, &config, (int)team_size, &(stm_placement_options){0},
+                                              &f->placement));
     else
         assert_ok(stm_placement_create(&f->forest, &config, (int)team_size,
                                        &(stm_placement_options){.in_flight = 1 + seed % 2}, &f->placement));

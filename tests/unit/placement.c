@@ -34,6 +34,8 @@ static void make_even_batch(size_t n_groups, size_t n_prompt, size_t n_responses
     }
 }
 
+static const stm_rates unknown; /* work in FLOPs */
+
 /* Adds what a wave gives each rank to load [team_size], and to `times` [n_segments] how often a segment is computed. */
 static void add_wave(const stm_forest *forest, const stm_placement *p, const stm_wave *wave, double *load,
                      size_t *times)
@@ -42,12 +44,12 @@ static void add_wave(const stm_forest *forest, const stm_placement *p, const stm
         for (size_t k = 0; k < p->shared[i].n; k++) {
             const size_t segment = p->segments[p->shared[i].first + k];
             times[segment]++;
-            load[p->shared[i].owner] += stm_segment_cost(config(), &forest->segments[segment]);
+            load[p->shared[i].owner] += stm_segment_cost(config(), &unknown, &forest->segments[segment]);
         }
     for (size_t i = wave->first_unit; i < wave->first_unit + wave->n_units; i++)
         for (size_t s = p->units[i].segment; s < forest->segments[p->units[i].segment].last; s++) {
             times[s]++;
-            load[p->units[i].rank] += stm_segment_cost(config(), &forest->segments[s]);
+            load[p->units[i].rank] += stm_segment_cost(config(), &unknown, &forest->segments[s]);
         }
 }
 
@@ -79,7 +81,7 @@ static void every_segment_is_computed_once(void **state)
                                            &(stm_placement_options){.in_flight = 1 + seed % 3}, &p));
             assert_each_once(&forest, &p, team_size);
             stm_placement_clear(&p);
-            assert_ok(stm_placement_create_shared(&forest, config(), team_size, STM_CONTEXT_AUTO, &p));
+            assert_ok(stm_placement_create_shared(&forest, config(), team_size, &(stm_placement_options){0}, &p));
             assert_each_once(&forest, &p, team_size);
             assert_int_equal(p.n_units, 0);
             stm_placement_clear(&p);
@@ -98,7 +100,7 @@ static void what_is_shared_comes_after_its_ancestors(void **state)
     uint8_t *seen;
     stm_test_batch(2, 30, VOCAB, &batch);
     stm_test_forest(&batch, &tree, &forest);
-    assert_ok(stm_placement_create_shared(&forest, config(), 3, STM_CONTEXT_AUTO, &p));
+    assert_ok(stm_placement_create_shared(&forest, config(), 3, &(stm_placement_options){0}, &p));
     assert_ok(stm_alloc(forest.n_segments, 1, &seen));
     for (size_t i = 0; i < p.n_segments; i++) {
         const size_t parent = forest.segments[p.segments[i]].parent;
@@ -240,7 +242,7 @@ static double team_balance(const stm_batch *batch, const stm_forest_options *opt
     size_t n;
     stm_sequence *sequences = stm_test_sequences(batch, &n);
     assert_ok(stm_alloc(batch->n_groups, sizeof *team_of, &team_of));
-    assert_ok(stm_teams_assign(batch, sequences, n, options, config(), n_teams, sizes, team_of));
+    assert_ok(stm_teams_assign(batch, sequences, n, options, config(), &unknown, n_teams, sizes, team_of));
     for (size_t g = 0; g < batch->n_groups; g++) {
         assert_true(team_of[g] >= 0 && team_of[g] < n_teams);
         for (size_t i = 0; i < batch->groups[g].n_responses; i++)
@@ -276,6 +278,61 @@ static void a_tree_too_large_for_a_team_is_cut_between_groups(void **state)
     stm_batch_clear(&batch);
 }
 
+/* Segments of the prompts' chains that every rank computes, and the greatest load over the mean, in seconds. */
+static size_t n_everywhere(const stm_forest *forest, const stm_placement_options *options, int team_size)
+{
+    stm_placement p;
+    size_t n = 0;
+    assert_ok(stm_placement_create(forest, config(), team_size, options, &p));
+    for (size_t i = 0; i < p.n_shared; i++)
+        for (size_t k = 0; k < p.shared[i].n && p.shared[i].everywhere; k++, n++)
+            assert_true(forest->segments[p.segments[p.shared[i].first + k]].n_uses == 0);
+    stm_placement_clear(&p);
+    return n;
+}
+
+static void the_faster_of_sending_and_computing_again_is_taken(void **state)
+{
+    (void)state;
+    stm_batch batch;
+    stm_forest forest;
+    stm_forest_options whole = tree;
+    whole.max_segment_tokens = 0;
+    make_even_batch(1, 200, 8, 20, &batch);
+    stm_test_forest(&batch, &whole, &forest);
+    const double flops = stm_segment_cost(config(), &unknown, &forest.segments[0]);
+    const double kv_bytes = 2.0 * (double)(config()->n_layers * forest.segments[0].n_rows * config()->n_kv_heads *
+                                           config()->head_dim * sizeof(float));
+    stm_placement_options o = {.in_flight = 2, .real_bytes = sizeof(float)};
+    assert_int_equal(n_everywhere(&forest, &o, 2), 0); /* nothing is known */
+    o.prefix = STM_PREFIX_RECOMPUTE;
+    assert_int_equal(n_everywhere(&forest, &o, 2), 1);
+    assert_int_equal(n_everywhere(&forest, &o, 1), 0);
+    /* K, V there and their gradients back, against half of forward and backward. */
+    o.prefix = STM_PREFIX_AUTO;
+    o.rates = (stm_rates){.dense = flops, .attention = flops, .bandwidth = 2 * kv_bytes / 1.6};
+    assert_int_equal(n_everywhere(&forest, &o, 2), 1);
+    o.rates.bandwidth = 2 * kv_bytes / 1.4;
+    assert_int_equal(n_everywhere(&forest, &o, 2), 0);
+    o.rates.latency_s = 0.2 / (2 * (double)config()->n_layers);
+    assert_int_equal(n_everywhere(&forest, &o, 2), 1);
+    o.prefix = STM_PREFIX_SEND;
+    assert_int_equal(n_everywhere(&forest, &o, 2), 0);
+    stm_forest_clear(&forest);
+    stm_batch_clear(&batch);
+}
+
+static void attention_weighs_by_its_own_rate(void **state)
+{
+    (void)state;
+    const stm_segment near = {.start = 1, .end = 101, .n_rows = 100}, far = {.start = 901, .end = 1001, .n_rows = 100};
+    const stm_rates equal = {.dense = 2, .attention = 2}, slow = {.dense = 2, .attention = 1};
+    const double near_flops = stm_segment_cost(config(), &unknown, &near);
+    assert_near(stm_segment_cost(config(), &equal, &near), near_flops / 2, 1e-12);
+    assert_true(stm_segment_cost(config(), &slow, &far) / stm_segment_cost(config(), &slow, &near) >
+                stm_segment_cost(config(), &equal, &far) / stm_segment_cost(config(), &equal, &near));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -288,6 +345,8 @@ int main(void)
         cmocka_unit_test(many_small_trees_stay_whole),
         cmocka_unit_test(teams_get_equal_shares_of_many_groups),
         cmocka_unit_test(a_tree_too_large_for_a_team_is_cut_between_groups),
+        cmocka_unit_test(the_faster_of_sending_and_computing_again_is_taken),
+        cmocka_unit_test(attention_weighs_by_its_own_rate),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
