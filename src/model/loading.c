@@ -5,11 +5,12 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "model/prefetch.h"
 #include "model/stages.h"
 #include "model/weights.h"
 
 enum { PORTION = 1 << 16, MOST_IN_WAVE = 128 }; /* elements; portions */
-enum { AHEAD = 1 << 24, HINT = 1 << 20 }; /* elements that the disk is asked for in advance; of one such request */
+enum { AHEAD = 1 << 24, PIECE = 1 << 20 };      /* elements: fetched in advance; of one request to the system */
 
 typedef struct {
     const stm_safetensors *file; /* of the reader */
@@ -26,7 +27,6 @@ struct stm_loading {
     portion *portions;
     size_t n, capacity;
     size_t wave;        /* portions in a wave */
-    size_t ahead;       /* portions that the disk is ahead */
     char *bytes;        /* [2, wave, PORTION] of any weight type, received: odd and even waves */
     char *reals;        /* [2, wave, PORTION] of the backend's reals */
     float *floats;      /* [PORTION]: the hash is of these, so that it is the same in each precision */
@@ -100,7 +100,6 @@ static stm_status create(stm_model *model, const char *folder, const stm_dtype *
     STM_TRY(stm_alloc(1, sizeof *l, &l));
     l->model = model;
     l->wave = STM_MIN(4 * (size_t)omp_get_max_threads(), (size_t)MOST_IN_WAVE);
-    l->ahead = AHEAD / PORTION;
     STM_GOTO_OUT(stm_alloc(model->n_tensors, sizeof *l->dtypes, &l->dtypes));
     if (folder)
         STM_GOTO_OUT(open_weights(l, folder));
@@ -190,27 +189,29 @@ static stm_status convert_portion(const stm_loading *l, size_t i)
     return STM_OK;
 }
 
-/* Hints to the system are about HINT elements of a tensor at a time, for each costs as much as to read a little. */
-static void hint(const stm_loading *l, size_t i,
-                 void (*give)(const stm_safetensors *, const stm_tensor *, size_t, size_t))
+/* Requests to the system are about PIECE elements of a tensor at a time, for each has its price. */
+static void ask(const stm_loading *l, size_t i,
+                void (*request)(const stm_safetensors *, const stm_tensor *, size_t, size_t))
 {
     const portion *p = &l->portions[i];
-    const size_t first = p->first / HINT * HINT;
-    give(p->file, p->tensor, first, STM_MIN((size_t)HINT, p->tensor->n - first));
+    const size_t first = p->first / PIECE * PIECE;
+    request(p->file, p->tensor, first, STM_MIN((size_t)PIECE, p->tensor->n - first));
 }
 
-static void read_ahead(const stm_loading *l, size_t i)
+/* By a thread of its own: waiting for the disk, and mapping pages, costs the others nothing. */
+static void fetch(const void *loading, size_t i)
 {
-    if (l->weights && i < l->n && l->portions[i].first % HINT == 0)
-        hint(l, i, stm_safetensors_will_read);
+    const stm_loading *l = loading;
+    if (l->portions[i].first % PIECE == 0)
+        ask(l, i, stm_safetensors_fetch);
 }
 
 /* All portions up to this one are done with. */
 static void leave(const stm_loading *l, size_t i)
 {
     const size_t end = l->portions[i].first + l->portions[i].n;
-    if (end % HINT == 0 || end == l->portions[i].tensor->n)
-        hint(l, i, stm_safetensors_have_read);
+    if (end % PIECE == 0 || end == l->portions[i].tensor->n)
+        ask(l, i, stm_safetensors_have_read);
 }
 
 /* By one thread at a time, in order. */
@@ -290,7 +291,6 @@ static stm_status load_wave(stm_loading *l, const stm_transport *transport, bool
             hash_wave(l, first - l->wave);
 #pragma omp for schedule(dynamic, 1)
         for (size_t i = first; i < end; i++) {
-            read_ahead(l, i + l->ahead);
             if (convert_portion(l, i) != STM_OK && i < failed)
                 failed = i;
         }
@@ -325,11 +325,10 @@ static void only_pass_on(const stm_loading *l, const stm_transport *transport, s
         transport->finish(transport->context, 0);
 }
 
-static stm_status load_waves(stm_loading *l, const stm_transport *transport, bool hash)
+static stm_status load_waves(stm_loading *l, const stm_transport *transport, bool hash, stm_prefetch *prefetch)
 {
-    for (size_t i = 0; i < l->ahead; i++)
-        read_ahead(l, i);
     for (size_t first = 0; first < l->n; first += l->wave) {
+        stm_prefetch_reached(prefetch, first);
         if (!l->weights)
             receive(l, transport, first);
         stm_status status = load_wave(l, transport, hash, first);
@@ -346,7 +345,10 @@ static stm_status load_waves(stm_loading *l, const stm_transport *transport, boo
 stm_status stm_loading_run(stm_loading *l, const stm_transport *transport, bool hash)
 {
     XXH3_64bits_reset(l->hash);
-    STM_TRY(load_waves(l, transport, hash));
+    stm_prefetch *prefetch = l->weights ? stm_prefetch_start(l->n, AHEAD / PORTION, fetch, l) : NULL;
+    const stm_status status = load_waves(l, transport, hash, prefetch);
+    stm_prefetch_stop(prefetch);
+    STM_TRY(status);
     if (hash)
         l->model->hash = XXH3_64bits_digest(l->hash);
     return stm_model_weights_changed(l->model);

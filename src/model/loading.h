@@ -4,7 +4,7 @@
  * Work goes portion by portion, in the order of the parameter buffer, as a pipeline of waves of portions:
  *
  *      wave         i + 1 ..                 i                           i - 1
- *      the reader   the disk reads ahead     all threads: file -> reals  passed on, hashed, written to the device
+ *      the reader   a thread fetches them    all threads: file -> reals  passed on, hashed, written to the device
  *      the others   bytes arrive             all threads: bytes -> reals hashed, written to the device
  *
  * Knows no messages: the caller brings what moves bytes. */

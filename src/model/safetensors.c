@@ -218,21 +218,32 @@ stm_status stm_safetensors_read(const stm_safetensors *file, const stm_tensor *t
 }
 
 /* Whole pages around the elements. */
-static void advise(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n, int advice)
+static char *pages_of(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n, size_t *bytes)
 {
     const size_t element_bytes = tensor->dtype == STM_OTHER ? 0 : stm_dtype_bytes(tensor->dtype);
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
     const size_t begin = (size_t)((const char *)tensor->data - (const char *)file->mapping) + first * element_bytes;
     const size_t start = begin / page * page;
-    (void)madvise((char *)file->mapping + start, begin + n * element_bytes - start, advice);
+    *bytes = begin + n * element_bytes - start;
+    return (char *)file->mapping + start;
 }
 
-void stm_safetensors_will_read(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n)
+void stm_safetensors_fetch(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n)
 {
-    advise(file, tensor, first, n, MADV_WILLNEED);
+    size_t bytes;
+    char *pages = pages_of(file, tensor, first, n, &bytes);
+#ifdef MADV_POPULATE_READ
+    if (madvise(pages, bytes, MADV_POPULATE_READ) == 0)
+        return;
+#endif
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE); /* Linux before 5.14 */
+    for (size_t at = 0; at < bytes; at += page)
+        (void)*(volatile const char *)(pages + at);
 }
 
 void stm_safetensors_have_read(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n)
 {
-    advise(file, tensor, first, n, MADV_DONTNEED);
+    size_t bytes;
+    char *pages = pages_of(file, tensor, first, n, &bytes);
+    (void)madvise(pages, bytes, MADV_DONTNEED);
 }

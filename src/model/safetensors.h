@@ -46,9 +46,10 @@ const char *stm_shape_text(const size_t *shape, size_t n_dims, char *text, size_
 stm_status stm_safetensors_read(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n,
                                 size_t real_bytes, void *reals);
 
-/* Hints about these elements, whose failure changes nothing: they are read soon, so that the disk begins now; they have
- * been read, so that this process need not hold their pages. */
-void stm_safetensors_will_read(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n);
+/* Reads these elements from the disk and maps them, so that their use waits for neither. */
+void stm_safetensors_fetch(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n);
+
+/* A hint, whose failure changes nothing: these elements have been read, so this process need not hold their pages. */
 void stm_safetensors_have_read(const stm_safetensors *file, const stm_tensor *tensor, size_t first, size_t n);
 
 /* Writes a file part by part: begin takes name, n_dims, shape and n of each tensor (all of `dtype`, STM_F32 or
