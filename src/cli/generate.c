@@ -74,13 +74,13 @@ static stm_status generate(const stm_options *options, const stm_session *sessio
     const double start = stm_now_s();
     stm_sampling sampling;
     stm_rollout_counts counts;
-    STM_TRY(stm_agree(grid, make_batch(prompts, batch)));
     stm_sampling_init(options, session->model, session->tokenizer, STM_RANDOM_GENERATE, 0, &sampling);
     STM_TRY(stm_rollout(session->engine, session->model, grid, &sampling, batch, &counts));
     const double seconds = stm_now_s() - start;
     if (grid->rank == 0)
         printf("%zu prompts, %.0f of their tokens computed; %.0f tokens sampled in %.2f s: %.0f a second\n",
                batch->n_groups, counts.prompt_rows, counts.tokens, seconds, counts.tokens / seconds);
+    stm_session_print_memory(session);
     return stm_agree(grid, grid->rank == 0 ? write_file(options->out, session->tokenizer, batch, prompts) : STM_OK);
 }
 
@@ -99,12 +99,25 @@ static stm_status open_all(const stm_options *options, stm_session *session, stm
     return stm_session_engine(session, options);
 }
 
+/* For the memory that is planned. */
+static stm_status expect(const stm_options *options, const stm_session *session, stm_batch *batch)
+{
+    stm_sampling sampling;
+    stm_sampling_init(options, session->model, session->tokenizer, STM_RANDOM_GENERATE, 0, &sampling);
+    return stm_agree(&session->grid,
+                     stm_rollout_expect(session->engine, session->model, &session->grid, &sampling, batch));
+}
+
 stm_status stm_cli_generate(const stm_options *options)
 {
     stm_session session = {0};
     stm_prompts prompts = {0};
     stm_batch batch = {0};
     stm_status status = open_all(options, &session, &prompts);
+    if (status == STM_OK && !session.idle)
+        status = stm_agree(&session.grid, make_batch(&prompts, &batch));
+    if (status == STM_OK && !session.idle)
+        status = expect(options, &session, &batch);
     const bool works = status == STM_OK && !session.idle;
     if (works && options->check)
         stm_session_print_layout(&session);

@@ -24,7 +24,9 @@ stm_status stm_groups_input_open(const stm_options *options, unsigned use, stm_s
         return STM_OK;
     STM_TRY(stm_groups_input_read(options->arguments.items[1], use, session, batch));
     STM_TRY(stm_session_grid(session, options, batch->n_groups));
-    return stm_session_engine(session, options);
+    STM_TRY(stm_session_engine(session, options));
+    return stm_agree(&session->grid,
+                     stm_engine_expect(session->engine, batch, static_bytes ? STM_PASS_GRADIENT : STM_PASS_SCORE));
 }
 
 void stm_groups_input_report(const stm_session *session, const stm_batch *batch, bool loss_only, double seconds)
@@ -33,6 +35,7 @@ void stm_groups_input_report(const stm_session *session, const stm_batch *batch,
     double peak = (double)stm_engine_peak_bytes(session->engine);
     stm_all_reduce(session->grid.world, sums, 2, sizeof(double));
     stm_all_reduce_max(session->grid.world, &peak, 1);
+    stm_session_print_memory(session);
     if (session->grid.rank != 0)
         return;
     const double repeated = stm_engine_rows_repeated(batch, loss_only);

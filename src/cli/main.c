@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/usage.h"
 #include "cli/commands.h"
 #include "mpi/grid.h"
 #include "mpi/relay.h"
@@ -270,6 +271,7 @@ static int run_on_ranks(const stm_command *command, int n, char **argv)
     int provided, rank;
     stm_relay_prepare();
     STM_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided));
+    stm_usage_begin();
     STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
     const stm_status status = end_together(run_command(command, n, argv, true));
     report(status, rank);

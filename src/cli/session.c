@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "checkpoint/open.h"
+#include "group/memory.h"
 #include "metrics/log.h"
 #include "model/layout.h"
 #include "model/stages.h"
@@ -219,9 +220,19 @@ static double mebibytes(size_t bytes)
     return (double)bytes / (1 << 20);
 }
 
+void stm_session_print_memory(const stm_session *session)
+{
+    char line[STM_MEMORY_LINE_BYTES];
+    stm_memory_usage_line(session->engine, &session->grid, line);
+    if (session->grid.rank == 0)
+        printf("%s\n", line);
+}
+
 void stm_session_print_layout(const stm_session *session)
 {
     char *banner = NULL, *stages = NULL;
+    char line[STM_MEMORY_LINE_BYTES];
+    stm_memory_plan_line(session->engine, &session->grid, line);
     if (stm_banner(&session->grid, omp_get_max_threads(), &banner) != STM_OK || session->grid.rank != 0)
         return;
     const stm_model *model = session->model;
@@ -234,8 +245,7 @@ void stm_session_print_layout(const stm_session *session)
     if (stm_stages_text(&model->config, (size_t)session->n_stages, &stages) == STM_OK)
         printf("%s", stages);
     free(stages);
-    printf("memory of a rank: limit %.0f MiB; weights, gradients and optimizer %.1f MiB\n",
-           mebibytes(settings->limit_bytes), mebibytes(stm_engine_static_bytes(session->engine)));
+    printf("%s\n", line);
     printf("a chunk of %zu rows: KV and its gradient %.1f MiB, activations %.1f MiB, scratch %.1f MiB\n", rows,
            mebibytes(stm_chunk_kv_bytes(model, rows, true)), mebibytes(stm_chunk_kept_bytes(model, rows)),
            mebibytes(stm_chunk_scratch_bytes(model, rows, true)));

@@ -51,6 +51,9 @@ void stm_session_close(stm_session *session);
 /* Of a gradient. */
 stm_static_bytes stm_session_gradient_bytes;
 
+/* After the work: the line of memory that was planned and used, on rank 0. */
+void stm_session_print_memory(const stm_session *session);
+
 /* `--check`: prints layout, memory per rank and what a chunk is on rank 0. */
 void stm_session_print_layout(const stm_session *session);
 

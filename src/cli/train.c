@@ -29,7 +29,8 @@ static stm_status open_job(const stm_options *options, job *j)
                                .text = &s->text,
                                .grid = &s->grid,
                                .engine = s->engine};
-    return stm_trainer_create(&policy, &j->train, j->eval.present ? &j->eval : NULL, start_s, &j->trainer);
+    STM_TRY(stm_trainer_create(&policy, &j->train, j->eval.present ? &j->eval : NULL, start_s, &j->trainer));
+    return stm_trainer_expect(j->trainer);
 }
 
 stm_status stm_cli_train(const stm_options *options)

@@ -4,14 +4,16 @@
 #include <string.h>
 
 #include "base/limit.h"
+#include "group/footprint.h"
 #include "group/placement.h"
 #include "group/schedule.h"
 #include "group/walk.h"
 #include "mpi/rounds.h"
 #include "mpi/window.h"
 
-/* TEAM_PIECE_TOKENS: enough rows for products at their full rate. */
-enum { TEAM_PIECE_TOKENS = 512, DEFAULT_CHUNK_ROWS = 1024, SMALLEST_CHUNK_ROWS = 32 };
+/* TEAM_PIECE_TOKENS: enough rows for products at their full rate. PROCESS_BYTES: what a process takes after MPI_Init
+ * beside arrays of numbers, as measured: buffers of MPI, BLAS and HDF5, the tokenizer, tables of the batch. */
+enum { PROCESS_BYTES = 12 << 20, TEAM_PIECE_TOKENS = 512, DEFAULT_CHUNK_ROWS = 1024, SMALLEST_CHUNK_ROWS = 32 };
 
 struct stm_engine {
     const stm_model *model;
@@ -26,6 +28,7 @@ struct stm_engine {
     stm_pass pass;       /* of the prompts, from prefill to release */
     stm_forest prompts;
     stm_pass_counts counts;
+    stm_footprint planned; /* of what was said to come */
 };
 
 /* Memory */
@@ -146,6 +149,7 @@ void stm_engine_destroy(stm_engine *engine)
     if (!engine)
         return;
     stm_forest_clear(&engine->prompts);
+    stm_footprint_clear(&engine->planned);
     for (size_t i = 0; i < engine->n_banks; i++)
         destroy_bank(&engine->banks[i]);
     destroy_bank(&engine->scratch);
@@ -368,13 +372,12 @@ static stm_status plan(stm_engine *engine, const stm_pass *pass, const stm_place
     return plan(engine, pass, placement, options, schedule);
 }
 
-/* Plans and runs the pass, whose kind, forest and purpose are set. */
-static stm_status run_placed(stm_engine *engine, stm_pass *pass, const stm_placement *placement)
+static stm_schedule_options schedule_options(const stm_engine *engine, stm_pass_kind kind)
 {
     const stm_grid *grid = engine->grid;
     const stm_engine_settings *s = &engine->settings;
-    stm_schedule_options options = {
-        .kind = pass->kind,
+    return (stm_schedule_options){
+        .kind = kind,
         .team_size = grid->team_size,
         .team_rank = grid->team_rank,
         .n_stages = (size_t)grid->n_stages,
@@ -383,6 +386,14 @@ static stm_status run_placed(stm_engine *engine, stm_pass *pass, const stm_place
         .chunk_rows = s->chunk_rows,
         .recompute = s->recompute,
         .room_bytes = s->limit_bytes > engine->static_bytes ? s->limit_bytes - engine->static_bytes : 0};
+}
+
+/* Plans and runs the pass, whose kind, forest and purpose are set. */
+static stm_status run_placed(stm_engine *engine, stm_pass *pass, const stm_placement *placement)
+{
+    const stm_grid *grid = engine->grid;
+    const stm_engine_settings *s = &engine->settings;
+    stm_schedule_options options = schedule_options(engine, pass->kind);
     stm_schedule schedule;
     stm_status status;
     STM_GOTO_OUT(plan(engine, pass, placement, &options, &schedule));
@@ -432,6 +443,74 @@ out:
     stm_placement_clear(&placement);
     stm_forest_clear(&forest);
     return status;
+}
+
+/* What is to come */
+
+static stm_status expect_placed(stm_engine *engine, const stm_forest *forest, const stm_placement *placement,
+                                stm_pass_kind kind, size_t slots_bytes)
+{
+    stm_schedule_options options = schedule_options(engine, kind);
+    stm_schedule schedule;
+    stm_footprint footprint = {0};
+    stm_status status;
+    options.nodes = engine->window ? engine->grid->team_nodes : NULL;
+    STM_GOTO_OUT(stm_schedule_create(forest, placement, engine->model, &options, &schedule));
+    STM_GOTO_OUT(stm_footprint_of(&schedule, engine->model, &options, &footprint));
+    stm_footprint_add_slots(slots_bytes, &footprint);
+    STM_GOTO_OUT(stm_footprint_join(&footprint, &engine->planned));
+out:
+    stm_footprint_clear(&footprint);
+    stm_schedule_clear(&schedule);
+    return status;
+}
+
+stm_status stm_engine_expect(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind)
+{
+    sequence_list sequences;
+    stm_forest forest = {0};
+    stm_placement placement = {0};
+    const stm_forest_options options = forest_options(engine);
+    stm_status status;
+    STM_GOTO_OUT(list_sequences(batch, kind == STM_PASS_GRADIENT, NULL, &sequences));
+    STM_GOTO_OUT(keep_own(engine, batch, &sequences));
+    STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &forest));
+    STM_GOTO_OUT(stm_placement_create(&forest, &engine->model->config, engine->grid->team_size,
+                                      &engine->settings.placement, &placement));
+    STM_GOTO_OUT(expect_placed(engine, &forest, &placement, kind, 0));
+out:
+    stm_placement_clear(&placement);
+    stm_forest_clear(&forest);
+    free(sequences.items);
+    return status;
+}
+
+stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
+                                     size_t slots_bytes)
+{
+    sequence_list sequences;
+    stm_forest forest = {0};
+    stm_placement placement = {0};
+    stm_forest_options options = forest_options(engine);
+    options.mode = STM_FORWARD_TREE;
+    stm_status status;
+    STM_GOTO_OUT(list_prompts(batch, groups, n, &sequences));
+    STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &forest));
+    STM_GOTO_OUT(stm_placement_create_shared(&forest, &engine->model->config, engine->grid->team_size,
+                                             engine->settings.placement.context, &placement));
+    STM_GOTO_OUT(expect_placed(engine, &forest, &placement, STM_PASS_PREFILL, slots_bytes));
+out:
+    stm_placement_clear(&placement);
+    stm_forest_clear(&forest);
+    free(sequences.items);
+    return status;
+}
+
+size_t stm_engine_planned_bytes(const stm_engine *engine)
+{
+    const stm_model *m = engine->model;
+    const size_t tables = m->config.max_positions * m->config.head_dim * m->backend->real_bytes; /* cosine and sine */
+    return engine->static_bytes + PROCESS_BYTES + tables + stm_footprint_bytes(&engine->planned);
 }
 
 /* After a failure that the others know nothing of. */

@@ -60,6 +60,14 @@ void stm_engine_release(stm_engine *engine);
 /* Which groups are this rank's team's when prompts are sampled: team_of [n_groups]. Local. */
 stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch, int *team_of);
 
+/* Memory that a rank would take beside what is static, before it does it: of a gradient or a score of that batch, and
+ * of its team's prompts of `groups` [n] with slots_bytes for what is decoded below them (rollout/rollout.h). They add
+ * to what is planned: the most of all. Local. Fails: STM_ERR_MEMORY. */
+stm_status stm_engine_expect(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind);
+stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
+                                     size_t slots_bytes);
+size_t stm_engine_planned_bytes(const stm_engine *engine); /* with what is static */
+
 /* memory.limit of a rank, one of node_size on its node, in bytes; and the least that an engine of this model, of which
  * the rank may hold one stage, needs besides what is static. Local. */
 double stm_engine_limit_bytes(const stm_options *options, int node_size);

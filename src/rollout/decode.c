@@ -175,6 +175,16 @@ static stm_status create(decoder *d)
     return shares ? stm_shares_create(work, &d->slots, progress, &d->shares) : STM_OK;
 }
 
+size_t stm_decode_bytes(const stm_model *model, size_t n_slots, size_t n_stages, size_t max_new_tokens)
+{
+    const size_t n_batches = STM_MIN(n_stages, STM_MAX(n_slots, (size_t)1));
+    const size_t most_rows = (n_slots + n_batches - 1) / n_batches;
+    const size_t n_links = n_stages == 1 ? 0 : 2 - stm_model_is_first(model) - stm_model_is_last(model);
+    const size_t message = most_rows * model->config.hidden_size * model->backend->real_bytes;
+    return stm_step_bytes(model, n_slots, most_rows, max_new_tokens) + n_links * n_batches * message +
+           (stm_model_is_last(model) ? stm_draw_bytes(model, most_rows) : 0);
+}
+
 /* The same on every rank that will wait for this one. */
 static stm_status agree(const stm_decode_work *work, stm_status status)
 {

@@ -26,9 +26,15 @@ static stm_status take(stm_arena *arena, size_t n, size_t element_bytes, void *o
     return stm_arena_take(arena, n * element_bytes, out);
 }
 
-static size_t logits_rows(const stm_draw *d)
+static size_t logits_rows(const stm_model *model, size_t most_rows)
 {
-    return STM_MIN(d->most_rows, STM_MAX((size_t)1, LOGITS_AT_ONCE / d->model->config.vocab_size));
+    return STM_MIN(most_rows, STM_MAX((size_t)1, LOGITS_AT_ONCE / model->config.vocab_size));
+}
+
+size_t stm_draw_bytes(const stm_model *model, size_t most_rows)
+{
+    const size_t logits = logits_rows(model, most_rows) * model->config.vocab_size;
+    return (logits + most_rows * model->config.hidden_size) * model->backend->real_bytes;
 }
 
 static stm_status take_rows(stm_arena *device, stm_arena *host, stm_draw *d)
@@ -38,7 +44,7 @@ static stm_status take_rows(stm_arena *device, stm_arena *host, stm_draw *d)
     STM_TRY(take(host, n, sizeof(double), &d->host_numbers));
     STM_TRY(take(device, n * d->model->config.hidden_size, real, &d->normed));
     STM_TRY(take(device, n, real, &d->inverse_rms));
-    STM_TRY(take(device, logits_rows(d) * d->model->config.vocab_size, real, &d->logits));
+    STM_TRY(take(device, logits_rows(d->model, d->most_rows) * d->model->config.vocab_size, real, &d->logits));
     STM_TRY(take(device, n, sizeof(int32_t), &d->sampled));
     STM_TRY(take(device, n, sizeof(double), &d->uniform));
     STM_TRY(take(device, n, sizeof(double), &d->logp));
@@ -151,7 +157,7 @@ static bool is_early(const stm_draw *d, size_t row)
 
 static stm_status sample_all(stm_draw *d)
 {
-    const size_t most = logits_rows(d);
+    const size_t most = logits_rows(d->model, d->most_rows);
     for (size_t first = 0; first < d->n_rows;) {
         size_t n = 1;
         while (first + n < d->n_rows && n < most && is_early(d, first + n) == is_early(d, first))

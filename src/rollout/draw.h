@@ -9,6 +9,9 @@ typedef struct stm_draw stm_draw;
 /* Takes all its memory from the pass's arenas. Local. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_draw_create(const stm_decode_work *work, size_t most_rows, stm_draw **out);
 
+/* Memory of it, but for a few bytes a row. Local. */
+size_t stm_draw_bytes(const stm_model *model, size_t most_rows);
+
 /* Draws a token for each row of the batch, and writes log-probs and kept mass of its response. x: [n_rows, hidden],
  * device. *ids: [n_rows], valid until the next run; STM_NO_ID where the log-prob is not a finite number: *not_finite is
  * then such a row's item, else STM_NONE. Local. Fails: STM_ERR_DEVICE. */

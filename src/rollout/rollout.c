@@ -241,6 +241,24 @@ static stm_status run_waves(rollout_work *w)
     return worst;
 }
 
+stm_status stm_rollout_expect(stm_engine *engine, const stm_model *model, const stm_grid *grid,
+                              const stm_sampling *sampling, stm_batch *batch)
+{
+    rollout_work w = {.engine = engine, .model = model, .grid = grid, .sampling = sampling, .batch = batch};
+    stm_status status = stm_agree(grid, find_groups(&w));
+    for (size_t first = 0, n; status == STM_OK && first < w.n_groups; first += n) {
+        n = groups_that_fit(&w, first);
+        const size_t size = (size_t)grid->team_size, own = (n * sampling->group_size + size - 1) / size;
+        const size_t n_slots = STM_MIN(slots_that_fit(&w), own);
+        status = stm_engine_expect_prompts(
+            engine, batch, w.groups + first, n,
+            stm_decode_bytes(model, n_slots, (size_t)grid->n_stages, sampling->max_new_tokens));
+    }
+    free(w.groups);
+    free(w.items);
+    return status;
+}
+
 stm_status stm_rollout(stm_engine *engine, const stm_model *model, const stm_grid *grid, const stm_sampling *sampling,
                        stm_batch *batch, stm_rollout_counts *counts)
 {

@@ -42,4 +42,9 @@ typedef struct {
 stm_status stm_rollout(stm_engine *engine, const stm_model *model, const stm_grid *grid, const stm_sampling *sampling,
                        stm_batch *batch, stm_rollout_counts *counts);
 
+/* Adds the memory of that to what the engine expects. Responses that the batch has are not looked at.
+ * Collective over the grid's world in a pipeline. Fails: STM_ERR_MEMORY. */
+stm_status stm_rollout_expect(stm_engine *engine, const stm_model *model, const stm_grid *grid,
+                              const stm_sampling *sampling, stm_batch *batch);
+
 #endif

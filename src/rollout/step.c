@@ -43,6 +43,15 @@ size_t stm_decode_slot_bytes(const stm_model *model, size_t n_slots, size_t max_
     return 2 * n_layers * cache_layer_reals(model, n_slots, max_new_tokens) * model->backend->real_bytes;
 }
 
+size_t stm_step_bytes(const stm_model *model, size_t n_slots, size_t most_rows, size_t max_new_tokens)
+{
+    const stm_model_config *c = &model->config;
+    const size_t reals = 2 * stm_layer_kept_reals(model, most_rows, most_rows) +
+                         stm_layer_scratch_reals(model, most_rows, false) +
+                         most_rows * (2 * c->n_kv_heads * c->head_dim + c->hidden_size);
+    return stm_decode_slot_bytes(model, n_slots, max_new_tokens) + reals * model->backend->real_bytes;
+}
+
 static void *cache_at(const stm_step *d, size_t layer, size_t which)
 {
     return stm_at(d->model->backend, d->cache,

@@ -12,6 +12,9 @@ typedef struct stm_step stm_step;
 stm_status stm_step_create(const stm_decode_work *work, const stm_slots *slots, const stm_layer_hooks *hooks,
                            stm_step **out);
 
+/* Memory of it, but for a few bytes a row. Local. */
+size_t stm_step_bytes(const stm_model *model, size_t n_slots, size_t most_rows, size_t max_new_tokens);
+
 /* The rows of a batch through the layers. arrived: hidden rows [n_rows, hidden] from the stage before, host memory, may
  * be written again when this returns; NULL: the rows' last tokens are embedded. Local. Fails: STM_ERR_DEVICE. */
 stm_status stm_step_run(stm_step *step, const stm_slot_batch *batch, const void *arrived);

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "group/memory.h"
 #include "metrics/plot.h"
 #include "metrics/step_line.h"
 #include "metrics/timers.h"
@@ -43,6 +44,7 @@ static void log_closing_words(const stm_trainer *t, const char *reason)
 stm_status stm_trainer_finish(stm_trainer *t, const char *reason)
 {
     const stm_grid *grid = t->policy.grid;
+    char line[STM_MEMORY_LINE_BYTES];
     if (t->saved_step != t->progress.step)
         STM_TRY(stm_trainer_save(t));
     if (!reason)
@@ -50,6 +52,8 @@ stm_status stm_trainer_finish(stm_trainer *t, const char *reason)
     if (grid->rank == 0)
         (void)stm_plot_run(t->options->run.folder);
     STM_TRY(log_timers(t));
+    stm_memory_usage_line(t->policy.engine, grid, line);
+    stm_log("%s", line);
     log_closing_words(t, reason);
     return STM_OK;
 }

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/usage.h"
+#include "group/memory.h"
 #include "metrics/step_line.h"
 #include "model/stages.h"
 #include "mpi/banner.h"
@@ -135,11 +137,17 @@ static stm_status begin_folder(stm_trainer *t)
 static stm_status begin(stm_trainer *t)
 {
     const stm_grid *grid = t->policy.grid;
-    char *banner;
+    char *banner, *stages, line[STM_MEMORY_LINE_BYTES];
     STM_TRY(stm_banner(grid, omp_get_max_threads(), &banner));
     if (banner)
         stm_log("%s", banner);
     free(banner);
+    STM_TRY(stm_agree(grid, stm_stages_text(&t->policy.model->config, (size_t)grid->n_stages, &stages)));
+    if (*stages)
+        stm_log("%s", stages);
+    free(stages);
+    stm_memory_plan_line(t->policy.engine, grid, line);
+    stm_log("%s", line);
     log_plan(t);
     STM_TRY(stm_trainer_load(t));
     STM_TRY(stm_agree(grid, grid->rank == 0 ? begin_folder(t) : STM_OK));
@@ -241,6 +249,7 @@ static stm_status write_rollouts(const stm_trainer *t, const stm_step *step)
 static void report_step(stm_trainer *t, stm_step *step)
 {
     stm_record *record = &step->record;
+    (void)stm_usage_sample();
     double peak_bytes = stm_memory_peak_bytes();
     stm_all_reduce_max(t->policy.grid->world, &peak_bytes, 1);
     record->step = (double)t->progress.step;

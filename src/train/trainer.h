@@ -22,6 +22,10 @@ stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *tr
                               double start_s, stm_trainer **out);
 void stm_trainer_destroy(stm_trainer *trainer); /* NULL is fine */
 
+/* Adds to what the engine expects (group/engine.h) the rollouts, updates and evaluations of the first step, were all
+ * responses of full length. */
+stm_status stm_trainer_expect(stm_trainer *trainer);
+
 /* `--check`: what would be done, on rank 0's standard output. */
 void stm_trainer_describe(const stm_trainer *trainer);
 

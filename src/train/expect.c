@@ -1,0 +1,101 @@
+/* The memory of a run, before it starts: its first step, were all responses of full length. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "rollout/rollout.h"
+#include "train/batch.h"
+#include "train/trainer_state.h"
+
+/* Tokens that no two responses have in one place: nothing of them is shared. */
+static stm_status add_response(size_t n, size_t number, stm_group *group)
+{
+    enum { MOST = 0x3fffffff };
+    stm_response *r = &group->responses[group->n_responses++];
+    r->n = n;
+    STM_TRY(stm_alloc(n, sizeof *r->ids, &r->ids));
+    STM_TRY(stm_alloc(n, 1, &r->mask));
+    memset(r->mask, 1, n);
+    for (size_t i = 0; i < n; i++)
+        r->ids[i] = (int32_t)((number * 7919 + i) % MOST);
+    return STM_OK;
+}
+
+static stm_status add_responses(size_t group_size, size_t n_tokens, stm_batch *batch)
+{
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        stm_group *group = &batch->groups[g];
+        group->temperature = 1;
+        STM_TRY(stm_alloc(group_size, sizeof *group->responses, &group->responses));
+        for (size_t i = 0; i < group_size; i++)
+            STM_TRY(add_response(n_tokens, 1 + g * group_size + i, group));
+    }
+    return STM_OK;
+}
+
+static stm_status expect_rollouts(stm_trainer *t, stm_random_use use, size_t group_size, stm_batch *batch)
+{
+    stm_sampling sampling;
+    stm_sampling_init(t->options, t->policy.model, t->policy.tokenizer, use, 0, &sampling);
+    sampling.group_size = group_size;
+    return stm_rollout_expect(t->policy.engine, t->policy.model, t->policy.grid, &sampling, batch);
+}
+
+static stm_status expect_evaluation(stm_trainer *t, size_t *which)
+{
+    stm_batch batch = {0};
+    if (!t->eval)
+        return STM_OK;
+    const size_t n = STM_MIN((size_t)t->options->rollout.prompts_per_step, t->eval->prompts.n);
+    for (size_t i = 0; i < n; i++)
+        which[i] = i;
+    stm_status status = stm_batch_of_prompts(&t->eval->prompts, which, n, &batch);
+    status = stm_agree(t->policy.grid, status);
+    if (status == STM_OK)
+        status = expect_rollouts(t, STM_RANDOM_EVAL, (size_t)t->options->eval.samples, &batch);
+    stm_batch_clear(&batch);
+    return status;
+}
+
+static stm_status expect_updates(stm_trainer *t, const stm_batch *batch)
+{
+    const size_t asked = (size_t)t->options->update.minibatch_groups;
+    const stm_batch first = stm_batch_slice(batch, 0, asked > 0 ? STM_MIN(asked, batch->n_groups) : batch->n_groups);
+    if (t->reference)
+        STM_TRY(stm_engine_expect(t->policy.engine, batch, STM_PASS_SCORE));
+    return stm_engine_expect(t->policy.engine, &first, STM_PASS_GRADIENT);
+}
+
+static stm_status make_batch(const stm_trainer *t, const size_t *which, size_t n, stm_batch *batch)
+{
+    return t->supervised ? stm_batch_of_demonstrations(&t->train->prompts, which, n, batch)
+                         : stm_batch_of_prompts(&t->train->prompts, which, n, batch);
+}
+
+static stm_status expect_step(stm_trainer *t, const size_t *which, size_t n, stm_batch *batch)
+{
+    const stm_options *o = t->options;
+    STM_TRY(stm_agree(t->policy.grid, make_batch(t, which, n, batch)));
+    if (!t->supervised) {
+        STM_TRY(expect_rollouts(t, STM_RANDOM_TRAIN, (size_t)o->rollout.group_size, batch));
+        STM_TRY(stm_agree(t->policy.grid,
+                          add_responses((size_t)o->rollout.group_size, (size_t)o->rollout.max_new_tokens, batch)));
+    }
+    return stm_agree(t->policy.grid, expect_updates(t, batch));
+}
+
+stm_status stm_trainer_expect(stm_trainer *t)
+{
+    const stm_options *o = t->options;
+    const size_t n = (size_t)o->rollout.prompts_per_step;
+    stm_batch batch = {0};
+    size_t *which;
+    STM_TRY(stm_agree(t->policy.grid, stm_alloc(n, sizeof *which, &which)));
+    for (size_t i = 0; i < n; i++)
+        which[i] = stm_prompt_at(&t->train->prompts, (uint64_t)o->run.seed, o->data.shuffle, t->progress.cursor + i);
+    stm_status status = expect_step(t, which, n, &batch);
+    if (status == STM_OK)
+        status = expect_evaluation(t, which);
+    stm_batch_clear(&batch);
+    free(which);
+    return status;
+}

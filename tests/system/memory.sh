@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# Memory: what the program says it will need, before it starts, is what it then uses: within 10 % in runs of 300 MB a
+# rank and more. Used is the growth of Pss since MPI_Init, read at the ends of steps.
+. "$(dirname "$0")/common.sh"
+export OMP_NUM_THREADS=1
+
+mkdir "$work/model"
+cat > "$work/model/config.json" << 'END'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 4096, "hidden_size": 512,
+ "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64,
+ "hidden_act": "silu", "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+ "tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false, "eos_token_id": 0}
+END
+cp "$tests/../inputs/lookup/model/tokenizer.json" "$work/model/"
+# Prompts of 200 tokens without two alike; answers of 8.
+awk 'BEGIN { srand(1); for (g = 0; g < 4; g++) { printf "{\"prompt_ids\": ["
+    for (i = 0; i < 200; i++) printf "%s%d", i ? ", " : "", 1 + int(4000 * rand())
+    printf "], \"answer\": \"x\"}\n" } }' > "$work/prompts.jsonl"
+awk 'BEGIN { srand(2); for (g = 0; g < 4; g++) { printf "{\"prompt_ids\": ["
+    for (i = 0; i < 400; i++) printf "%s%d", i ? ", " : "", 1 + int(4000 * rand())
+    printf "], \"responses\": ["
+    for (r = 0; r < 4; r++) { printf "%s{\"ids\": [", r ? ", " : ""
+        for (i = 0; i < 32; i++) printf "%s%d", i ? ", " : "", 1 + int(4000 * rand())
+        printf "], \"reward\": %d}", r % 2 }
+    printf "]}\n" } }' > "$work/groups.jsonl"
+
+# near WHAT: the last line of memory in $work/out.
+near() {
+    local line
+    line=$(grep '^memory of a rank: .* the most in use' "$work/out" | tail -1)
+    say "$1: $line"
+    awk -v line="$line" -v slack="${SLACK:-0.1}" 'BEGIN { n = split(line, w, " "); planned = w[5]; used = w[8]
+        exit !(n > 8 && used >= 286 && planned > (1 - slack) * used && planned < (1 + slack) * used) }' ||
+        die "$1: found $line; expected them within ${SLACK:-0.1}"
+}
+
+# train RANKS WORDS..: two steps with an evaluation and a checkpoint.
+train() {
+    rm -rf "$work/run"
+    succeeds "$1" "$STEMMA" train "$work/input.yaml" "${@:2}"
+    near "train on $1 ranks ${*:2}"
+}
+cat > "$work/input.yaml" << END
+run: { folder: $work/run, seed: 1, steps: 2 }
+model: { path: $work/model, init: random }
+data: { prompts: $work/prompts.jsonl }
+rollout: { prompts_per_step: 4, group_size: 4, max_new_tokens: 8 }
+reward: [{ name: exact }]
+objective: { name: grpo }
+checkpoint: { every: 1, keep: 1 }
+eval: { every: 2, prompts: $work/prompts.jsonl, samples: 1 }
+END
+train 1
+train 2 parallel.suffix=2
+train 2 parallel.pipeline=2
+[ -z "${MEMORY_ALL:-}" ] || {
+    train 2 parallel.suffix=2 parallel.shared_kv=off
+    train 4
+    train 4 parallel.pipeline=2 parallel.suffix=2
+    train 2 --precision bfloat16
+    train 2 --precision float64
+    for command in score grad; do
+        for ranks in 1 2; do
+            succeeds $ranks "$STEMMA" $command "$work/run/checkpoints/step-00000002.h5" "$work/groups.jsonl" \
+                --out "$work/o.h5"
+            near "$command on $ranks ranks"
+        done
+    done
+    succeeds 1 "$STEMMA" generate "$work/run/checkpoints/step-00000002.h5" "$work/prompts.jsonl" \
+        --out "$work/o.jsonl"
+    near "generate"
+}
+say "what is planned is what is used"
