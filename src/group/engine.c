@@ -45,6 +45,12 @@ size_t stm_engine_least_bytes(const stm_model *model)
     return chunk_bytes(model, SMALLEST_CHUNK_ROWS);
 }
 
+size_t stm_engine_process_bytes(const stm_model *m)
+{
+    const size_t tables = m->config.max_positions * m->config.head_dim * m->backend->real_bytes; /* cosine and sine */
+    return PROCESS_BYTES + tables;
+}
+
 double stm_engine_limit_bytes(const stm_options *options, int node_size)
 {
     static const double AUTO_SHARE = 0.9;
@@ -382,7 +388,7 @@ static stm_schedule_options schedule_options(const stm_engine *engine, stm_pass_
         .team_rank = grid->team_rank,
         .n_stages = (size_t)grid->n_stages,
         .stage = (size_t)grid->stage,
-        .one_clock = pass->kind == STM_PASS_GRADIENT && s->rounds,
+        .one_clock = kind == STM_PASS_GRADIENT && s->rounds,
         .chunk_rows = s->chunk_rows,
         .recompute = s->recompute,
         .room_bytes = s->limit_bytes > engine->static_bytes ? s->limit_bytes - engine->static_bytes : 0};
@@ -508,9 +514,7 @@ out:
 
 size_t stm_engine_planned_bytes(const stm_engine *engine)
 {
-    const stm_model *m = engine->model;
-    const size_t tables = m->config.max_positions * m->config.head_dim * m->backend->real_bytes; /* cosine and sine */
-    return engine->static_bytes + PROCESS_BYTES + tables + stm_footprint_bytes(&engine->planned);
+    return engine->static_bytes + stm_engine_process_bytes(engine->model) + stm_footprint_bytes(&engine->planned);
 }
 
 /* After a failure that the others know nothing of. */

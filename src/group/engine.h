@@ -66,7 +66,8 @@ stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch,
 stm_status stm_engine_expect(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind);
 stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
                                      size_t slots_bytes);
-size_t stm_engine_planned_bytes(const stm_engine *engine); /* with what is static */
+size_t stm_engine_planned_bytes(const stm_engine *engine); /* with what is static, and the process's own */
+size_t stm_engine_process_bytes(const stm_model *model);   /* the latter: tables of positions, buffers of libraries */
 
 /* memory.limit of a rank, one of node_size on its node, in bytes; and the least that an engine of this model, of which
  * the rank may hold one stage, needs besides what is static. Local. */
