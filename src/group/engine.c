@@ -503,7 +503,7 @@ stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch,
     STM_GOTO_OUT(list_prompts(batch, groups, n, &sequences));
     STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &forest));
     STM_GOTO_OUT(stm_placement_create_shared(&forest, &engine->model->config, engine->grid->team_size,
-                                             engine->settings.placement.context, &placement));
+                                             &engine->settings.placement, &placement));
     STM_GOTO_OUT(expect_placed(engine, &forest, &placement, STM_PASS_PREFILL, slots_bytes));
 out:
     stm_placement_clear(&placement);
