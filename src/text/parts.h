@@ -15,8 +15,8 @@
 /* Rooms that no thread is using; a thread that encodes takes one, or makes one, and puts it back. */
 typedef struct {
     pthread_mutex_t lock;
-    stm_subwords_room items[16];
-    size_t n;
+    stm_subwords_room *items;
+    size_t n, capacity;
 } stm_rooms;
 
 struct stm_tokenizer {

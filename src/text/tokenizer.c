@@ -83,6 +83,7 @@ static void destroy_rooms(stm_rooms *rooms)
         return;
     for (size_t i = 0; i < rooms->n; i++)
         stm_subwords_room_free(&rooms->items[i]);
+    free(rooms->items);
     pthread_mutex_destroy(&rooms->lock);
     free(rooms);
 }
@@ -212,7 +213,7 @@ static stm_subwords_room take_room(const stm_tokenizer *t)
 static void give_room(const stm_tokenizer *t, stm_subwords_room room)
 {
     stm_rooms *rooms = lock_rooms(t);
-    const bool kept = rooms->n < sizeof rooms->items / sizeof *rooms->items;
+    const bool kept = stm_reserve(&rooms->items, &rooms->capacity, rooms->n + 1, sizeof *rooms->items) == STM_OK;
     if (kept)
         rooms->items[rooms->n++] = room;
     pthread_mutex_unlock(&rooms->lock);
