@@ -27,6 +27,7 @@ test_packages=(
     libcmocka-dev         # the frame of the unit tests
     procps                # pgrep: finds the ranks that a test kills
     iproute2              # ip, tc: virtual hosts
+    strace                # what a run reads when it starts
     libmpich-dev          # a second MPI, beside Open MPI: other orders of messages, other buffers
     libhdf5-mpich-dev     # and its HDF5
 )

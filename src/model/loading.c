@@ -15,6 +15,7 @@ enum { AHEAD = 1 << 24, PIECE = 1 << 20 };      /* elements: fetched in advance;
 typedef struct {
     const stm_safetensors *file; /* of the reader */
     const stm_tensor *tensor;    /* of the reader */
+    bool copied;                 /* the reader's file holds it twice */
     stm_dtype dtype;
     size_t first, n; /* elements of the tensor */
     size_t offset;   /* in the parameter buffer */
@@ -24,6 +25,8 @@ struct stm_loading {
     stm_model *model;
     stm_weights *weights; /* NULL: bytes are received */
     stm_dtype *dtypes;    /* [n_tensors] */
+    const stm_safetensors *copy_file;
+    const stm_tensor *copy; /* of a tied matrix, which a file may hold twice; NULL: none */
     portion *portions;
     size_t n, capacity;
     size_t wave;        /* portions in a wave */
@@ -36,21 +39,23 @@ struct stm_loading {
 
 /* Before it runs */
 
-/* A tied file may hold the matrix twice; two that differ are no tied model. */
-static stm_status check_tied_copy(const stm_weights *weights, const stm_model *model)
+static stm_status refuse_copy(const stm_loading *l)
 {
-    const stm_safetensors *file, *copy_file;
-    const stm_tensor *tensor, *copy;
-    if (!model->config.tied || strcmp(model->tensors[0].name, "lm_head.weight") == 0 ||
-        !stm_weights_find(weights, "lm_head.weight", &copy_file, &copy) ||
-        !stm_weights_find(weights, model->tensors[0].name, &file, &tensor))
-        return STM_OK;
-    if (copy->dtype != tensor->dtype || memcmp(copy->data, tensor->data, tensor->bytes) != 0)
-        return stm_fail(
-            STM_ERR_INPUT,
-            "%s: lm_head.weight: differs from %s, expected an equal copy (config.json: tie_word_embeddings is true)",
-            copy_file->path, tensor->name);
-    return STM_OK;
+    return stm_fail(
+        STM_ERR_INPUT,
+        "%s: lm_head.weight: differs from %s, expected an equal copy (config.json: tie_word_embeddings is true)",
+        l->copy_file->path, l->model->tensors[0].name);
+}
+
+/* A tied file may hold the matrix twice; two that differ are no tied model. Their numbers are compared on the way. */
+static stm_status find_tied_copy(stm_loading *l)
+{
+    const stm_parameter *embedding = &l->model->tensors[0];
+    const bool found = l->model->config.tied && strcmp(embedding->name, "lm_head.weight") != 0 &&
+                       stm_weights_find(l->weights, "lm_head.weight", &l->copy_file, &l->copy);
+    if (!found)
+        l->copy = NULL;
+    return found && l->copy->dtype != l->dtypes[0] ? refuse_copy(l) : STM_OK;
 }
 
 static stm_status open_weights(stm_loading *l, const char *folder)
@@ -63,7 +68,6 @@ static stm_status open_weights(stm_loading *l, const char *folder)
             STM_ERR_INPUT,
             "%s: found no weights, expected model.safetensors, or model.safetensors.index.json with its files", folder);
     STM_TRY(stm_weights_check(l->weights, l->model)); /* the files may have changed since `describe` */
-    STM_TRY(check_tied_copy(l->weights, l->model));
     for (size_t i = 0; i < l->model->n_tensors; i++) {
         stm_weights_find(l->weights, l->model->tensors[i].name, &file, &tensor); /* the check has found it */
         if (tensor->dtype == STM_OTHER)
@@ -71,14 +75,14 @@ static stm_status open_weights(stm_loading *l, const char *folder)
                             tensor->name, tensor->dtype_name);
         l->dtypes[i] = tensor->dtype;
     }
-    return STM_OK;
+    return find_tied_copy(l);
 }
 
 static stm_status list_portions(stm_loading *l)
 {
     for (size_t i = 0; i < l->model->n_tensors; i++) {
         const stm_parameter *parameter = &l->model->tensors[i];
-        portion p = {.dtype = l->dtypes[i]};
+        portion p = {.dtype = l->dtypes[i], .copied = i == 0 && l->copy};
         if (l->weights)
             stm_weights_find(l->weights, parameter->name, &p.file, &p.tensor);
         for (p.first = 0; p.first < parameter->n; p.first += PORTION) {
@@ -175,11 +179,20 @@ static size_t end_of_wave(const stm_loading *l, size_t first)
     return STM_MIN(first + l->wave, l->n);
 }
 
+static bool equals_copy(const stm_loading *l, size_t i)
+{
+    const portion *p = &l->portions[i];
+    const char *copy = (const char *)l->copy->data + p->first * stm_dtype_bytes(p->dtype);
+    return memcmp(source_of(l, i), copy, bytes_of(p)) == 0;
+}
+
 /* By any thread. What is received, the reader has looked at. */
 static stm_status convert_portion(const stm_loading *l, size_t i)
 {
     const portion *p = &l->portions[i];
     const size_t real_bytes = l->model->backend->real_bytes;
+    if (p->copied && !equals_copy(l, i))
+        return refuse_copy(l);
     if (l->weights)
         return stm_safetensors_read(p->file, p->tensor, p->first, p->n, real_bytes, reals_of(l, i));
     if (real_bytes == sizeof(double))
@@ -194,8 +207,10 @@ static void ask(const stm_loading *l, size_t i,
                 void (*request)(const stm_safetensors *, const stm_tensor *, size_t, size_t))
 {
     const portion *p = &l->portions[i];
-    const size_t first = p->first / PIECE * PIECE;
-    request(p->file, p->tensor, first, STM_MIN((size_t)PIECE, p->tensor->n - first));
+    const size_t first = p->first / PIECE * PIECE, n = STM_MIN((size_t)PIECE, p->tensor->n - first);
+    request(p->file, p->tensor, first, n);
+    if (p->copied)
+        request(l->copy_file, l->copy, first, n);
 }
 
 /* By a thread of its own: waiting for the disk, and mapping pages, costs the others nothing. */
