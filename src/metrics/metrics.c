@@ -123,8 +123,8 @@ stm_status stm_metrics_open(const char *folder, int64_t resume_step, int64_t n_s
     stm_status status;
     STM_GOTO_OUT(stm_format(&metrics->path, "%s/metrics.jsonl", folder));
     if (access(metrics->path, F_OK) == 0)
-        STM_GOTO_OUT(resume_step > 0 ? drop_later_records(metrics->path, resume_step)
-                                     : put_aside(folder, metrics->path));
+        STM_GOTO_OUT(resume_step >= 0 ? drop_later_records(metrics->path, resume_step)
+                                      : put_aside(folder, metrics->path));
     metrics->file = open(metrics->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (metrics->file < 0) {
         status = write_failure(metrics->path);
@@ -203,6 +203,26 @@ stm_status stm_metrics_write(stm_metrics *metrics, const stm_record *record)
     }
     free(text);
     return status == STM_OK ? write_lines(metrics) : status;
+}
+
+stm_status stm_metrics_take_back(stm_metrics *metrics, int64_t step, stm_record *record)
+{
+    char *text;
+    size_t n, start;
+    stm_record_init(record);
+    record->step = (double)step;
+    if (!metrics)
+        return STM_OK;
+    STM_TRY(stm_read_file(metrics->path, &text, &n));
+    for (start = n > 0 ? n - 1 : 0; start > 0 && text[start - 1] != '\n'; start--)
+        ;
+    stm_record last;
+    const bool found = n > 0 && parse(text + start, n - start, &last) && last.step == (double)step;
+    free(text);
+    if (!found)
+        return STM_OK;
+    *record = last;
+    return ftruncate(metrics->file, (off_t)start) == 0 ? STM_OK : write_failure(metrics->path);
 }
 
 static double time_left(stm_metrics *metrics, const stm_record *record)

@@ -21,7 +21,7 @@ typedef struct {
     stm_shares *shares;     /* NULL: no rollout will go to another rank */
     stm_layer_hooks hooks;
     fifo ready, awaiting; /* batches that may run; and, but for the last stage, those that ran and have no ids yet */
-    int32_t *heard;       /* [most_rows] */
+    int32_t *heard;       /* [most_rows]: ids from the last stage */
     size_t n_continued;   /* times that a batch got its ids */
     stm_status numeric;
 } decoder;
@@ -114,6 +114,18 @@ static stm_status sample(decoder *d, size_t batch)
     return got_ids(d, batch, ids);
 }
 
+/* Every rollout of the batch ends where it stands, and so will those that start in their place: the other stages learn
+ * it from the ids, as they do of any end. */
+static stm_status leave_rollouts(decoder *d, size_t batch)
+{
+    const size_t n_rows = d->slots.batches[batch].n_rows;
+    for (size_t r = 0; r < n_rows; r++)
+        d->heard[r] = STM_NO_ID;
+    if (d->handover)
+        stm_handover_tell(d->handover, d->heard, n_rows);
+    return got_ids(d, batch, d->heard);
+}
+
 static stm_status pass_on(decoder *d, size_t batch)
 {
     const size_t n_rows = d->slots.batches[batch].n_rows;
@@ -126,7 +138,13 @@ static stm_status pass_on(decoder *d, size_t batch)
 
 static stm_status run(decoder *d, size_t batch)
 {
+    stm_watch_turn(d->work->sampling->watch);
     const void *arrived = d->handover ? stm_handover_receive(d->handover) : NULL;
+    if (d->draw && stm_watch_leaves(d->work->sampling->watch)) {
+        if (d->handover)
+            stm_handover_release(d->handover);
+        return leave_rollouts(d, batch);
+    }
     ++*d->work->rounds;
     STM_TRY(stm_step_run(d->step, &d->slots.batches[batch], arrived));
     if (d->handover)

@@ -227,11 +227,23 @@ static stm_status find_groups(rollout_work *w)
     return status;
 }
 
+/* Whether no more waves shall follow: the same on every rank that works on this one's prompts. */
+static bool is_left(const rollout_work *w, size_t first)
+{
+    double leaves = stm_watch_leaves(w->sampling->watch);
+    if (first == 0 || !w->sampling->watch)
+        return false;
+    if (w->grid->n_stages > 1)
+        stm_all_reduce_max(w->grid->column_comm, &leaves, 1);
+    stm_all_reduce_max(w->grid->team_comm, &leaves, 1);
+    return leaves > 0;
+}
+
 /* What data can cause here (a log-prob that is no number) must not keep this rank from the next collective. */
 static stm_status run_waves(rollout_work *w)
 {
     stm_status worst = STM_OK;
-    for (size_t first = 0, n; first < w->n_groups; first += n) {
+    for (size_t first = 0, n; first < w->n_groups && !is_left(w, first); first += n) {
         n = groups_that_fit(w, first);
         const stm_status status = run_wave(w, first, n);
         if (status != STM_OK && status != STM_ERR_NUMERIC)
@@ -239,6 +251,19 @@ static stm_status run_waves(rollout_work *w)
         worst = worst == STM_OK ? status : worst;
     }
     return worst;
+}
+
+/* Collective over the world. */
+static stm_status run_watched(rollout_work *w)
+{
+    stm_timers *timers = stm_engine_settings_of(w->engine)->timers;
+    stm_watch_begin(w->sampling->watch, w->grid->world);
+    stm_status status = run_waves(w);
+    stm_timers_push(timers, STM_PHASE_WAIT);
+    stm_watch_end(w->sampling->watch);
+    status = stm_agree(w->grid, status);
+    stm_timers_pop(timers, STM_PHASE_WAIT);
+    return status;
 }
 
 stm_status stm_rollout_expect(stm_engine *engine, const stm_model *model, const stm_grid *grid,
@@ -267,12 +292,8 @@ stm_status stm_rollout(stm_engine *engine, const stm_model *model, const stm_gri
     if (status == STM_OK)
         status = find_groups(&w);
     if ((status = stm_agree(grid, status)) == STM_OK)
-        status = run_waves(&w);
-    stm_timers *timers = stm_engine_settings_of(engine)->timers;
-    stm_timers_push(timers, STM_PHASE_WAIT);
-    status = stm_agree(grid, status);
-    stm_timers_pop(timers, STM_PHASE_WAIT);
-    if (status == STM_OK)
+        status = run_watched(&w);
+    if (status == STM_OK && !stm_watch_leaves(sampling->watch))
         status = exchange(grid, w.items, w.n_items, batch);
     if (counts) {
         w.counts.tokens = 0;

@@ -9,6 +9,7 @@
 
 #include "base/random.h"
 #include "group/engine.h"
+#include "mpi/watch.h"
 #include "text/tokenizer.h"
 
 typedef struct {
@@ -22,6 +23,7 @@ typedef struct {
     size_t n_end;            /* ids that end a response; 0 where they are to be ignored */
     int32_t end[17];
     const stm_tokenizer *tokenizer; /* NULL: none; ids that it does not know are never sampled */
+    stm_watch *watch;               /* what may end it early; NULL: nothing */
 } stm_sampling;
 
 /* From the options rollout.*; end ids from the model's configuration, else the tokenizer. The options must outlive it.
@@ -36,8 +38,9 @@ typedef struct {
 } stm_rollout_counts;
 
 /* Fills groups[..].responses of a batch whose groups have prompts and no responses: ids with their end token, masks of
- * ones, old_logprobs, kept_mass, finish; the group's temperature is set. Every rank holds all of it afterwards. counts
- * may be NULL. Collective over the grid's world; same status everywhere. Fails: STM_ERR_NUMERIC (a log-prob that is not
+ * ones, old_logprobs, kept_mass, finish; the group's temperature is set. Every rank holds all of it afterwards, unless
+ * sampling->watch leaves: then every rollout has ended where it stood, and they are worth nothing. counts may be NULL.
+ * Collective over the grid's world; same status everywhere. Fails: STM_ERR_NUMERIC (a log-prob that is not
  * a number), STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_rollout(stm_engine *engine, const stm_model *model, const stm_grid *grid, const stm_sampling *sampling,
                        stm_batch *batch, stm_rollout_counts *counts);

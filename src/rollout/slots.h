@@ -10,7 +10,7 @@
 #include "rollout/decode.h"
 #include "rollout/stop.h"
 
-enum { STM_NO_ID = -1 }; /* in the place of a sampled id: the log-prob was not a number, and the rollout ends */
+enum { STM_NO_ID = -1 }; /* in the place of a sampled id: the log-prob was not a number, or it is left; it ends */
 
 typedef struct {
     size_t item, slot;

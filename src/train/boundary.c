@@ -1,56 +1,91 @@
 #include "train/boundary.h"
 
-#include <signal.h>
+#include <time.h>
+#include <unistd.h>
 
-static volatile sig_atomic_t signalled;
+/* What the signals have said; written by handlers alone. */
+static volatile sig_atomic_t n_saves_asked, end_asked, end_asked_at; /* at: s of the monotonic clock */
+static bool speaks; /* on rank 0, since every rank may get the signal */
 
-static void note_signal(int number)
+static void note_save(int number)
 {
-    signalled = number;
+    (void)number;
+    n_saves_asked++;
+}
+
+/* Whoever asks again after some seconds does not want to wait for the end of a step, or for a save that hangs.
+ * Launchers repeat a signal sooner than that. */
+static void note_end(int number)
+{
+    static const char message[] = "stemma: asked a second time to end: ended without saving\n";
+    struct timespec now;
+    (void)number;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (!end_asked) {
+        end_asked_at = (sig_atomic_t)now.tv_sec;
+        end_asked = 1;
+    } else if ((sig_atomic_t)now.tv_sec - end_asked_at >= STM_SECOND_SIGNAL_S) {
+        if (speaks)
+            (void)!write(STDERR_FILENO, message, sizeof message - 1);
+        _exit(1);
+    }
 }
 
 void stm_boundary_catch_signals(void)
 {
-    struct sigaction once = {.sa_handler = note_signal, .sa_flags = SA_RESTART | (int)SA_RESETHAND};
-    struct sigaction always = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
-    sigemptyset(&once.sa_mask);
-    sigemptyset(&always.sa_mask);
-    signalled = 0;
+    struct sigaction ends = {.sa_handler = note_end, .sa_flags = SA_RESTART};
+    struct sigaction saves = {.sa_handler = note_save, .sa_flags = SA_RESTART};
+    sigemptyset(&ends.sa_mask);
+    sigemptyset(&saves.sa_mask);
+    int rank;
+    STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
+    speaks = rank == 0;
+    end_asked = 0;
     struct sigaction before;
     signal(SIGPIPE, SIG_IGN); /* who read our output is gone; log.txt is still there */
-    sigaction(SIGTERM, &once, NULL);
+    sigaction(SIGTERM, &ends, NULL);
     if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* a job in the background ignores it */
-        sigaction(SIGINT, &once, NULL);
-    sigaction(SIGUSR1, &always, NULL);
+        sigaction(SIGINT, &ends, NULL);
+    sigaction(SIGUSR1, &saves, NULL);
+}
+
+/* Steps differ, and a clean end has more to do than to save. */
+static bool time_is_up(const stm_boundary *b)
+{
+    enum { MARGIN_PERCENT = 10 };
+    const double needed = (b->next_s + b->save_s) * (1.0 + MARGIN_PERCENT / 100.0);
+    return b->limit_s > 0 && stm_now_s() - b->start_s + needed > b->limit_s;
+}
+
+static int look(void *context)
+{
+    stm_boundary *b = context;
+    const int requests = stm_run_folder_requests(b->folder, stm_now_s());
+    b->n_saves_seen = n_saves_asked;
+    return (requests & STM_REQUEST_STOP ? STM_BOUNDARY_STOP : 0) |
+           (requests & STM_REQUEST_SAVE || b->n_saves_seen != b->n_saves_done ? STM_BOUNDARY_SAVE : 0) |
+           (end_asked ? STM_BOUNDARY_SIGNAL : 0) | (time_is_up(b) ? STM_BOUNDARY_TIME : 0);
 }
 
 void stm_boundary_init(stm_boundary *boundary, double start_s, double max_hours, double save_s)
 {
-    *boundary = (stm_boundary){.start_s = start_s, .limit_s = 3600.0 * max_hours, .save_s = save_s};
+    *boundary = (stm_boundary){
+        .start_s = start_s, .limit_s = 3600.0 * max_hours, .save_s = save_s, .n_saves_done = n_saves_asked};
+    boundary->watch = (stm_watch){
+        .look = look, .context = boundary, .leave = STM_BOUNDARY_STOP | STM_BOUNDARY_SIGNAL | STM_BOUNDARY_TIME};
     stm_boundary_catch_signals();
 }
 
-static bool time_is_up(const stm_boundary *b, bool eval_is_next)
+int stm_boundary_agree(stm_boundary *boundary, const stm_grid *grid, double next_s)
 {
-    enum { MARGIN_PERCENT = 10 }; /* steps differ */
-    const double needed = (b->step_s + b->save_s + (eval_is_next ? b->eval_s : 0.0)) * (1.0 + MARGIN_PERCENT / 100.0);
-    return b->limit_s > 0 && stm_now_s() - b->start_s + needed > b->limit_s;
+    boundary->next_s = next_s;
+    return stm_watch_agree(&boundary->watch, grid->world);
 }
 
-int stm_boundary_agree(const stm_boundary *b, const stm_grid *grid, stm_run_folder *folder, bool eval_is_next)
+void stm_boundary_saved(stm_boundary *boundary)
 {
-    enum { N_BITS = 4 };
-    double seen[N_BITS] = {0};
-    int bits = 0;
-    const int requests = stm_run_folder_requests(folder, stm_now_s());
-    seen[0] = requests & STM_REQUEST_STOP ? 1 : 0;
-    seen[1] = requests & STM_REQUEST_SAVE ? 1 : 0;
-    seen[2] = signalled ? 1 : 0;
-    seen[3] = grid->rank == 0 && time_is_up(b, eval_is_next) ? 1 : 0;
-    stm_all_reduce_max(grid->world, seen, N_BITS);
-    for (int i = 0; i < N_BITS; i++)
-        bits |= seen[i] > 0 ? 1 << i : 0;
-    return bits;
+    boundary->n_saves_done = boundary->n_saves_seen;
+    boundary->watch.seen &= ~STM_BOUNDARY_SAVE;
 }
 
 void stm_boundary_measured(double *longest_s, double seconds)

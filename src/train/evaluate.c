@@ -54,6 +54,8 @@ static stm_status evaluate_batch(const stm_policy *policy, stm_reward_set *rewar
     stm_status status;
     STM_GOTO_OUT(stm_agree(policy->grid, stm_batch_of_prompts(&set->prompts, which, n, &batch)));
     STM_GOTO_OUT(stm_rollout(policy->engine, policy->model, policy->grid, sampling, &batch, NULL));
+    if (stm_watch_leaves(policy->watch))
+        goto out;
     STM_GOTO_OUT(stm_judge(policy, rewards, set, which, &batch, &verdicts));
     count(e, which[0], &batch, &verdicts);
     if (lines && which[0] < n_lines)
@@ -72,12 +74,13 @@ static stm_status evaluate_all(const stm_policy *policy, stm_reward_set *rewards
     const stm_options *options = policy->options;
     const size_t batch_n = (size_t)options->rollout.prompts_per_step;
     stm_sampling sampling;
-    for (size_t first = 0; first < e->n_prompts; first += batch_n) {
+    for (size_t first = 0; first < e->n_prompts && !stm_watch_leaves(policy->watch); first += batch_n) {
         const size_t n = STM_MIN(batch_n, e->n_prompts - first);
         for (size_t i = 0; i < n; i++)
             which[i] = first + i;
         stm_sampling_init(options, policy->model, policy->tokenizer, STM_RANDOM_EVAL, first / batch_n, &sampling);
         sampling.group_size = e->n_samples;
+        sampling.watch = policy->watch;
         sampling.temperature = options->eval.temperature;
         STM_TRY(evaluate_batch(policy, rewards, set, which, n, &sampling, n_lines, lines, e));
     }

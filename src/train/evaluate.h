@@ -25,7 +25,8 @@ void stm_evaluation_clear(stm_evaluation *evaluation);
 double stm_evaluation_pass_at(const stm_evaluation *evaluation, size_t k);
 
 /* lines: NULL, or gets the first n_lines prompts with their responses in the form of GROUPS.jsonl, on rank 0. The
- * caller clears *out and frees lines->bytes, also after a failure. Collective over the grid's world; same status
+ * caller clears *out and frees lines->bytes, also after a failure. Where policy->watch leaves, the evaluation is worth
+ * nothing. Collective over the grid's world; same status
  * everywhere. Fails: STM_ERR_NUMERIC (a reward that failed) and what the engine says. */
 stm_status stm_evaluate(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set, size_t n_lines,
                         stm_string *lines, stm_evaluation *out);

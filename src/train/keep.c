@@ -47,6 +47,20 @@ stm_status stm_trainer_mark_best(stm_trainer *t)
     return stm_checkpoint_mark_best(t->policy.grid->world, t->checkpoints, t->saved_step);
 }
 
+void stm_trainer_save_or_warn(stm_trainer *t)
+{
+    stm_trainer_warn(stm_trainer_save(t), "the checkpoint is not saved");
+}
+
+void stm_trainer_keep_step(stm_trainer *t, bool is_best)
+{
+    const int64_t every = t->options->checkpoint.every;
+    if (is_best || (every > 0 && t->progress.step % every == 0))
+        stm_trainer_save_or_warn(t);
+    if (is_best && t->saved_step == t->progress.step)
+        stm_trainer_warn(stm_trainer_mark_best(t), "the best checkpoint is not marked");
+}
+
 /* The rates that placement balances by: those of the run's first start on this layout. */
 static stm_status calibrate(stm_trainer *t)
 {

@@ -17,9 +17,13 @@ stm_status stm_step_sample(stm_trainer *t, stm_step *step)
     const double start = stm_now_s();
     STM_TRY(stm_agree(p->grid, stm_batch_of_prompts(&t->train->prompts, step->which, step->n, &step->batch)));
     stm_sampling_init(t->options, p->model, p->tokenizer, STM_RANDOM_TRAIN, (uint64_t)t->progress.step, &sampling);
+    sampling.watch = p->watch;
+    t->boundary.next_s = t->boundary.update_s;
     stm_timers_push(&t->timers, STM_PHASE_ROLLOUT);
     STM_TRY(stm_rollout(p->engine, p->model, p->grid, &sampling, &step->batch, &counts));
     stm_timers_pop(&t->timers, STM_PHASE_ROLLOUT);
+    if (stm_watch_leaves(p->watch))
+        return STM_OK;
     const double sampled = stm_now_s();
     stm_timers_push(&t->timers, STM_PHASE_REWARD);
     const stm_status judged = stm_judge(p, t->rewards, t->train, step->which, &step->batch, &step->verdicts);
@@ -89,5 +93,6 @@ stm_status stm_step_update(stm_trainer *t, stm_step *step)
             STM_TRY(update_minibatch(t, step, &minibatch));
         }
     step->record.update_s = stm_now_s() - start;
+    stm_boundary_measured(&t->boundary.update_s, step->record.update_s + (t->supervised ? 0 : step->record.reward_s));
     return STM_OK;
 }

@@ -7,6 +7,7 @@
 #include "config/options.h"
 #include "data/text_context.h"
 #include "group/engine.h"
+#include "mpi/watch.h"
 
 typedef struct {
     const stm_options *options;
@@ -16,6 +17,7 @@ typedef struct {
     const stm_grid *grid;
     stm_engine *engine;
     stm_timers *timers; /* NULL: no clocks */
+    stm_watch *watch;   /* what may end rollouts early; NULL: nothing */
 } stm_policy;
 
 #endif

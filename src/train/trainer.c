@@ -14,8 +14,6 @@
 #include "mpi/banner.h"
 #include "train/trainer_state.h"
 
-enum { SAMPLE_GROUPS = 4 }; /* that rollout.save=sample keeps of a step */
-
 /* Beginning */
 
 size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *model, int n_ranks)
@@ -62,10 +60,12 @@ stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *tr
     stm_engine_settings_of(policy->engine)->timers = &t->timers;
     stm_timers_init(&t->timers);
     stm_progress_init(&t->progress);
-    stm_boundary_init(&t->boundary, start_s, t->options->maxh, guess_save_s(policy->model));
+    stm_boundary_init(&t->boundary, start_s, grid->rank == 0 ? t->options->maxh : 0, guess_save_s(policy->model));
+    t->policy.watch = &t->boundary.watch;
     stm_status status = stm_agree(grid, set_up(t));
     if (status == STM_OK && !t->options->check)
         status = stm_agree(grid, grid->rank == 0 ? stm_run_folder_open(t->options->run.folder, &t->folder) : STM_OK);
+    t->boundary.folder = t->folder;
     if (status == STM_OK)
         status = stm_resume_find(&t->policy, t->checkpoints, t->start_hash, &t->resume);
     if (status != STM_OK) {
@@ -131,7 +131,8 @@ static stm_status begin_folder(stm_trainer *t)
         stm_log("checkpoints of later steps were moved to %s", where);
     free(where);
     STM_TRY(stm_run_folder_begin(t->folder, t->options_yaml));
-    return stm_metrics_open(t->options->run.folder, t->progress.step, t->options->run.steps, &t->metrics);
+    return stm_metrics_open(t->options->run.folder, t->resume.path ? t->progress.step : -1, t->options->run.steps,
+                            &t->metrics);
 }
 
 static stm_status begin(stm_trainer *t)
@@ -152,64 +153,6 @@ static stm_status begin(stm_trainer *t)
     STM_TRY(stm_trainer_load(t));
     STM_TRY(stm_agree(grid, grid->rank == 0 ? begin_folder(t) : STM_OK));
     return stm_checkpoint_prepare(grid->world, t->checkpoints);
-}
-
-/* Evaluation */
-
-static size_t n_kept_groups(const stm_options *options, size_t n)
-{
-    if (strcmp(options->rollout.save, "none") == 0)
-        return 0;
-    return strcmp(options->rollout.save, "all") == 0 ? n : STM_MIN(n, (size_t)SAMPLE_GROUPS);
-}
-
-static bool eval_is_due(const stm_trainer *t, int64_t step)
-{
-    return t->eval && (step % t->options->eval.every == 0 || step == t->options->run.steps);
-}
-
-static stm_status evaluate(stm_trainer *t, stm_record *record)
-{
-    stm_string lines = {0};
-    stm_evaluation evaluation;
-    const double start = stm_now_s();
-    stm_timers_push(&t->timers, STM_PHASE_EVAL);
-    const stm_status status = stm_evaluate(&t->policy, t->rewards, t->eval,
-                                           n_kept_groups(t->options, t->eval->prompts.n), &lines, &evaluation);
-    if (status == STM_OK)
-        stm_report_evaluation(record, &evaluation);
-    if (status == STM_OK && lines.n > 0)
-        stm_trainer_warn(stm_run_folder_rollouts(t->folder, "eval", t->progress.step, lines.bytes, lines.n),
-                         "rollouts of the evaluation are not saved");
-    free(lines.bytes);
-    stm_evaluation_clear(&evaluation);
-    stm_timers_pop(&t->timers, STM_PHASE_EVAL);
-    stm_boundary_measured(&t->boundary.eval_s, stm_now_s() - start);
-    return status;
-}
-
-/* Rank 0 writes; a full disk does not end the run. */
-static void write_record(stm_trainer *t, const stm_record *record)
-{
-    if (t->metrics)
-        stm_trainer_warn(stm_metrics_write(t->metrics, record), "the step is not yet in metrics.jsonl");
-}
-
-/* Before the first step: what the start model can do. */
-static stm_status evaluate_start(stm_trainer *t)
-{
-    char line[STM_STEP_LINE_BYTES];
-    stm_record record;
-    if (!t->eval || t->progress.step > 0)
-        return STM_OK;
-    stm_record_init(&record);
-    record.step = 0;
-    STM_TRY(evaluate(t, &record));
-    (void)stm_progress_evaluated(&t->progress, record.eval_reward);
-    stm_eval_line(line, &record);
-    stm_log("%s", line);
-    write_record(t, &record);
-    return STM_OK;
 }
 
 /* One step */
@@ -234,7 +177,7 @@ static void end_step(stm_step *step)
 
 static stm_status write_rollouts(const stm_trainer *t, const stm_step *step)
 {
-    const size_t n = n_kept_groups(t->options, step->n);
+    const size_t n = stm_trainer_kept_groups(t, step->n);
     stm_string lines = {0};
     if (t->policy.grid->rank != 0 || t->supervised || n == 0)
         return STM_OK;
@@ -254,54 +197,45 @@ static void report_step(stm_trainer *t, stm_step *step)
     stm_all_reduce_max(t->policy.grid->world, &peak_bytes, 1);
     record->step = (double)t->progress.step;
     record->memory_peak_bytes = peak_bytes;
-    record->step_s = stm_now_s() - step->start_s - step->eval_s;
+    record->step_s = stm_now_s() - step->start_s - step->aside_s;
     stm_waits_report(t->policy.grid->world, &step->waits, record);
     stm_report_batch(record, &step->batch);
     stm_report_updates(record, &step->updates, t->reference != NULL);
     stm_record_rates(record);
     stm_boundary_measured(&t->boundary.step_s, record->step_s);
     stm_trainer_warn(write_rollouts(t, step), "the rollouts of the step are not saved");
-    write_record(t, record);
+    stm_trainer_write_record(t, record);
     if (t->metrics)
         stm_log("%s", stm_metrics_line(t->metrics, record));
 }
 
-/* A failed save leaves the run as it is; the next one may find room. */
-static void save_or_warn(stm_trainer *t)
+/* SAVE was seen, while rollouts were sampled or between steps: no weight has changed since the last step. */
+static void answer_save(stm_trainer *t)
 {
-    stm_trainer_warn(stm_trainer_save(t), "the checkpoint is not saved");
-}
-
-static void keep_step(stm_trainer *t, bool is_best)
-{
-    const int64_t every = t->options->checkpoint.every;
-    if (is_best || (every > 0 && t->progress.step % every == 0))
-        save_or_warn(t);
-    if (is_best && t->saved_step == t->progress.step)
-        stm_trainer_warn(stm_trainer_mark_best(t), "the best checkpoint is not marked");
+    if (t->saved_step != t->progress.step)
+        stm_trainer_save_or_warn(t);
+    stm_boundary_saved(&t->boundary);
+    stm_trainer_warn(stm_run_folder_acknowledge(t->folder, STM_REQUEST_SAVE), "a request stays in the run folder");
+    stm_log("SAVE: checkpoint after step %" PRId64, t->saved_step);
 }
 
 static stm_status learn(stm_trainer *t, stm_step *step)
 {
     const stm_waits before = stm_waits_of(&t->timers);
     STM_TRY(t->supervised ? stm_step_demonstrate(t, step) : stm_step_sample(t, step));
+    step->left = stm_watch_leaves(t->policy.watch);
+    if (step->left)
+        return STM_OK;
+    if (t->boundary.watch.seen & STM_BOUNDARY_SAVE) {
+        const double start = stm_now_s();
+        answer_save(t);
+        step->aside_s += stm_now_s() - start;
+    }
     STM_TRY(stm_step_update(t, step));
     const stm_waits after = stm_waits_of(&t->timers);
     step->waits = stm_waits_between(&before, &after);
     t->progress.step++;
     t->progress.cursor += step->n;
-    return STM_OK;
-}
-
-static stm_status evaluate_step(stm_trainer *t, stm_step *step, bool *is_best)
-{
-    const double start = stm_now_s();
-    *is_best = false;
-    if (!eval_is_due(t, t->progress.step))
-        return STM_OK;
-    STM_TRY(evaluate(t, &step->record));
-    *is_best = stm_progress_evaluated(&t->progress, step->record.eval_reward);
-    step->eval_s = stm_now_s() - start;
     return STM_OK;
 }
 
@@ -312,9 +246,11 @@ static stm_status run_step(stm_trainer *t)
     stm_status status;
     STM_GOTO_OUT(begin_step(t, &step));
     STM_GOTO_OUT(learn(t, &step));
-    STM_GOTO_OUT(evaluate_step(t, &step, &is_best));
+    if (step.left)
+        goto out;
+    STM_GOTO_OUT(stm_trainer_evaluate_step(t, &step, &is_best));
     report_step(t, &step);
-    keep_step(t, is_best);
+    stm_trainer_keep_step(t, is_best);
 out:
     end_step(&step);
     return status;
@@ -325,32 +261,34 @@ out:
 /* Why the run ends here, or NULL. */
 static const char *cross_boundary(stm_trainer *t)
 {
-    const int bits = stm_boundary_agree(&t->boundary, t->policy.grid, t->folder, eval_is_due(t, t->progress.step + 1));
-    if (bits & STM_BOUNDARY_SAVE && t->saved_step != t->progress.step)
-        save_or_warn(t);
+    const stm_boundary *b = &t->boundary;
+    const bool eval_is_next = stm_trainer_eval_is_due(t, t->progress.step + 1);
+    const int bits = stm_boundary_agree(&t->boundary, t->policy.grid, b->step_s + (eval_is_next ? b->eval_s : 0.0));
     if (bits & STM_BOUNDARY_SAVE)
-        stm_log("SAVE: checkpoint after step %" PRId64, t->saved_step);
-    const int acted_on =
-        (bits & STM_BOUNDARY_STOP ? STM_REQUEST_STOP : 0) | (bits & STM_BOUNDARY_SAVE ? STM_REQUEST_SAVE : 0);
-    if (acted_on)
-        stm_trainer_warn(stm_run_folder_acknowledge(t->folder, acted_on), "a request stays in the run folder");
+        answer_save(t);
+    if (bits & STM_BOUNDARY_STOP)
+        stm_trainer_warn(stm_run_folder_acknowledge(t->folder, STM_REQUEST_STOP), "STOP stays in the run folder");
     return bits & STM_BOUNDARY_STOP     ? "STOP was found in the run folder"
            : bits & STM_BOUNDARY_SIGNAL ? "a signal asked for it"
            : bits & STM_BOUNDARY_TIME   ? "the time of --maxh is up"
                                         : NULL;
 }
 
+static bool has_steps_left(const stm_trainer *t)
+{
+    return t->progress.step < t->options->run.steps && !stm_progress_early_stop(&t->progress, t->options);
+}
+
 /* Steps until the last one, or until there is a reason to end; *reason is NULL where the run is done. */
 static stm_status run_steps(stm_trainer *t, const char **reason)
 {
-    *reason = NULL;
-    while (t->progress.step < t->options->run.steps && !stm_progress_early_stop(&t->progress, t->options)) {
+    STM_TRY(stm_trainer_evaluate_before(t));
+    *reason = stm_watch_leaves(t->policy.watch) ? cross_boundary(t) : NULL;
+    while (!*reason && has_steps_left(t)) {
         STM_TRY(run_step(t));
         *reason = cross_boundary(t);
-        if (*reason)
-            break;
     }
-    if (t->progress.step >= t->options->run.steps || stm_progress_early_stop(&t->progress, t->options))
+    if (!has_steps_left(t) && !t->progress.eval_pending)
         *reason = NULL;
     return STM_OK;
 }
@@ -363,7 +301,7 @@ static stm_status save_before_failing(stm_trainer *t, stm_status why)
     char *message = NULL;
     if (t->saved_step == t->progress.step || stm_format(&message, "%s", stm_failure()) != STM_OK)
         return why;
-    save_or_warn(t);
+    stm_trainer_save_or_warn(t);
     stm_fail(why, "%s", message);
     free(message);
     return why;
@@ -372,7 +310,8 @@ static stm_status save_before_failing(stm_trainer *t, stm_status why)
 static bool is_done(const stm_trainer *t)
 {
     const stm_progress *p = &t->resume.progress;
-    return t->resume.path && (p->step >= t->options->run.steps || stm_progress_early_stop(p, t->options));
+    return t->resume.path && !p->eval_pending &&
+           (p->step >= t->options->run.steps || stm_progress_early_stop(p, t->options));
 }
 
 stm_status stm_trainer_run(stm_trainer *t)
@@ -381,7 +320,6 @@ stm_status stm_trainer_run(stm_trainer *t)
     if (is_done(t))
         return stm_trainer_say_done(t);
     STM_TRY(begin(t));
-    STM_TRY(evaluate_start(t));
     const stm_status status = run_steps(t, &reason);
     if (status == STM_ERR_NUMERIC && t->reward_failed)
         return save_before_failing(t, status);

@@ -45,8 +45,9 @@ typedef struct {
     stm_verdicts verdicts;
     stm_update_totals updates;
     stm_record record;
-    stm_waits waits; /* of this rank, evaluation not counted */
-    double start_s, eval_s;
+    stm_waits waits;         /* of this rank, evaluation not counted */
+    bool left;               /* its rollouts were: it has not taken place */
+    double start_s, aside_s; /* aside: evaluation and saves, which are not the step's */
 } stm_step;
 
 /* learn.c: the batch of a step, and what is learnt from it. Collective. */
@@ -59,6 +60,23 @@ stm_status stm_step_update(stm_trainer *trainer, stm_step *step);
 stm_status stm_trainer_save(stm_trainer *trainer);
 stm_status stm_trainer_load(stm_trainer *trainer);
 stm_status stm_trainer_mark_best(stm_trainer *trainer);
+
+/* save_or_warn: a failed save leaves the run as it is; the next one may find room. keep_step: where it is due, or the
+ * step is the best. Collective. */
+void stm_trainer_save_or_warn(stm_trainer *trainer);
+void stm_trainer_keep_step(stm_trainer *trainer, bool is_best);
+
+/* assess.c: evaluations. before: that of the start model, or one that the run was left in; step: where one is due after
+ * the step. Where the watch leaves, the evaluation has not taken place, and stays pending. Collective. */
+bool stm_trainer_eval_is_due(const stm_trainer *trainer, int64_t step);
+stm_status stm_trainer_evaluate_before(stm_trainer *trainer);
+stm_status stm_trainer_evaluate_step(stm_trainer *trainer, stm_step *step, bool *is_best);
+
+/* Of n groups, those whose rollouts rollout.save keeps. Local. */
+size_t stm_trainer_kept_groups(const stm_trainer *trainer, size_t n);
+
+/* Rank 0 writes; a full disk does not end the run. */
+void stm_trainer_write_record(stm_trainer *trainer, const stm_record *record);
 
 /* close.c. finish: reason: why the run ends before it is done, or NULL. say_done: for a run that was done before.
  * Collective. */

@@ -23,6 +23,9 @@ typedef struct {
     stm_model *model;
 } fixture;
 
+/* What ends a rollout early, where a test has one. */
+static stm_watch *watch;
+
 static void set_up(fixture *f, stm_test_config config, const stm_backend *backend)
 {
     assert_ok(backend->open(1, &f->stream));
@@ -81,6 +84,7 @@ static stm_status try_to_sample(MPI_Comm comm, const fixture *f, const char *con
     stm_model_hold_stage(&stage, (size_t)n_stages, (size_t)grid.stage);
     assert_ok(stm_engine_create(&stage, &grid, &options, 0, &engine));
     stm_sampling_init(&options, f->model, NULL, STM_RANDOM_GENERATE, 0, &sampling);
+    sampling.watch = watch;
     const stm_status status = stm_rollout(engine, &stage, &grid, &sampling, batch, counts);
     stm_engine_destroy(engine);
     stm_grid_destroy(&grid);
@@ -291,6 +295,79 @@ static void ranks_with_free_slots_take_what_waits_elsewhere(void **state)
     tear_down(&f);
 }
 
+/* Leaving */
+
+enum { LEAVE = 1, NOTE = 2 };
+
+/* Looks of one rank: flags are seen from the n-th on. */
+typedef struct {
+    int flags, from, n;
+} looks;
+
+static int look(void *context)
+{
+    looks *l = context;
+    return ++l->n > l->from ? l->flags : 0;
+}
+
+/* On every layout, with few slots (rollouts wait, shares) and many waves of prompts; `who` sees it, and all leave. */
+static void a_rollout_is_left_by_all_when_one_rank_says_so(void **state)
+{
+    (void)state;
+    int rank, n_ranks;
+    fixture f;
+    stm_rollout_counts counts;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
+    set_up_deep(&f, STM_TEST_LLAMA);
+    f.model->config.n_eos = 0;
+    for (int n_stages = 1; n_stages <= n_ranks; n_stages++)
+        for (int who = 0; who < n_ranks && n_ranks % n_stages == 0; who++) {
+            char pipeline[64], team[64];
+            stm_batch batch;
+            looks mine = {.flags = rank == who ? LEAVE : 0, .from = 3};
+            stm_watch one = {.look = look, .context = &mine, .leave = LEAVE};
+            snprintf(pipeline, sizeof pipeline, "parallel.pipeline=%d", n_stages);
+            snprintf(team, sizeof team, "parallel.suffix=%d", who % 2 ? n_ranks / n_stages : 1);
+            const char *const overrides[] = {"rollout.max_new_tokens=2000",
+                                             "rollout.group_size=9",
+                                             who % 3 ? "rollout.slots=2" : "rollout.slots=64",
+                                             who == 1 ? "memory.limit=3MiB" : "memory.limit=1GiB",
+                                             pipeline,
+                                             team};
+            watch = &one;
+            assert_ok(try_to_sample(MPI_COMM_WORLD, &f, overrides, 6, &batch, &counts));
+            watch = NULL;
+            assert_true(one.leaves && counts.decode_rounds < 1000); /* of 2000 for one rollout */
+            assert_int_equal(one.seen, LEAVE);
+            stm_batch_clear(&batch);
+        }
+    tear_down(&f);
+}
+
+static void what_does_not_leave_changes_no_token(void **state)
+{
+    (void)state;
+    int rank, n_ranks;
+    fixture f;
+    stm_batch alone, together;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
+    set_up(&f, STM_TEST_LLAMA, &stm_backend_cpu_f64);
+    SAMPLE(MPI_COMM_SELF, &f, &alone, "rollout.group_size=3", "rollout.max_new_tokens=40");
+    looks mine = {.flags = rank == n_ranks - 1 ? NOTE : 0, .from = 1};
+    stm_watch one = {.look = look, .context = &mine, .leave = LEAVE};
+    watch = &one;
+    SAMPLE(MPI_COMM_WORLD, &f, &together, "rollout.group_size=3", "rollout.max_new_tokens=40");
+    watch = NULL;
+    assert_same(&alone, &together);
+    assert_false(one.leaves);
+    assert_int_equal(one.seen, NOTE);
+    stm_batch_clear(&together);
+    stm_batch_clear(&alone);
+    tear_down(&f);
+}
+
 /* Sampled log-probs against those of the engine that trains, per token. */
 static void compare_with_scores(const fixture *f, const stm_batch *batch, double tolerance)
 {
@@ -372,6 +449,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(stages_sample_the_same),
         cmocka_unit_test(what_is_not_a_number_is_said_by_all),
         cmocka_unit_test(ranks_with_free_slots_take_what_waits_elsewhere),
+        cmocka_unit_test(a_rollout_is_left_by_all_when_one_rank_says_so),
+        cmocka_unit_test(what_does_not_leave_changes_no_token),
         cmocka_unit_test(scoring_finds_the_log_probs_that_sampling_recorded),
         cmocka_unit_test(end_ids_end_a_response_unless_ignored_or_early),
     };

@@ -100,7 +100,7 @@ same_bits "$(checkpoint whole.long 40)" "$(checkpoint long 40)" "a killed run do
 cmp <(cut -d, -f1-7 whole.long/metrics.jsonl) <(cut -d, -f1-7 long/metrics.jsonl) || die "metrics.jsonl differs"
 say "kill -9, then the same command: the same last checkpoint, each step once in metrics.jsonl"
 
-# STOP, SAVE, signals, --maxh
+# STOP, SAVE, signals, --maxh (signals.sh has the rest)
 
 input endless.yaml endless 1000000 'checkpoint: { every: 0 }\nrollout: { save: none }\n'
 sed -i '/^rollout: { save/d; s/max_new_tokens: 4/max_new_tokens: 4, save: none/' endless.yaml
@@ -127,7 +127,6 @@ for ranks in 0 2; do
     ends_by $ranks 'touch endless/STOP'
     [ ! -f endless/STOP ] || die "STOP stays"
 done
-ends_by 0 'kill -USR1 $(pgrep -P $job -x stemma)'
 ends_by 0 'kill -TERM $(pgrep -P $job -x stemma)'
 ends_by 0 'kill -INT $(pgrep -P $job -x stemma)'
 ends_by 2 'touch endless/SAVE; while [ -f endless/SAVE ]; do sleep 0.05; done; ls endless/checkpoints | grep -q "^step-" || die "SAVE saves nothing"; touch endless/STOP'
@@ -137,4 +136,4 @@ start=$(date +%s%N)
 succeeds 2 "$STEMMA" train endless.yaml --maxh=0.001
 took_ms=$((($(date +%s%N) - start) / 1000000))
 [ $took_ms -lt 8000 ] && grep -q 'the time of --maxh is up' out && [ ! -f endless/DONE ] || die "--maxh: $took_ms ms: $(tail -5 out)"
-say "STOP, SAVE, SIGUSR1, SIGTERM, SIGINT and --maxh end or save cleanly; DONE is for the last step alone"
+say "STOP, SAVE, SIGTERM, SIGINT and --maxh end or save cleanly; DONE is for the last step alone"

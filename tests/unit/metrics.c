@@ -71,7 +71,7 @@ static void every_field_comes_back_with_all_its_bits(void **state)
     for (size_t i = 0; i < n_fields; i++)
         *stm_record_at(&record, fields + i) =
             fields[i].kind == STM_FIELD_COUNT ? (double)(i + 1) : 1.0 / (double)(i + 3);
-    assert_ok(stm_metrics_open(*state, 0, 10, &metrics));
+    assert_ok(stm_metrics_open(*state, -1, 10, &metrics));
     assert_ok(stm_metrics_write(metrics, &record));
     stm_record *read;
     assert_ok(stm_metrics_read(*state, &read, &n)); /* it was flushed */
@@ -86,7 +86,7 @@ static void what_is_not_a_number_is_null(void **state)
     stm_metrics *metrics;
     stm_record record = record_of(3), *read;
     record.grad_norm = INFINITY;
-    assert_ok(stm_metrics_open(*state, 0, 10, &metrics));
+    assert_ok(stm_metrics_open(*state, -1, 10, &metrics));
     assert_ok(stm_metrics_write(metrics, &record));
     stm_metrics_close(metrics);
     char *text = text_of(*state, "metrics.jsonl");
@@ -104,7 +104,7 @@ static void what_is_not_a_number_is_null(void **state)
 
 static void resumed_run_has_each_step_once(void **state)
 {
-    write_steps(*state, 0, 1, 7);
+    write_steps(*state, -1, 1, 7);
     write_steps(*state, 4, 5, 9); /* killed after step 7, the last checkpoint of step 4 */
     assert_steps(*state, 9);
     write_steps(*state, 9, 10, 12);
@@ -114,7 +114,7 @@ static void resumed_run_has_each_step_once(void **state)
 
 static void torn_line_of_a_killed_job_is_dropped(void **state)
 {
-    write_steps(*state, 0, 1, 3);
+    write_steps(*state, -1, 1, 3);
     FILE *file = fopen(stm_test_path(*state, "metrics.jsonl"), "a");
     fputs("{\"step\": 4, \"rew", file);
     fclose(file);
@@ -138,9 +138,9 @@ static void unknown_fields_of_another_version_survive_a_resume(void **state)
 
 static void fresh_start_keeps_the_records_of_an_earlier_run_aside(void **state)
 {
-    write_steps(*state, 0, 1, 5);
+    write_steps(*state, -1, 1, 5);
     char *before = text_of(*state, "metrics.jsonl");
-    write_steps(*state, 0, 1, 2);
+    write_steps(*state, -1, 1, 2);
     assert_steps(*state, 2);
     char *old = text_of(*state, "metrics.old.jsonl");
     assert_string_equal(old, before);
@@ -151,7 +151,7 @@ static void fresh_start_keeps_the_records_of_an_earlier_run_aside(void **state)
 static void folder_that_is_missing_is_named(void **state)
 {
     stm_metrics *metrics = NULL;
-    assert_fails(stm_metrics_open(stm_test_path(*state, "none"), 0, 10, &metrics), STM_ERR_IO, "none/metrics.jsonl");
+    assert_fails(stm_metrics_open(stm_test_path(*state, "none"), -1, 10, &metrics), STM_ERR_IO, "none/metrics.jsonl");
     assert_null(metrics);
 }
 
@@ -177,7 +177,7 @@ static void steps_that_found_no_room_are_written_when_there_is_some(void **state
 {
     stm_metrics *metrics;
     const stm_record first = record_of(1), fourth = record_of(4);
-    assert_ok(stm_metrics_open(*state, 0, 10, &metrics));
+    assert_ok(stm_metrics_open(*state, -1, 10, &metrics));
     assert_ok(stm_metrics_write(metrics, &first));
     char *before = text_of(*state, "metrics.jsonl");
     write_without_room(metrics, 2, 3, strlen(before) + 16); /* room for a part of a line */
@@ -334,7 +334,7 @@ static size_t count_lines(const char *text)
 static void heading_comes_first_and_every_25_lines(void **state)
 {
     stm_metrics *metrics;
-    assert_ok(stm_metrics_open(*state, 0, 100, &metrics));
+    assert_ok(stm_metrics_open(*state, -1, 100, &metrics));
     for (int64_t step = 1; step <= 60; step++) {
         const stm_record record = record_of(step);
         assert_int_equal(count_lines(stm_metrics_line(metrics, &record)), step % 25 == 1 ? 2 : 1);
@@ -345,7 +345,7 @@ static void heading_comes_first_and_every_25_lines(void **state)
 static void time_left_follows_recent_steps(void **state)
 {
     stm_metrics *metrics;
-    assert_ok(stm_metrics_open(*state, 0, 100, &metrics));
+    assert_ok(stm_metrics_open(*state, -1, 100, &metrics));
     stm_record record = record_of(1);
     record.step_s = 1000; /* a slow first step is forgotten after 20 others */
     stm_metrics_line(metrics, &record);
@@ -361,7 +361,7 @@ static void time_left_follows_recent_steps(void **state)
 static void evaluation_has_a_line_of_its_own(void **state)
 {
     stm_metrics *metrics;
-    assert_ok(stm_metrics_open(*state, 0, 100, &metrics));
+    assert_ok(stm_metrics_open(*state, -1, 100, &metrics));
     stm_record record = record_of(50);
     record.eval_reward = 0.8125, record.eval_pass_at_1 = 0.75, record.eval_pass_at_k = 0.905, record.eval_k = 8;
     assert_non_null(strstr(stm_metrics_line(metrics, &record),
@@ -375,7 +375,7 @@ static void evaluation_has_a_line_of_its_own(void **state)
 static void run_without_rewards_shows_its_loss(void **state)
 {
     stm_metrics *metrics;
-    assert_ok(stm_metrics_open(*state, 0, 100, &metrics));
+    assert_ok(stm_metrics_open(*state, -1, 100, &metrics));
     stm_record record = record_of(2);
     record.reward_mean = NAN, record.loss = 1.25, record.lr = 1e-5;
     const char *text = stm_metrics_line(metrics, &record);

@@ -30,7 +30,7 @@ static int remove_folder(void **state)
 static void write_records(const char *folder, int64_t n, bool all)
 {
     stm_metrics *metrics;
-    assert_ok(stm_metrics_open(folder, 0, n, &metrics));
+    assert_ok(stm_metrics_open(folder, -1, n, &metrics));
     for (int64_t step = 1; step <= n; step++) {
         stm_record record;
         stm_record_init(&record);
