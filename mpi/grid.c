@@ -5,16 +5,18 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Prints where this rank is, and what. */
+/* Prints who, where, when and what. */
 static void abort_with(const char *what) __attribute__((noreturn));
 static void abort_with(const char *what)
 {
     int rank = -1;
-    char host[256] = "?";
+    char host[256] = "?", when[STM_PULSE_TEXT_BYTES];
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     gethostname(host, sizeof host - 1);
-    fprintf(stderr, "stemma: rank %d on %s: %s\n", rank, host, what);
+    stm_pulse_text(stm_pulse_own, when);
+    fprintf(stderr, "stemma: rank %d on %s: %s (%s)\n", rank, host, what, when);
     fflush(stderr);
+    stm_pulse_told_to_end();
     MPI_Abort(MPI_COMM_WORLD, 1);
     abort(); /* MPI_Abort need not return, but its declaration does not say so */
 }

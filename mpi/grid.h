@@ -15,10 +15,14 @@
 #include <mpi.h>
 
 #include "base/base.h"
+#include "base/pulse.h"
 
+/* For the main thread, whose pulse says that it is inside. */
 #define STM_MPI(call)                                                                                                  \
     do {                                                                                                               \
-        int code_ = (call);                                                                                            \
+        stm_pulse_call();                                                                                              \
+        const int code_ = (call);                                                                                      \
+        stm_pulse_call();                                                                                              \
         if (code_ != MPI_SUCCESS)                                                                                      \
             stm_mpi_abort(code_, #call, __FILE__, __LINE__);                                                           \
     } while (0)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "base/pulse.h"
 
 static const char *const names[] = {
 #define NAME_OF(NAME, name, what) [STM_PHASE_##NAME] = name,
@@ -34,6 +35,7 @@ void stm_timers_init(stm_timers *timers)
     if (!timers)
         return;
     memset(timers, 0, sizeof *timers);
+    stm_pulse_phase(STM_PHASE_OTHER);
     timers->begin_s = timers->last_s = stm_now_s();
 }
 
@@ -44,6 +46,7 @@ void stm_timers_push(stm_timers *timers, stm_phase phase)
     assert(timers->depth < STM_TIMERS_DEPTH);
     settle(timers);
     timers->open[timers->depth++] = phase;
+    stm_pulse_phase(phase);
 }
 
 void stm_timers_pop(stm_timers *timers, stm_phase phase)
@@ -56,6 +59,7 @@ void stm_timers_pop(stm_timers *timers, stm_phase phase)
         depth--;
     assert(depth > 0);
     timers->depth = STM_MAX(depth, 1) - 1;
+    stm_pulse_phase(running(timers));
 }
 
 double stm_timers_self_s(const stm_timers *timers, stm_phase phase)

@@ -1,15 +1,18 @@
 /* The program: finds the command, reads its options, runs it, and turns its status into one message and an exit code.
  */
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "base/crash.h"
+#include "base/helper.h"
+#include "base/pulse.h"
 #include "base/usage.h"
 #include "cli/commands.h"
 #include "mpi/grid.h"
+#include "mpi/heartbeat.h"
 #include "mpi/relay.h"
 #include "objective/objective.h"
 #include "reward/reward.h"
@@ -227,6 +230,8 @@ static stm_status run_command(const stm_command *command, int n, char *const *ar
     stm_options options;
     STM_TRY(stm_options_init(&options));
     stm_status status = read_options(command, n, argv, &options);
+    if (status == STM_OK)
+        stm_heartbeat_set(options.fault.timeout_s, options.fault.io_timeout_s);
     if (status == STM_OK && runs)
         status = command->run(&options);
     stm_options_clear(&options);
@@ -239,18 +244,20 @@ static stm_status run_command(const stm_command *command, int n, char *const *ar
 static stm_status end_together(stm_status status)
 {
     enum { PATIENCE_S = 10 };
-    int mine = status != STM_OK, failed = 0, arrived = 0, rank;
+    int mine = status != STM_OK, failed = 0, arrived = 0;
     MPI_Request request;
-    STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
+    stm_pulse_rest();
     STM_MPI(MPI_Iallreduce(&mine, &failed, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD, &request));
     for (const double start = stm_now_s(); !arrived;) {
         STM_MPI(MPI_Test(&request, &arrived, MPI_STATUS_IGNORE));
         if (arrived)
             break;
         if (status != STM_OK && stm_now_s() - start > PATIENCE_S) {
-            char host[HOST_NAME_MAX + 1] = "";
-            gethostname(host, sizeof host - 1);
-            fprintf(stderr, "stemma: rank %d on %s: %s\n", rank, host, stm_failure());
+            char what[STM_PULSE_TEXT_BYTES];
+            stm_pulse_text(stm_pulse_own, what);
+            fprintf(stderr, "stemma: rank %d on %s: %s (%s)\n", (int)stm_pulse_own->rank, stm_pulse_own->host,
+                    stm_failure(), what);
+            stm_pulse_told_to_end();
             MPI_Abort(MPI_COMM_WORLD, 1);
         }
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
@@ -266,16 +273,50 @@ static void report(stm_status status, int rank)
         fprintf(stderr, "stemma: %s\n", stm_failure());
 }
 
-static int run_on_ranks(const stm_command *command, int n, char **argv)
+/* Who this process is, for what is said when it fails. */
+static void introduce(int rank)
 {
-    int provided, rank;
+    stm_pulse *pulse = stm_pulse_own;
+    pulse->rank = rank;
+    gethostname(pulse->host, sizeof pulse->host - 1);
+}
+
+/* MPI, with what watches over it. */
+static stm_status begin_mpi(int launched, int *rank)
+{
+    int provided;
+    introduce(launched);
+    stm_pulse_elsewhere("start");
+    STM_TRY(stm_helper_begin());
+    introduce(launched);
     stm_relay_prepare();
-    STM_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided));
+    STM_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided));
     stm_usage_begin();
-    STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
-    const stm_status status = end_together(run_command(command, n, argv, true));
-    report(status, rank);
+    STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, rank));
+    introduce(*rank);
+    stm_crash_catch();
+    if (!stm_heartbeat_start(provided) && *rank == 0)
+        fprintf(stderr, "stemma: warning: this MPI lets one thread call it alone: a rank that stops is not noticed\n");
+    return STM_OK;
+}
+
+static void end_mpi(void)
+{
+    stm_heartbeat_stop();
     MPI_Finalize();
+    stm_helper_end();
+}
+
+static int run_on_ranks(const stm_command *command, int launched, int n, char **argv)
+{
+    int rank = launched;
+    stm_status status = begin_mpi(launched, &rank);
+    if (status == STM_OK) {
+        stm_pulse_elsewhere("load");
+        status = end_together(run_command(command, n, argv, true));
+        end_mpi();
+    }
+    report(status, rank);
     return stm_exit_code(status);
 }
 
@@ -299,7 +340,7 @@ int main(int argc, char **argv)
     } else if (wants_help) {
         status = rank == 0 ? print_help(command) : STM_OK;
     } else if (command->uses_ranks) {
-        return run_on_ranks(command, argc - 2, argv + 2);
+        return run_on_ranks(command, rank, argc - 2, argv + 2);
     } else { /* one process does it; the others would only write the same file */
         status = run_command(command, argc - 2, argv + 2, rank == 0);
     }

@@ -199,6 +199,13 @@ const stm_option_row stm_option_rows[] = {
     INTEGER("eval.stop_after", eval.stop_after, "0", FROM(0), INPUT, FREE, "stop after so many evaluations without a better one; 0: never"),
     NUMBER("eval.stop_at_reward", eval.stop_at_reward, "0.0", ANY, INPUT, FREE, "stop when the mean reward of an evaluation reaches this; 0: never"),
 
+    NUMBER("fault.timeout", fault.timeout_s, "20.0", FROM(1), COMPUTE | CALIBRATE, FREE,
+        "seconds of silence after which a rank has stopped, and the job is ended"),
+    NUMBER("fault.io_timeout", fault.io_timeout_s, "600.0", FROM(1), COMPUTE | CALIBRATE, FREE,
+        "seconds that loading, a reward or a save may stand still; compute: ten times its longest"),
+    INTEGER("fault.max_skips", fault.max_skips, "3", FROM(1), INPUT, FREE,
+        "steps or updates in a row that may fail (not-a-number, rewards that fail) before the run ends"),
+
     INTEGER("bench.hidden", bench.hidden, "512", RANGE(1, 100000), BENCH, 0, "hidden size"),
     INTEGER("bench.layers", bench.layers, "8", RANGE(1, 1000), BENCH, 0, "layers"),
     INTEGER("bench.heads", bench.heads, "8", RANGE(1, 100000), BENCH, 0, "query heads"),
@@ -258,6 +265,7 @@ static const struct {
     {"tree", "which tokens are computed once"},
     {"checkpoint", "what is saved"},
     {"eval", "measuring while training"},
+    {"fault", "what happens when something fails"},
     {"bench", "the shape of what is measured"},
 };
 

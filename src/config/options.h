@@ -125,6 +125,10 @@ typedef struct {
         double stop_at_reward;
     } eval; /* stop_after: evaluations without a better one; 0: never */
     struct {
+        double timeout_s, io_timeout_s;
+        int64_t max_skips;
+    } fault;
+    struct {
         char *model, *groups; /* --model, --groups; empty: random weights of the shape below, random tokens */
         int64_t hidden, layers, heads, kv_heads, intermediate, vocab;
         stm_numbers prompt, ratio, group_size; /* lists: every combination is a case; ratio: prompt / answer */

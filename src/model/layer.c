@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+#include "base/pulse.h"
+
 /* Sizes that recur below. */
 typedef struct {
     size_t hidden, inner, q_width, kv_width; /* kv_width: K and V side by side */
@@ -232,6 +234,7 @@ static stm_status meet(const stm_layer_rows *rows, size_t layer, bool backward)
 
 static void drive(const stm_layer_rows *rows)
 {
+    stm_pulse_progress();
     if (rows->hooks)
         rows->hooks->drive(rows->hooks->context);
 }

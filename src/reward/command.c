@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/helper.h"
 #include "reward/kinds.h"
-#include "reward/process.h"
 
 static stm_status check(const stm_reward_item *item)
 {
@@ -103,8 +103,8 @@ static stm_status score(const stm_reward_item *item, size_t n, const stm_reward_
     }
     if (n == 0)
         goto out;
-    status = stm_process_run(item->options.command, text, n_text, item->options.timeout_s, 65536 + 1024 * n, &output,
-                             &n_output);
+    status = stm_helper_run(item->options.command, text, n_text, item->options.timeout_s, 65536 + 1024 * n, &output,
+                            &n_output);
     if (status == STM_ERR_IO) {
         stm_complain(complaint, "%s.command: %s", item->where, stm_failure());
         status = STM_OK;

@@ -3,6 +3,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/pulse.h"
+
 /* What the signals have said; written by handlers alone. */
 static volatile sig_atomic_t n_saves_asked, end_asked, end_asked_at; /* at: s of the monotonic clock */
 static bool speaks; /* on rank 0, since every rank may get the signal */
@@ -20,6 +22,7 @@ static void note_end(int number)
     static const char message[] = "stemma: asked a second time to end: ended without saving\n";
     struct timespec now;
     (void)number;
+    stm_pulse_told_to_end();
     clock_gettime(CLOCK_MONOTONIC, &now);
     if (!end_asked) {
         end_asked_at = (sig_atomic_t)now.tv_sec;

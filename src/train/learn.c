@@ -7,8 +7,6 @@
 #include "train/batch.h"
 #include "train/trainer_state.h"
 
-enum { MOST_SKIPPED_IN_A_ROW = 3 };
-
 stm_status stm_step_sample(stm_trainer *t, stm_step *step)
 {
     const stm_policy *p = &t->policy;
@@ -54,12 +52,12 @@ static stm_status note_skipped(stm_trainer *t, const stm_update_counts *counts)
     else
         stm_log("warning: step %lld: update skipped: loss %g, norm of the gradient %g", (long long)progress->step + 1,
                 counts->sums.loss, fabs(counts->grad_norm)); /* nan has no sign */
-    if (progress->n_skipped_in_a_row < MOST_SKIPPED_IN_A_ROW)
+    if (progress->n_skipped_in_a_row < t->options->fault.max_skips)
         return STM_OK;
     return stm_fail(STM_ERR_NUMERIC,
-                    "step %lld: the gradient was not finite in %d updates in a row; a smaller optim.lr or optim.clip "
+                    "step %lld: the gradient was not finite in %lld updates in a row; a smaller optim.lr or optim.clip "
                     "may help",
-                    (long long)progress->step + 1, MOST_SKIPPED_IN_A_ROW);
+                    (long long)progress->step + 1, (long long)progress->n_skipped_in_a_row);
 }
 
 static stm_status update_minibatch(stm_trainer *t, stm_step *step, const stm_batch *minibatch)

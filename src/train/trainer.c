@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/pulse.h"
 #include "base/usage.h"
 #include "group/memory.h"
 #include "metrics/step_line.h"
@@ -160,6 +161,7 @@ static stm_status begin(stm_trainer *t)
 static stm_status begin_step(stm_trainer *t, stm_step *step)
 {
     *step = (stm_step){.n = (size_t)t->options->rollout.prompts_per_step, .start_s = stm_now_s()};
+    stm_pulse_step(t->progress.step + 1);
     stm_record_init(&step->record);
     STM_TRY(stm_agree(t->policy.grid, stm_alloc(step->n, sizeof *step->which, &step->which)));
     for (size_t i = 0; i < step->n; i++)
@@ -320,6 +322,7 @@ stm_status stm_trainer_run(stm_trainer *t)
     if (is_done(t))
         return stm_trainer_say_done(t);
     STM_TRY(begin(t));
+    stm_pulse_elsewhere(NULL);
     const stm_status status = run_steps(t, &reason);
     if (status == STM_ERR_NUMERIC && t->reward_failed)
         return save_before_failing(t, status);

@@ -32,6 +32,7 @@ static const char another[] =
     "memory: {limit: 1536MiB, recompute: always, max_segment_tokens: 100, chunk_tokens: 64}\n"
     "tree: {min_shared_tokens: 1, across_groups: false}\n"
     "checkpoint: {every: 0, keep: 1}\n"
+    "fault: {timeout: 5, io_timeout: 60, max_skips: 7}\n"
     "eval: {every: 1, prompts: e, samples: 2, temperature: 0, stop_after: 3, stop_at_reward: -0.5}\n";
 
 static void what_is_printed_reads_back_the_same(void **state)

@@ -1,6 +1,7 @@
 #include "reward/reward.h"
+#include "base/helper.h"
+#include "base/process.h"
 #include "reward/pattern.h"
-#include "reward/process.h"
 #include "support/support.h"
 
 #include <jansson.h>
@@ -479,7 +480,7 @@ static void a_command_that_never_reads_raises_no_signal(void **state)
     char *output = NULL, *input = calloc(1 << 20, 1);
     size_t n;
     sigset_t waiting;
-    assert_ok(stm_process_run("exec 0<&-; sleep 0.2; echo 1", input, 1 << 20, 20, 1000, &output, &n));
+    assert_ok(stm_process_run("exec 0<&-; sleep 0.2; echo 1", input, 1 << 20, 20, 1000, -1, &output, &n));
     assert_string_equal(output, "1\n");
     sigpending(&waiting);
     assert_false(sigismember(&waiting, SIGPIPE));
@@ -495,8 +496,8 @@ static void a_command_inherits_no_variables_of_mpi(void **state)
     setenv("OMPI_COMM_WORLD_RANK", "0", 1);
     setenv("PMIX_RANK", "0", 1);
     setenv("STEMMA_KEPT", "yes", 1);
-    assert_ok(
-        stm_process_run("echo ${OMPI_COMM_WORLD_RANK-no} ${PMIX_RANK-no} $STEMMA_KEPT", "", 0, 20, 1000, &output, &n));
+    assert_ok(stm_process_run("echo ${OMPI_COMM_WORLD_RANK-no} ${PMIX_RANK-no} $STEMMA_KEPT", "", 0, 20, 1000, -1,
+                              &output, &n));
     assert_string_equal(output, "no no yes\n");
     unsetenv("OMPI_COMM_WORLD_RANK");
     unsetenv("PMIX_RANK");
@@ -505,6 +506,8 @@ static void a_command_inherits_no_variables_of_mpi(void **state)
 
 int main(void)
 {
+    if (stm_helper_begin() != STM_OK)
+        return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_ignores_white_space_at_the_ends_alone),
         cmocka_unit_test(exact_can_ignore_case_in_any_alphabet),

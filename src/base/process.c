@@ -1,4 +1,4 @@
-#include "reward/process.h"
+#include "base/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +12,9 @@
 #include <unistd.h>
 
 extern char **environ;
+
+/* By the helper process, which is the usual caller, or by some launcher: a command starts with none ignored. */
+static const int ignored_here[] = {SIGPIPE, SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
 
 typedef struct {
     pid_t id;    /* also of its process group */
@@ -58,7 +61,8 @@ static stm_status start(const char *command, const sigset_t *mask, process *chil
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     sigemptyset(&standard);
-    sigaddset(&standard, SIGPIPE);
+    for (size_t i = 0; i < sizeof ignored_here / sizeof *ignored_here; i++)
+        sigaddset(&standard, ignored_here[i]);
     posix_spawn_file_actions_init(&actions);
     posix_spawnattr_init(&attributes);
     STM_GOTO_OUT(clean_environment(&environment));
@@ -101,10 +105,15 @@ static bool has_ended(process *child)
     return child->ended;
 }
 
+static stm_status nobody_waits(void)
+{
+    return stm_fail(STM_ERR_IO, "nobody waits for it any more");
+}
+
 /* Serves both pipes until the child has closed its side or, when something that it left running holds that open, until
  * it has ended. */
 static stm_status exchange(process *child, const char *input, size_t n_input, double timeout_s, size_t most_output,
-                           char **output, size_t *n_output)
+                           int tie, char **output, size_t *n_output)
 {
     const double deadline = stm_now_s() + timeout_s;
     size_t sent = 0, capacity = 0;
@@ -112,8 +121,11 @@ static stm_status exchange(process *child, const char *input, size_t n_input, do
         if (sent == n_input)
             close_once(&child->in);
         STM_TRY(stm_reserve(output, &capacity, *n_output + 65536, 1));
-        struct pollfd ready[] = {{.fd = child->out, .events = POLLIN}, {.fd = child->in, .events = POLLOUT}};
-        const int n_ready = poll(ready, 2, 50); /* a negative descriptor is skipped */
+        struct pollfd ready[] = {
+            {.fd = child->out, .events = POLLIN}, {.fd = child->in, .events = POLLOUT}, {.fd = tie}};
+        const int n_ready = poll(ready, 3, 50); /* a negative descriptor is skipped */
+        if (ready[2].revents)
+            return nobody_waits();
         if (stm_now_s() > deadline)
             return stm_fail(STM_ERR_IO, "timed out after %g s", timeout_s);
         if (n_ready <= 0) {
@@ -142,7 +154,8 @@ static stm_status exchange(process *child, const char *input, size_t n_input, do
     while (!has_ended(child)) {
         if (stm_now_s() > deadline)
             return stm_fail(STM_ERR_IO, "timed out after %g s", timeout_s);
-        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+        if (poll(&(struct pollfd){.fd = tie}, 1, 1) > 0)
+            return nobody_waits();
     }
     return STM_OK;
 }
@@ -168,7 +181,7 @@ static stm_status judge(int state)
 }
 
 stm_status stm_process_run(const char *command, const char *input, size_t n_input, double timeout_s, size_t most_output,
-                           char **output, size_t *n_output)
+                           int tie, char **output, size_t *n_output)
 {
     /* Writing to a child that is gone raises SIGPIPE in this thread: blocked here, and taken back unless one was
      * waiting before. */
@@ -183,7 +196,7 @@ stm_status stm_process_run(const char *command, const char *input, size_t n_inpu
     size_t n = 0;
     stm_status status = start(command, &before, &child);
     if (status == STM_OK) {
-        status = exchange(&child, input, n_input, timeout_s, most_output, &text, &n);
+        status = exchange(&child, input, n_input, timeout_s, most_output, tie, &text, &n);
         const int state = end_group(&child);
         if (status == STM_OK)
             status = judge(state);

@@ -1,18 +1,18 @@
-/* src/reward/process.h: one run of an external command, fed a text and read to its end. Local. */
-#ifndef STM_REWARD_PROCESS_H
-#define STM_REWARD_PROCESS_H
+/* src/base/process.h: one run of an external command, fed a text and read to its end. Local. */
+#ifndef STM_BASE_PROCESS_H
+#define STM_BASE_PROCESS_H
 
 #include "base/base.h"
 
 /* Starts /bin/sh -c command in a process group of its own, writes input[0..n_input) to it while reading what it prints,
  * and waits for its end. Both pipes are served as they become ready, so that neither side can wait for the other for
  * ever; a command that stops reading early is no fault. Its stderr is ours. Its environment is ours without the
- * variables of MPI launchers, so that it may start MPI programs itself. After timeout_s, or after printing more than
- * most_output bytes, the whole process group is killed; so
- * is what the command left running in it when it ended (`setsid` takes a server out of the group). *output: freed by
+ * variables of MPI launchers, so that it may start MPI programs itself. After timeout_s, after printing more than
+ * most_output bytes, or when the other side of the socket `tie` (-1: none) is gone, the whole process group is killed;
+ * so is what the command left running in it when it ended (`setsid` takes a server out of the group). *output: freed by
  * the caller, ends in a NUL that *n_output does not count. Fails: STM_ERR_IO (not started, timed out, printed too much,
  * ended by a signal or with another exit code than 0), STM_ERR_MEMORY. */
 stm_status stm_process_run(const char *command, const char *input, size_t n_input, double timeout_s, size_t most_output,
-                           char **output, size_t *n_output);
+                           int tie, char **output, size_t *n_output);
 
 #endif

@@ -1,0 +1,23 @@
+/* src/base/helper.h: a process of its own beside each rank, forked before MPI starts.
+ *
+ * It does what a rank must not do or cannot: it starts the commands of others (a process that has communication memory
+ * registered should not fork), and when the rank dies without a word it says so, with the phase and step that the
+ * shared pulse names. It has a session of its own, so that signals to the rank's process group pass it by; it knows
+ * nothing of MPI, holds no file of the rank's but stderr, and ends when the rank is gone, by whatever cause, with the
+ * command that runs. Local, all of it; one thread of the rank at a time. */
+#ifndef STM_BASE_HELPER_H
+#define STM_BASE_HELPER_H
+
+#include "base/base.h"
+
+/* Before MPI_Init and before any thread; shares the pulse. Fails: STM_ERR_IO, STM_ERR_MEMORY. */
+stm_status stm_helper_begin(void);
+
+/* The rank ends in order from here on. Without a helper: nothing. */
+void stm_helper_end(void);
+
+/* stm_process_run in the helper. Fails: as that does; STM_ERR_IO where there is no helper or it has died. */
+stm_status stm_helper_run(const char *command, const char *input, size_t n_input, double timeout_s, size_t most_output,
+                          char **output, size_t *n_output);
+
+#endif
