@@ -23,6 +23,9 @@
 #include "model/model.h"
 #include "mpi/grid.h"
 
+/* config.json, tokenizer.json, tokenizer_config.json, generation_config.json, in this order. */
+enum { STM_CHECKPOINT_N_TEXTS = 4 };
+
 /* What a checkpoint holds beside tensors. save borrows the texts; read_state and load allocate them, clear frees them.
  */
 typedef struct {
@@ -33,8 +36,13 @@ typedef struct {
     double best;         /* best evaluation so far; NaN: none */
     uint64_t model_hash; /* of the start model (stm_model.hash) */
     char *version;       /* of the program that saved; save ignores it */
+    uint64_t text_hashes[STM_CHECKPOINT_N_TEXTS]; /* of the model's texts; 0: there is none; save ignores them */
 } stm_checkpoint_state;
 void stm_checkpoint_state_clear(stm_checkpoint_state *state);
+
+/* The same of a model; names: of the texts. Local. */
+void stm_checkpoint_text_hashes(const stm_model *model, uint64_t hashes[STM_CHECKPOINT_N_TEXTS]);
+extern const char *const stm_checkpoint_text_names[STM_CHECKPOINT_N_TEXTS];
 
 /* Makes the folder and removes what broken-off saves left in it. Collective over comm. Fails: STM_ERR_IO. */
 stm_status stm_checkpoint_prepare(MPI_Comm comm, const char *folder);
@@ -57,9 +65,11 @@ stm_status stm_checkpoint_mark_best(MPI_Comm comm, const char *folder, int64_t s
 stm_status stm_checkpoint_retain(MPI_Comm comm, const char *folder, int64_t keep);
 
 /* The newest checkpoint of the folder that verifies (best.h5 comes last): *path, or NULL when there is none, or no
- * folder. *refused: a line "path: why\n" for each newer one that did not, or NULL. The caller frees both. The ranks
- * share the reading. Collective over comm. Fails: STM_ERR_IO for a folder that cannot be read. */
-stm_status stm_checkpoint_find(MPI_Comm comm, const char *folder, char **path, char **refused);
+ * folder. tired: names of files, a line each, that are taken only where no other is good ("" or NULL: none).
+ * *refused: a line "path: why\n" for each newer one that was not taken, or NULL. The caller frees both. The ranks share
+ * the reading. Collective over comm. Fails: STM_ERR_IO for a folder that cannot be read; STM_ERR_INPUT, with both
+ * numbers, for a sound file of a later format. */
+stm_status stm_checkpoint_find(MPI_Comm comm, const char *folder, const char *tired, char **path, char **refused);
 
 /* Reads the whole file against its hashes, the ranks sharing the work. Collective over comm. Fails: STM_ERR_INPUT
  * with path, what is wrong and where. */

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,24 +36,36 @@ void stm_disk_close(int descriptor)
         close(descriptor);
 }
 
-static stm_status no_room(const char *path, uint64_t bytes, int why)
+/* What is free for us; a quota may leave less. */
+static bool free_bytes_of(int descriptor, uint64_t *bytes)
 {
-    return stm_fail(STM_ERR_IO, "%s: cannot be written: no room for its %.1f MiB: %s", path,
-                    (double)bytes / (1024.0 * 1024.0), strerror(why));
+    struct statvfs system;
+    if (fstatvfs(descriptor, &system) != 0)
+        return false;
+    *bytes = (uint64_t)system.f_bavail * system.f_frsize;
+    return true;
+}
+
+static stm_status no_room(int descriptor, const char *path, uint64_t bytes, int why)
+{
+    uint64_t free_bytes = 0;
+    (void)free_bytes_of(descriptor, &free_bytes);
+    return stm_fail(STM_ERR_IO, "%s: cannot be written: no room: %" PRIu64 " bytes needed, %" PRIu64 " free: %s", path,
+                    bytes, free_bytes, strerror(why));
 }
 
 /* glibc's posix_fallocate would write to every block of a file system that has no such call; this asks instead. */
 static stm_status check_free_space(int descriptor, const char *path, uint64_t bytes)
 {
-    struct statvfs system;
     struct stat file;
-    if (fstatvfs(descriptor, &system) != 0 || fstat(descriptor, &file) != 0)
-        return no_room(path, bytes, errno);
-    const uint64_t free_bytes = (uint64_t)system.f_bavail * system.f_frsize, held = (uint64_t)file.st_blocks * 512;
+    uint64_t free_bytes;
+    if (!free_bytes_of(descriptor, &free_bytes) || fstat(descriptor, &file) != 0)
+        return no_room(descriptor, path, bytes, errno);
+    const uint64_t held = (uint64_t)file.st_blocks * 512;
     if (bytes > held && free_bytes < bytes - held)
-        return no_room(path, bytes, ENOSPC);
+        return no_room(descriptor, path, bytes, ENOSPC);
     if ((uint64_t)file.st_size < bytes && ftruncate(descriptor, (off_t)bytes) != 0)
-        return no_room(path, bytes, errno);
+        return no_room(descriptor, path, bytes, errno);
     return STM_OK;
 }
 
@@ -68,7 +81,12 @@ stm_status stm_disk_reserve(int descriptor, const char *path, uint64_t bytes)
         return STM_OK;
     if (errno == EOPNOTSUPP || errno == ENOSYS)
         return check_free_space(descriptor, path, bytes);
-    return no_room(path, bytes, errno);
+    return no_room(descriptor, path, bytes, errno);
+}
+
+static bool is_full(int why)
+{
+    return why == ENOSPC || why == EDQUOT || why == EFBIG;
 }
 
 stm_status stm_disk_write(int descriptor, const char *path, uint64_t offset, const void *bytes, size_t n)
@@ -77,8 +95,10 @@ stm_status stm_disk_write(int descriptor, const char *path, uint64_t offset, con
         const ssize_t written = pwrite(descriptor, (const char *)bytes + done, n - done, (off_t)(offset + done));
         if (written < 0 && errno == EINTR)
             continue;
-        if (written <= 0)
-            return stm_fail(STM_ERR_IO, "%s: cannot be written: %s", path, strerror(written < 0 ? errno : ENOSPC));
+        if (written == 0 || (written < 0 && is_full(errno)))
+            return no_room(descriptor, path, n - done, written < 0 ? errno : ENOSPC);
+        if (written < 0)
+            return stm_fail(STM_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
         done += (size_t)written;
     }
     return STM_OK;

@@ -1,5 +1,6 @@
 /* src/checkpoint/disk.h: plain files, with the reason of every failure in the message. Local, all of it; what fails is
- * STM_ERR_IO, a file that cannot be opened for reading STM_ERR_INPUT; the message names `path`. */
+ * STM_ERR_IO, a file that cannot be opened for reading STM_ERR_INPUT; the message names `path`, and
+ * how many bytes are needed and free where there is no room. */
 #ifndef STM_CHECKPOINT_DISK_H
 #define STM_CHECKPOINT_DISK_H
 

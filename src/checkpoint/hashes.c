@@ -11,7 +11,7 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the table is little-endian");
 _Static_assert(sizeof(stm_hash_row) == 32, "a row is four numbers");
 
-static const char magic[] = "stemma checkpoint 1\n";
+static const char magic[] = "stemma checkpoint "; /* then the number of the format */
 static const char *const kind_names[STM_CHECKPOINT_N_KINDS] = {"descriptions and texts", "/parameters",
                                                                "/optimizer/exp_avg", "/optimizer/exp_avg_sq"};
 
@@ -77,23 +77,77 @@ stm_status stm_hashes_seal(stm_hash_table *table, int skeleton, int descriptor, 
     STM_TRY(stm_disk_write(descriptor, path, table->table_offset, table->rows, table_bytes));
 
     char first[STM_FIRST_BYTES] = "";
-    snprintf(first, sizeof first, "%sbytes %" PRIu64 "\ntable %" PRIu64 "\nrows %zu\nxxh3 %016" PRIx64 "\n", magic,
-             table->file_bytes, table->table_offset, table->n_rows, stm_hash(table->rows, table_bytes));
+    snprintf(first, sizeof first, "%s%d\nbytes %" PRIu64 "\ntable %" PRIu64 "\nrows %zu\nxxh3 %016" PRIx64 "\n", magic,
+             STM_CHECKPOINT_FORMAT, table->file_bytes, table->table_offset, table->n_rows,
+             stm_hash(table->rows, table_bytes));
     const uint64_t hash = stm_hash(first, sizeof first - sizeof hash);
     memcpy(first + sizeof first - sizeof hash, &hash, sizeof hash);
     return stm_disk_write(descriptor, path, 0, first, sizeof first);
 }
 
-bool stm_checkpoint_is(const char *path)
+/* The bytes before their hash end in a zero, so that they are a text. */
+static bool is_sealed(const char first[STM_FIRST_BYTES])
 {
-    char first[sizeof magic - 1];
+    uint64_t hash;
+    memcpy(&hash, first + STM_FIRST_BYTES - sizeof hash, sizeof hash);
+    return hash == stm_hash(first, STM_FIRST_BYTES - sizeof hash) && first[STM_FIRST_BYTES - sizeof hash - 1] == 0;
+}
+
+/* The number behind the magic words; 0: none of ours. */
+static int format_of(const char first[STM_FIRST_BYTES])
+{
+    int format = 0;
+    const char *digit = first + sizeof magic - 1;
+    if (memcmp(first, magic, sizeof magic - 1) != 0)
+        return 0;
+    for (int i = 0; i < 6 && *digit >= '0' && *digit <= '9'; i++)
+        format = 10 * format + *digit++ - '0';
+    return *digit == '\n' ? format : 0;
+}
+
+static bool read_first(const char *path, char *first, size_t n)
+{
     int descriptor;
     if (stm_disk_open(path, false, &descriptor) != STM_OK)
         return false;
-    const bool same =
-        stm_disk_read(descriptor, path, 0, first, sizeof first) == STM_OK && memcmp(first, magic, sizeof first) == 0;
+    const bool read = stm_disk_read(descriptor, path, 0, first, n) == STM_OK;
     stm_disk_close(descriptor);
-    return same;
+    return read;
+}
+
+bool stm_checkpoint_is(const char *path)
+{
+    char first[sizeof magic - 1];
+    return read_first(path, first, sizeof first) && memcmp(first, magic, sizeof first) == 0;
+}
+
+stm_status stm_hashes_refuse_newer(const char *path)
+{
+    char first[STM_FIRST_BYTES];
+    if (!read_first(path, first, sizeof first) || !is_sealed(first) || format_of(first) <= STM_CHECKPOINT_FORMAT)
+        return STM_OK;
+    return stm_fail(STM_ERR_INPUT,
+                    "%s: has format %d, and stemma %s reads format %d: a newer stemma saved it; expected that one, or "
+                    "--resume=never or a path",
+                    path, format_of(first), STEMMA_VERSION, STM_CHECKPOINT_FORMAT);
+}
+
+/* The first bytes of a file -> table, but for its rows. */
+static stm_status read_first_bytes(const char *path, const char first[STM_FIRST_BYTES], stm_hash_table *table,
+                                   uint64_t *table_hash)
+{
+    const int format = format_of(first);
+    if (memcmp(first, magic, sizeof magic - 1) != 0)
+        return stm_fail(STM_ERR_INPUT, "%s: does not begin as a checkpoint does", path);
+    if (format != STM_CHECKPOINT_FORMAT)
+        return stm_fail(STM_ERR_INPUT, "%s: %shas format %d, and stemma %s reads format %d", path,
+                        is_sealed(first) ? "" : "damaged: its first bytes differ from their hash; ", format,
+                        STEMMA_VERSION, STM_CHECKPOINT_FORMAT);
+    if (!is_sealed(first) ||
+        sscanf(strchr(first, '\n') + 1, "bytes %" SCNu64 "\ntable %" SCNu64 "\nrows %zu\nxxh3 %" SCNx64,
+               &table->file_bytes, &table->table_offset, &table->n_rows, table_hash) != 4)
+        return stm_fail(STM_ERR_INPUT, "%s: damaged: bytes 0 to %d differ from their hash", path, STM_FIRST_BYTES);
+    return STM_OK;
 }
 
 /* Rows in order, inside the file, that do not overlap each other or the table: what a writer of ours leaves. */
@@ -118,19 +172,13 @@ static bool is_sound(const stm_hash_table *table)
 stm_status stm_hashes_open(int descriptor, const char *path, stm_hash_table *table)
 {
     char first[STM_FIRST_BYTES];
-    uint64_t bytes, hash, table_hash;
+    uint64_t bytes, table_hash;
     *table = (stm_hash_table){0};
     STM_TRY(stm_disk_size(descriptor, path, &bytes));
     if (bytes < sizeof first)
         return stm_fail(STM_ERR_INPUT, "%s: has %" PRIu64 " bytes, expected a checkpoint", path, bytes);
     STM_TRY(stm_disk_read(descriptor, path, 0, first, sizeof first));
-    if (memcmp(first, magic, sizeof magic - 1) != 0)
-        return stm_fail(STM_ERR_INPUT, "%s: does not begin as a checkpoint does", path);
-    memcpy(&hash, first + sizeof first - sizeof hash, sizeof hash);
-    if (hash != stm_hash(first, sizeof first - sizeof hash) || first[sizeof first - sizeof hash - 1] != 0 ||
-        sscanf(first + sizeof magic - 1, "bytes %" SCNu64 "\ntable %" SCNu64 "\nrows %zu\nxxh3 %" SCNx64,
-               &table->file_bytes, &table->table_offset, &table->n_rows, &table_hash) != 4)
-        return stm_fail(STM_ERR_INPUT, "%s: damaged: bytes 0 to %d differ from their hash", path, STM_FIRST_BYTES);
+    STM_TRY(read_first_bytes(path, first, table, &table_hash));
     if (bytes != table->file_bytes)
         return stm_fail(STM_ERR_INPUT, "%s: %s: has %" PRIu64 " bytes, expected %" PRIu64, path,
                         bytes < table->file_bytes ? "truncated" : "damaged", bytes, table->file_bytes);

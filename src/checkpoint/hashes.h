@@ -10,6 +10,10 @@
 
 enum { STM_BLOCK_BYTES = 16 << 20, STM_FIRST_BYTES = 512 };
 
+/* Raised by what an older program would read wrongly. Whatever a later format changes, its first 512 bytes begin with
+ * its number and end with their hash, so that this program can tell it from a damaged file. */
+enum { STM_CHECKPOINT_FORMAT = 1 };
+
 /* A row of the table. Row 0 has the kind REST: its hash runs over all bytes from STM_FIRST_BYTES on that are neither in
  * another row nor in the table, and `bytes` is their number. */
 typedef struct {
@@ -26,6 +30,10 @@ typedef struct {
 /* Sorts the rows, computes row 0 from the skeleton's file (in which the others' bytes need not be there yet), and
  * writes the table and the first bytes into `descriptor`. buffer: [STM_BLOCK_BYTES]. Fails: STM_ERR_IO. */
 stm_status stm_hashes_seal(stm_hash_table *table, int skeleton, int descriptor, const char *path, void *buffer);
+
+/* Fails (STM_ERR_INPUT, with both numbers) for a file of a later format whose first bytes are sound, and for nothing
+ * else. */
+stm_status stm_hashes_refuse_newer(const char *path);
 
 /* Reads the table and checks it, and that the file has its full size. The caller frees table->rows. */
 stm_status stm_hashes_open(int descriptor, const char *path, stm_hash_table *table);

@@ -26,10 +26,42 @@ void stm_checkpoint_state_clear(stm_checkpoint_state *state)
 
 /* State */
 
+const char *const stm_checkpoint_text_names[STM_CHECKPOINT_N_TEXTS] = {
+    "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"};
+
+void stm_checkpoint_text_hashes(const stm_model *model, uint64_t hashes[STM_CHECKPOINT_N_TEXTS])
+{
+    const char *const texts[] = {model->config_json, model->tokenizer_json, model->tokenizer_config_json,
+                                 model->generation_config_json};
+    for (size_t i = 0; i < STM_CHECKPOINT_N_TEXTS; i++)
+        hashes[i] = texts[i] ? stm_hash(texts[i], strlen(texts[i])) : 0;
+}
+
+/* Text i of the model, NULL where there is none. The caller frees. */
+static stm_status read_text(hid_t file, const char *path, size_t i, char **text)
+{
+    char name[64];
+    *text = NULL;
+    snprintf(name, sizeof name, "/model/%s", stm_checkpoint_text_names[i]);
+    return i == 0 || stm_hdf5_has(file, name) ? stm_hdf5_text(file, path, name, text) : STM_OK;
+}
+
+static stm_status read_text_hashes(hid_t file, const char *path, uint64_t hashes[STM_CHECKPOINT_N_TEXTS])
+{
+    for (size_t i = 0; i < STM_CHECKPOINT_N_TEXTS; i++) {
+        char *text;
+        STM_TRY(read_text(file, path, i, &text));
+        hashes[i] = text ? stm_hash(text, strlen(text)) : 0;
+        free(text);
+    }
+    return STM_OK;
+}
+
 static stm_status read_state(hid_t file, const char *path, stm_checkpoint_state *state)
 {
     static const char where[] = "/trainer";
     *state = (stm_checkpoint_state){0};
+    STM_TRY(read_text_hashes(file, path, state->text_hashes));
     STM_TRY(stm_hdf5_attribute(file, path, where, "step", H5T_NATIVE_INT64, &state->step));
     STM_TRY(stm_hdf5_attribute(file, path, where, "seed", H5T_NATIVE_UINT64, &state->seed));
     STM_TRY(stm_hdf5_attribute(file, path, where, "cursor", H5T_NATIVE_UINT64, &state->cursor));
@@ -294,16 +326,12 @@ out:
 /* Texts, configuration and names of the tensors. */
 static stm_status describe(hid_t file, const char *path, stm_model **out)
 {
-    static const char *const names[] = {"/model/config.json", "/model/tokenizer.json", "/model/tokenizer_config.json",
-                                        "/model/generation_config.json"};
-    enum { N_TEXTS = sizeof names / sizeof *names };
-    char *texts[N_TEXTS] = {0}, *where = NULL;
+    char *texts[STM_CHECKPOINT_N_TEXTS] = {0}, *where = NULL;
     stm_model_config config;
     stm_model *model = NULL;
     stm_status status = STM_OK;
-    for (size_t i = 0; i < N_TEXTS; i++)
-        if (i == 0 || stm_hdf5_has(file, names[i]))
-            STM_GOTO_OUT(stm_hdf5_text(file, path, names[i], &texts[i]));
+    for (size_t i = 0; i < STM_CHECKPOINT_N_TEXTS; i++)
+        STM_GOTO_OUT(read_text(file, path, i, &texts[i]));
     STM_GOTO_OUT(stm_format(&where, "%s: /model/config.json", path));
     STM_GOTO_OUT(stm_model_config_parse(where, texts[0], texts[3], &config));
     STM_GOTO_OUT(stm_model_lay_out(&config, &model));
@@ -317,7 +345,7 @@ static stm_status describe(hid_t file, const char *path, stm_model **out)
     *out = model;
     model = NULL;
 out:
-    for (size_t i = 0; i < N_TEXTS; i++)
+    for (size_t i = 0; i < STM_CHECKPOINT_N_TEXTS; i++)
         free(texts[i]);
     free(where);
     stm_model_destroy(model);

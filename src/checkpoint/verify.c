@@ -1,15 +1,9 @@
-/* Which checkpoints can be trusted. */
-#include <errno.h>
-#include <fcntl.h>
+/* A file against its hashes. */
 #include <omp.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/disk.h"
-#include "checkpoint/folder.h"
 #include "checkpoint/hashes.h"
 
 /* The rows first, first + stride, .. of the wanted kinds. */
@@ -109,79 +103,5 @@ stm_status stm_checkpoint_verify(MPI_Comm comm, const char *path)
 out:
     free(table.rows);
     stm_disk_close(descriptor);
-    return status;
-}
-
-/* Rank 0's steps, newest first, on every rank. Collective. */
-static stm_status share_steps(MPI_Comm comm, const char *folder, int64_t **steps, size_t *n)
-{
-    int rank;
-    STM_MPI(MPI_Comm_rank(comm, &rank));
-    *steps = NULL;
-    *n = 0;
-    STM_TRY(stm_agree_on(comm, rank == 0 ? stm_steps_list(folder, steps, n) : STM_OK));
-    stm_broadcast(comm, 0, n, sizeof *n);
-    STM_TRY(stm_agree_on(comm, rank == 0 ? STM_OK : stm_alloc(*n, sizeof **steps, steps)));
-    stm_broadcast(comm, 0, *steps, *n * sizeof **steps);
-    return STM_OK;
-}
-
-/* Adds the failure of this thread to the lines. */
-static stm_status note_refusal(char **refused)
-{
-    char *longer = NULL;
-    STM_TRY(stm_format(&longer, "%s%s\n", *refused ? *refused : "", stm_failure()));
-    free(*refused);
-    *refused = longer;
-    return STM_OK;
-}
-
-/* *good: whether the candidate verifies; if not, the lines say why. Collective. */
-static stm_status try_candidate(MPI_Comm comm, const char *path, char **refused, bool *good)
-{
-    const stm_status status = stm_checkpoint_verify(comm, path);
-    *good = status == STM_OK;
-    if (status == STM_OK)
-        return STM_OK;
-    if (status != STM_ERR_INPUT && status != STM_ERR_IO)
-        return status;
-    return stm_agree_on(comm, note_refusal(refused));
-}
-
-stm_status stm_checkpoint_find(MPI_Comm comm, const char *folder, char **path, char **refused)
-{
-    stm_status status = STM_OK;
-    int64_t *steps = NULL;
-    size_t n;
-    int rank, has_best = 0;
-    bool good = false;
-    char *candidate = NULL;
-    *path = *refused = NULL;
-    STM_GOTO_OUT(share_steps(comm, folder, &steps, &n));
-    for (size_t i = 0; i <= n && !good; i++) {
-        free(candidate);
-        candidate = NULL;
-        STM_GOTO_OUT(stm_agree_on(comm, i < n ? stm_step_path(folder, steps[i], &candidate)
-                                              : stm_format(&candidate, "%s/best.h5", folder)));
-        if (i == n) {
-            STM_MPI(MPI_Comm_rank(comm, &rank));
-            has_best = rank == 0 && access(candidate, F_OK) == 0;
-            stm_broadcast(comm, 0, &has_best, sizeof has_best);
-            if (!has_best)
-                break;
-        }
-        STM_GOTO_OUT(try_candidate(comm, candidate, refused, &good));
-    }
-    if (good) {
-        *path = candidate;
-        candidate = NULL;
-    }
-out:
-    free(candidate);
-    free(steps);
-    if (status != STM_OK) {
-        free(*refused);
-        *refused = NULL;
-    }
     return status;
 }

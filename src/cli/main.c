@@ -1,5 +1,6 @@
 /* The program: finds the command, reads its options, runs it, and turns its status into one message and an exit code.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -322,6 +323,7 @@ static int run_on_ranks(const stm_command *command, int launched, int n, char **
 
 int main(int argc, char **argv)
 {
+    signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is then a failed write, with a message */
     const int rank = launched_rank();
     const char *word = argc > 1 ? argv[1] : "--help";
     const bool help = strcmp(word, "help") == 0, version = strcmp(word, "--version") == 0;

@@ -154,12 +154,21 @@ static stm_status write_lines(stm_metrics *metrics)
     return write_failure(metrics->path);
 }
 
+/* A last try for lines that found no room, which keeps the message of what ended the run. */
+static void write_last_lines(stm_metrics *metrics)
+{
+    char *message = NULL;
+    if (stm_format(&message, "%s", stm_failure()) == STM_OK && write_lines(metrics) != STM_OK)
+        stm_fail(STM_ERR_IO, "%s", message);
+    free(message);
+}
+
 void stm_metrics_close(stm_metrics *metrics)
 {
     if (!metrics)
         return;
     if (metrics->file >= 0 && metrics->n_unwritten > 0)
-        (void)write_lines(metrics);
+        write_last_lines(metrics);
     if (metrics->file >= 0)
         close(metrics->file);
     free(metrics->unwritten);

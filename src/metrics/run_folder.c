@@ -10,12 +10,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "metrics/cut_back.h"
+
 enum { LOOK_EVERY_S = 1 };
 
 struct stm_run_folder {
     char *path;
-    int lock;     /* descriptor, -1: none */
-    bool has_log; /* the log is this one's to close */
+    int lock;           /* descriptor, -1: none */
+    bool has_log;       /* the log is this one's to close */
+    size_t log_session; /* bytes of the log before this job's first */
     int requests;
     double looked_s;
     bool looked;
@@ -134,7 +137,9 @@ static stm_status take_lock(stm_run_folder *run, int *warning)
 static stm_status open_log(stm_run_folder *run)
 {
     char *path;
+    struct stat about;
     STM_TRY(path_in(run, "log.txt", &path));
+    run->log_session = stat(path, &about) == 0 ? (size_t)about.st_size : 0;
     const stm_status status = stm_log_to(path);
     free(path);
     if (status != STM_OK)
@@ -205,6 +210,29 @@ stm_status stm_run_folder_begin(stm_run_folder *run, const char *input_text)
         return STM_OK;
     STM_TRY(remove_file_in(run, "DONE")); /* first, since a script must not find it should the rest fail */
     return replace_file_in(run, "input.yaml", input_text, strlen(input_text));
+}
+
+static stm_status cut_log_back(stm_run_folder *run, int64_t step)
+{
+    bool cut;
+    char *path;
+    STM_TRY(stm_log_cut_back(run->path, step, run->log_session, &cut));
+    if (!cut)
+        return STM_OK;
+    STM_TRY(path_in(run, "log.txt", &path));
+    const stm_status status = stm_log_to(path);
+    free(path);
+    if (status == STM_OK)
+        stm_log("what the log said of later steps is in %s/log.old.txt", run->path);
+    return status;
+}
+
+stm_status stm_run_folder_cut_back(stm_run_folder *run, int64_t step)
+{
+    if (!run)
+        return STM_OK;
+    STM_TRY(step < 0 ? stm_rollouts_put_aside(run->path) : stm_rollouts_cut_back(run->path, step));
+    return cut_log_back(run, step);
 }
 
 static void look(stm_run_folder *run)

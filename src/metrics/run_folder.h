@@ -3,6 +3,7 @@
  *   <folder>/input.yaml    as run, every default explicit     metrics.jsonl   metrics/record.h
  *            log.txt       all that was printed, appended     reward.png, overview.png   metrics/plot.h
  *            rollouts/     step-NNNNNNNN.jsonl                checkpoints/    checkpoint/
+ *            log.old.txt   lines about steps taken again      tries           train/tries.h
  *            STOP, SAVE    requests of the user               DONE            after the last step
  *            lock          held (flock) while a job runs
  *
@@ -25,6 +26,10 @@ void stm_run_folder_close(stm_run_folder *run); /* closes the log, gives the loc
 /* When it is settled that training starts or goes on: removes DONE and writes input.yaml (temporary file, rename).
  * Fails: STM_ERR_IO. */
 stm_status stm_run_folder_begin(stm_run_folder *run, const char *input_text);
+
+/* Takes out of the way what rollouts and the log tell of steps after `step`, which will be taken (again); -1: training
+ * starts anew, and all earlier rollouts go. Fails: STM_ERR_IO, STM_ERR_MEMORY. */
+stm_status stm_run_folder_cut_back(stm_run_folder *run, int64_t step);
 
 /* What the user asked for by placing STOP or SAVE, as a sum of bits. Looks at the disk at most once a second of now_s
  * (stm_now_s()); a request stays until it is acknowledged. */

@@ -2,10 +2,14 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#include "checkpoint/load.h"
+#include "train/tries.h"
 
 void stm_resume_point_clear(stm_resume_point *point)
 {
@@ -64,20 +68,37 @@ static stm_status compare_options(const char *path, const stm_options *saved, co
     return status;
 }
 
-static stm_status compare_start(const char *path, const stm_options *options, uint64_t saved, uint64_t now)
+static stm_status refuse_other(const char *path, const stm_options *options, const char *what, uint64_t saved,
+                               uint64_t now)
 {
-    if (saved == now)
-        return STM_OK;
     return stm_fail(STM_ERR_INPUT,
-                    "model.path: %s has other weights than the model that the run in %s began with; expected the same",
-                    options->model.path, path);
+                    "model.path: %s has %s (XXH3 %016" PRIx64 ") than the model (%016" PRIx64 ") that the run in %s "
+                    "began with; expected the same",
+                    options->model.path, what, now, saved, path);
+}
+
+/* Other weights, or other texts: another configuration or tokenizer would give the weights another meaning. */
+static stm_status compare_start(const stm_policy *policy, const stm_checkpoint_state *state, uint64_t start_hash,
+                                const char *path)
+{
+    uint64_t hashes[STM_CHECKPOINT_N_TEXTS];
+    char what[64];
+    if (state->model_hash != start_hash)
+        return refuse_other(path, policy->options, "other weights", state->model_hash, start_hash);
+    stm_checkpoint_text_hashes(policy->model, hashes);
+    for (size_t i = 0; i < STM_CHECKPOINT_N_TEXTS; i++) {
+        snprintf(what, sizeof what, "another %s", stm_checkpoint_text_names[i]);
+        if (state->text_hashes[i] != hashes[i])
+            return refuse_other(path, policy->options, what, state->text_hashes[i], hashes[i]);
+    }
+    return STM_OK;
 }
 
 static stm_status take_state(const stm_policy *policy, const stm_checkpoint_state *state, uint64_t start_hash,
                              const stm_options *saved, stm_resume_point *point)
 {
     STM_TRY(compare_options(point->path, saved, policy->options));
-    STM_TRY(compare_start(point->path, policy->options, state->model_hash, start_hash));
+    STM_TRY(compare_start(policy, state, start_hash, point->path));
     STM_TRY(stm_progress_read(point->path, state->trainer_json, &point->progress, &point->calibration));
     point->progress.step = state->step;
     point->progress.cursor = state->cursor;
@@ -105,13 +126,32 @@ out:
 
 /* Finding */
 
+/* The newest good one. Where there are files and none is good, nothing begins anew unasked. Collective. */
+static stm_status find_newest(const stm_policy *policy, const char *folder, stm_resume_point *point)
+{
+    const stm_grid *grid = policy->grid;
+    char *tired = NULL;
+    stm_status status;
+    STM_GOTO_OUT(stm_agree(grid, grid->rank == 0 ? stm_tries_tired(policy->options->run.folder, &tired) : STM_OK));
+    STM_GOTO_OUT(stm_share_text(grid->world, &tired));
+    STM_GOTO_OUT(stm_checkpoint_find(grid->world, folder, tired, &point->path, &point->refused));
+    if (!point->path && point->refused)
+        status = stm_fail(STM_ERR_INPUT,
+                          "%s: no checkpoint is whole (%.*s); expected a whole one, --resume=PATH, or --resume=never "
+                          "to begin anew",
+                          folder, (int)strcspn(point->refused, "\n"), point->refused);
+out:
+    free(tired);
+    return status;
+}
+
 static stm_status find_path(const stm_policy *policy, const char *folder, stm_resume_point *point)
 {
     const char *resume = policy->options->resume;
     if (strcmp(resume, "never") == 0)
         return STM_OK;
     if (strcmp(resume, "auto") == 0)
-        return stm_checkpoint_find(policy->grid->world, folder, &point->path, &point->refused);
+        return find_newest(policy, folder, point);
     STM_TRY(stm_agree(policy->grid, stm_format(&point->path, "%s", resume)));
     const stm_status status = stm_checkpoint_verify(policy->grid->world, resume);
     return status == STM_OK ? STM_OK : stm_fail_context(status, "--resume");

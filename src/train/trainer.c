@@ -50,6 +50,12 @@ static stm_status set_up(stm_trainer *t)
                                 stm_optimizer_bucket(t->policy.grid->stage_size), &t->optimizer);
 }
 
+static void log_refused(const stm_trainer *t)
+{
+    if (t->resume.refused)
+        stm_log("warning: refused:\n%s", t->resume.refused);
+}
+
 stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *train, const stm_prompt_set *eval,
                               double start_s, stm_trainer **out)
 {
@@ -70,6 +76,7 @@ stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *tr
     if (status == STM_OK)
         status = stm_resume_find(&t->policy, t->checkpoints, t->start_hash, &t->resume);
     if (status != STM_OK) {
+        log_refused(t);
         stm_trainer_destroy(t);
         return status;
     }
@@ -109,8 +116,7 @@ static void log_plan(const stm_trainer *t)
     stm_log("a step: %" PRId64 " prompts, %" PRId64 " responses, objective %s; %" PRId64 " steps: %.2f epochs",
             o->rollout.prompts_per_step, n_responses, o->objective.name, o->run.steps,
             (double)(o->run.steps * o->rollout.prompts_per_step) / (double)t->train->prompts.n);
-    if (t->resume.refused)
-        stm_log("warning: refused:\n%s", t->resume.refused);
+    log_refused(t);
     if (t->resume.path)
         stm_log("going on from %s, after step %" PRId64 " of %" PRId64, t->resume.path, t->resume.progress.step,
                 o->run.steps);
@@ -126,14 +132,15 @@ void stm_trainer_describe(const stm_trainer *t)
 /* Rank 0: the run folder, now that training starts or goes on. */
 static stm_status begin_folder(stm_trainer *t)
 {
+    const int64_t step = t->resume.path ? t->progress.step : -1;
     char *where;
-    STM_TRY(stm_set_aside_later(t->checkpoints, t->resume.path ? t->progress.step : -1, &where));
+    STM_TRY(stm_set_aside_later(t->checkpoints, step, &where));
     if (where)
         stm_log("checkpoints of later steps were moved to %s", where);
     free(where);
     STM_TRY(stm_run_folder_begin(t->folder, t->options_yaml));
-    return stm_metrics_open(t->options->run.folder, t->resume.path ? t->progress.step : -1, t->options->run.steps,
-                            &t->metrics);
+    STM_TRY(stm_run_folder_cut_back(t->folder, step));
+    return stm_metrics_open(t->options->run.folder, step, t->options->run.steps, &t->metrics);
 }
 
 static stm_status begin(stm_trainer *t)
@@ -250,6 +257,7 @@ static stm_status run_step(stm_trainer *t)
     STM_GOTO_OUT(learn(t, &step));
     if (step.left)
         goto out;
+    stm_trainer_try_succeeded(t);
     STM_GOTO_OUT(stm_trainer_evaluate_step(t, &step, &is_best));
     report_step(t, &step);
     stm_trainer_keep_step(t, is_best);
@@ -301,6 +309,7 @@ static stm_status run_steps(stm_trainer *t, const char **reason)
 static stm_status save_before_failing(stm_trainer *t, stm_status why)
 {
     char *message = NULL;
+    stm_trainer_try_succeeded(t); /* the checkpoint is not to blame */
     if (t->saved_step == t->progress.step || stm_format(&message, "%s", stm_failure()) != STM_OK)
         return why;
     stm_trainer_save_or_warn(t);
@@ -319,8 +328,10 @@ static bool is_done(const stm_trainer *t)
 stm_status stm_trainer_run(stm_trainer *t)
 {
     const char *reason = NULL;
-    if (is_done(t))
+    if (is_done(t)) {
+        log_refused(t);
         return stm_trainer_say_done(t);
+    }
     STM_TRY(begin(t));
     stm_pulse_elsewhere(NULL);
     const stm_status status = run_steps(t, &reason);

@@ -32,8 +32,11 @@ struct stm_trainer {
     stm_metrics *metrics;    /* rank 0 */
     stm_resume_point resume; /* what was found */
     stm_progress progress;
-    int64_t saved_step; /* of the newest checkpoint; -1: none */
-    int64_t first_step; /* done before this start */
+    int64_t saved_step;  /* of the newest checkpoint; -1: none */
+    int64_t first_step;  /* done before this start */
+    int64_t retry_after; /* steps from a failed save to the next try; 0: the latest did not fail */
+    int64_t retry_step;
+    bool is_trying; /* rank 0: this start is noted as a try (train/tries.h) */
     bool reward_failed;
 };
 
@@ -55,16 +58,15 @@ stm_status stm_step_sample(stm_trainer *trainer, stm_step *step);
 stm_status stm_step_demonstrate(stm_trainer *trainer, stm_step *step);
 stm_status stm_step_update(stm_trainer *trainer, stm_step *step);
 
-/* keep.c: checkpoints. save: also removes those beyond checkpoint.keep; a failure leaves the earlier ones. load: the
- * checkpoint that was found, or nothing. Collective. */
+/* keep.c: checkpoints. save: also removes those beyond checkpoint.keep; a failure leaves the earlier ones.
+ * save_or_warn: a failure is a warning, and keep_step tries again: after the next step, then after 2, 4, .. more.
+ * keep_step: saves where it is due, or the step is the best. load: the checkpoint that was found, or nothing.
+ * try_succeeded: there was a step, or an orderly end. Collective. */
 stm_status stm_trainer_save(stm_trainer *trainer);
-stm_status stm_trainer_load(stm_trainer *trainer);
-stm_status stm_trainer_mark_best(stm_trainer *trainer);
-
-/* save_or_warn: a failed save leaves the run as it is; the next one may find room. keep_step: where it is due, or the
- * step is the best. Collective. */
 void stm_trainer_save_or_warn(stm_trainer *trainer);
 void stm_trainer_keep_step(stm_trainer *trainer, bool is_best);
+stm_status stm_trainer_load(stm_trainer *trainer);
+void stm_trainer_try_succeeded(stm_trainer *trainer);
 
 /* assess.c: evaluations. before: that of the start model, or one that the run was left in; step: where one is due after
  * the step. Where the watch leaves, the evaluation has not taken place, and stays pending. Collective. */

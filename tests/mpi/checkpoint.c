@@ -238,7 +238,7 @@ static void load_newest(const char *folder)
 {
     char *path = NULL, *refused = NULL;
     int64_t step = 0;
-    assert_ok(stm_checkpoint_find(MPI_COMM_WORLD, folder, &path, &refused));
+    assert_ok(stm_checkpoint_find(MPI_COMM_WORLD, folder, NULL, &path, &refused));
     if (path) {
         stm_checkpoint_state found;
         assert_ok(stm_checkpoint_read_state(MPI_COMM_WORLD, path, &found));

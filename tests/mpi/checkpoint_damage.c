@@ -169,6 +169,71 @@ static void what_is_no_model_is_refused_on_every_rank(void **state)
     stm_mpi_remove_folder(folder);
 }
 
+/* The first 512 bytes with another format, and the hash that belongs to them. */
+static void set_format(const char *path, const char *format)
+{
+    char first[512];
+    MPI_Barrier(MPI_COMM_WORLD);
+    if (world_rank() == 0) {
+        FILE *file = fopen(path, "r+b");
+        assert_int_equal(fread(first, 1, sizeof first, file), sizeof first);
+        memcpy(first + strlen("stemma checkpoint "), format, strlen(format));
+        const uint64_t hash = stm_hash(first, sizeof first - sizeof hash);
+        memcpy(first + sizeof first - sizeof hash, &hash, sizeof hash);
+        rewind(file);
+        fwrite(first, 1, sizeof first, file);
+        fclose(file);
+    }
+    MPI_Barrier(MPI_COMM_WORLD);
+}
+
+/* An older program must not go back to an older step behind the user's back. */
+static void a_later_format_ends_the_search(void **state)
+{
+    (void)state;
+    char *folder = stm_mpi_make_folder(), *path, *refused;
+    save_step(folder, 1);
+    save_step(folder, 2);
+    set_format(path_of(folder, "step-00000002.h5"), "2");
+    assert_fails(stm_checkpoint_find(MPI_COMM_WORLD, folder, NULL, &path, &refused), STM_ERR_INPUT,
+                 "step-00000002.h5: has format 2, and stemma " STEMMA_VERSION " reads format 1");
+    assert_null(path);
+    assert_null(refused);
+    set_format(path_of(folder, "step-00000002.h5"), "0");
+    assert_found(folder, "step-00000001.h5", "step-00000002.h5: has format 0, and stemma");
+    set_format(path_of(folder, "step-00000002.h5"), "1");
+    assert_found(folder, "step-00000002.h5", NULL);
+    stm_mpi_remove_folder(folder);
+}
+
+static void assert_found_besides(const char *folder, const char *tired, const char *expected, const char *words)
+{
+    char *path, *refused;
+    assert_ok(stm_checkpoint_find(MPI_COMM_WORLD, folder, tired, &path, &refused));
+    assert_string_equal(path, path_of(folder, expected));
+    const char *last = strstr(refused, words);
+    assert_non_null(last);
+    assert_int_equal(strlen(last), strlen(words));
+    free(path);
+    free(refused);
+}
+
+static void tired_checkpoints_come_last(void **state)
+{
+    (void)state;
+    char *folder = stm_mpi_make_folder();
+    save_step(folder, 1);
+    save_step(folder, 2);
+    assert_found_besides(folder, "step-00000002.h5\n", "step-00000001.h5",
+                         "step-00000002.h5: runs that went on from it came to no step\n");
+    assert_found_besides(folder, "step-00000001.h5\nstep-00000002.h5\n", "step-00000002.h5",
+                         "step-00000002.h5: taken once more, for want of an earlier one\n");
+    flip(path_of(folder, "step-00000001.h5"), 2000);
+    assert_found_besides(folder, "step-00000002.h5\n", "step-00000002.h5",
+                         "step-00000002.h5: taken once more, for want of an earlier one\n");
+    stm_mpi_remove_folder(folder);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -178,6 +243,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_newest_and_the_best_are_kept),
         cmocka_unit_test(a_model_of_another_layout_is_refused_by_name),
         cmocka_unit_test(what_is_no_model_is_refused_on_every_rank),
+        cmocka_unit_test(a_later_format_ends_the_search),
+        cmocka_unit_test(tired_checkpoints_come_last),
     };
     return stm_mpi_tests(argc, argv, tests, sizeof tests / sizeof *tests);
 }

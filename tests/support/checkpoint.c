@@ -181,7 +181,7 @@ size_t count_files(const char *folder)
 void assert_found(const char *folder, const char *expected, const char *words)
 {
     char *path = NULL, *refused = NULL;
-    assert_ok(stm_checkpoint_find(MPI_COMM_WORLD, folder, &path, &refused));
+    assert_ok(stm_checkpoint_find(MPI_COMM_WORLD, folder, NULL, &path, &refused));
     if (expected)
         assert_string_equal(path, path_of(folder, expected));
     else
