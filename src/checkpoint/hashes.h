@@ -41,4 +41,7 @@ stm_status stm_hashes_open(int descriptor, const char *path, stm_hash_table *tab
 /* Checks the bytes of row i. buffer: [STM_BLOCK_BYTES]. */
 stm_status stm_hashes_check(const stm_hash_table *table, size_t i, int descriptor, const char *path, void *buffer);
 
+/* Checks every row, in some threads that the disk is asked in advance for. Fails also: STM_ERR_MEMORY. */
+stm_status stm_hashes_check_all(const stm_hash_table *table, int descriptor, const char *path);
+
 #endif

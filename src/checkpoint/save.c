@@ -190,14 +190,11 @@ static void choose_verifiers(MPI_Comm comm, int rank, int n_ranks, int *verifier
 }
 
 /* Drops the system's copies first, so that the disk is read; a hint, whose failure changes nothing. */
-static stm_status check_rows(saving *s, int descriptor, const stm_hash_table *rows)
+static stm_status check_rows(const saving *s, int descriptor, const stm_hash_table *rows)
 {
-    for (size_t i = 0; i < rows->n_rows; i++) {
-        const stm_hash_row *row = &rows->rows[i];
-        (void)posix_fadvise(descriptor, (off_t)row->offset, (off_t)row->bytes, POSIX_FADV_DONTNEED);
-        STM_TRY(stm_hashes_check(rows, i, descriptor, s->partial, s->block));
-    }
-    return STM_OK;
+    for (size_t i = 0; i < rows->n_rows; i++)
+        (void)posix_fadvise(descriptor, (off_t)rows->rows[i].offset, (off_t)rows->rows[i].bytes, POSIX_FADV_DONTNEED);
+    return stm_hashes_check_all(rows, descriptor, s->partial);
 }
 
 /* verifier: [n_ranks]. The one of rank 0 also reads the table and what no rank wrote. */

@@ -61,6 +61,11 @@ static stm_status check_rows(const checking *c)
     return status;
 }
 
+stm_status stm_hashes_check_all(const stm_hash_table *table, int descriptor, const char *path)
+{
+    return check_rows(&(checking){table, descriptor, path, STM_CHECKPOINT_ALL_KINDS, 0, 1});
+}
+
 stm_status stm_checkpoint_verify_here(const char *path, unsigned kinds)
 {
     stm_status status = STM_OK;

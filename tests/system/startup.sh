@@ -39,7 +39,7 @@ asked_for() {
 
 for ranks in 1 3; do
     input start.yaml "run$ranks" 0 'eval: { prompts: few.jsonl, every: 1, samples: 1 }\n'
-    succeeds $ranks bash -c 'exec strace -f -y -e trace=openat,mmap,read,pread64,readv,preadv,copy_file_range,madvise \
+    succeeds $ranks bash -c 'exec strace -f --seccomp-bpf -y -e trace=openat,mmap,read,pread64,readv,preadv,copy_file_range,madvise \
         -o "trace.${OMPI_COMM_WORLD_RANK:-0}" "$@"' trace "$STEMMA" train start.yaml
     for file in start.yaml config.json tokenizer.json prompts.jsonl few.jsonl; do once 0 $file; done
 
