@@ -13,7 +13,7 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 here=$(cd "$(dirname "$0")" && pwd)
 results=$here/results
-parts="update long bfloat16 torch ranks corners memory decode generate growth"
+parts="update long bfloat16 torch ranks corners memory decode generate io growth"
 repeats=${REPEATS:-3}
 missed=0
 
@@ -175,6 +175,29 @@ generate() {
 512 3
 32 2
 END
+}
+
+# Checkpoints and models against plain writes and reads of as many bytes, in turns on the disk that holds TMPDIR.
+io() {
+    local ranks folder found name least
+    folder=$(mktemp -d) || return
+    : > "$results/io.txt"
+    for ranks in 1 2; do
+        printf '\n== io: %s x %s threads\n' $ranks $((2 / ranks))
+        printf '%s ranks of %s threads\n' $ranks $((2 / ranks)) >> "$results/io.txt"
+        OMP_NUM_THREADS=$((2 / ranks)) mpirun -n $ranks "$(dirname "$STEMMA")/bench_io" "$folder/io" "${IO_MB:-256}" \
+            "$repeats" < /dev/null | tee -a "$results/io.txt"
+        while read -r least name; do
+            found=$(tail -n 11 "$results/io.txt" | awk -v name="$name" 'index($0, name) == 1 { print $NF }')
+            guard "$name, $ranks x $((2 / ranks)) threads, share of plain" "$found" "$least"
+        done << 'END'
+0.8 save a checkpoint
+0.8 load a checkpoint, cold
+0.7 load float32 model, cold
+0.7 load bfloat16 model, cold
+END
+    done
+    rm -rf "$folder"
 }
 
 # How cost grows, with the model's prediction over it: results/growth.png, over ranks too where `ranks` has run.
