@@ -15,16 +15,14 @@
 #include "data/text_lines.h"
 #include "text/tokenizer.h"
 
-/* Bytes of a share, and shares a thread has of a batch: enough that threads end at about the same time. */
-enum { SHARE_BYTES = 64 << 10, SHARES_PER_THREAD = 16 };
+enum { SHARES_PER_THREAD = 16 }; /* of a batch */
 
 /* Some lines of a batch, and what becomes of them. */
 typedef struct {
-    size_t start, end; /* in the source's bytes */
-    size_t line;       /* number of the line before the first */
-    stm_string out;    /* room that later batches use again */
-    stm_status status; /* of its first bad line */
-    char *failure;     /* that line's message, for messages are kept by thread; NULL: none, or no memory for it */
+    stm_json_share lines; /* in the source's bytes */
+    stm_string out;       /* room that later batches use again */
+    stm_status status;    /* of its first bad line */
+    char *failure;        /* that line's message, for messages are kept by thread; NULL: none, or no memory for it */
 } share;
 
 /* The file under way: bytes[0] belongs to no line, so that none looks like the first of a file. */
@@ -91,10 +89,10 @@ static stm_status write_other_line(const work *w, stm_json_lines *lines, stm_str
 static stm_status write_share(const work *w, share *s, stm_string *text)
 {
     const char *bytes = w->in.bytes;
-    size_t line = s->line;
-    for (size_t at = s->start, end; at < s->end; at = end + 1, line++) {
-        const char *newline = memchr(bytes + at, '\n', s->end - at);
-        end = newline ? (size_t)(newline - bytes) : s->end;
+    size_t line = s->lines.line;
+    for (size_t at = s->lines.start, end; at < s->lines.end; at = end + 1, line++) {
+        const char *newline = memchr(bytes + at, '\n', s->lines.end - at);
+        end = newline ? (size_t)(newline - bytes) : s->lines.end;
         if (stm_text_line_read(bytes + at, end - at, text)) {
             const stm_status status = write_line(w, text->bytes, text->n, &s->out);
             if (status != STM_OK)
@@ -140,21 +138,16 @@ static stm_status read_batch(source *in, size_t n, size_t *end)
 static stm_status cut_batch(work *w, size_t end)
 {
     w->n_shares = 0;
-    for (size_t start = 1, line = w->in.line; start < end; w->n_shares++) {
-        size_t at = start;
-        const size_t before = w->capacity, first = line;
-        while (at < end && at - start < SHARE_BYTES) {
-            const char *newline = memchr(w->in.bytes + at, '\n', end - at);
-            at = newline ? (size_t)(newline + 1 - w->in.bytes) : end;
-            line++;
-        }
+    for (size_t start = 1; start < end; w->n_shares++) {
+        const stm_json_share lines = stm_json_share_at(w->in.bytes, end, start, w->in.line);
+        const size_t before = w->capacity;
         STM_TRY(stm_reserve(&w->shares, &w->capacity, w->n_shares + 1, sizeof *w->shares));
         memset(w->shares + before, 0, (w->capacity - before) * sizeof *w->shares);
         share *s = &w->shares[w->n_shares];
-        *s = (share){.start = start, .end = at, .line = first, .out = s->out};
+        *s = (share){.lines = lines, .out = s->out};
         s->out.n = 0;
-        w->in.line = line;
-        start = at;
+        w->in.line += lines.n_lines;
+        start = lines.end;
     }
     return STM_OK;
 }
@@ -191,7 +184,7 @@ static stm_status write_shares(work *w)
 
 static stm_status run_batches(work *w)
 {
-    const size_t batch = (size_t)omp_get_max_threads() * SHARES_PER_THREAD * SHARE_BYTES;
+    const size_t batch = (size_t)omp_get_max_threads() * SHARES_PER_THREAD * STM_JSON_SHARE_BYTES;
     source *in = &w->in;
     STM_TRY(stm_reserve(&in->bytes, &in->capacity, 1, 1));
     in->bytes[0] = '\n';

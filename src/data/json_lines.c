@@ -132,3 +132,14 @@ stm_status stm_json_lines_next(stm_json_lines *lines, json_t **object)
     }
     return STM_OK;
 }
+
+stm_json_share stm_json_share_at(const char *text, size_t n, size_t start, size_t line)
+{
+    stm_json_share share = {.start = start, .end = start, .line = line};
+    while (share.end < n && share.end - start < STM_JSON_SHARE_BYTES) {
+        const char *newline = memchr(text + share.end, '\n', n - share.end);
+        share.end = newline ? (size_t)(newline + 1 - text) : n;
+        share.n_lines++;
+    }
+    return share;
+}

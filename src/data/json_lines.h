@@ -23,6 +23,17 @@ typedef struct {
  * Fails: STM_ERR_INPUT, STM_ERR_MEMORY. */
 stm_status stm_json_lines_next(stm_json_lines *lines, json_t **object);
 
+/* Some whole lines of a text, which a thread takes at a time: so many that taking them costs nothing, so few that
+ * threads end at about the same time. */
+enum { STM_JSON_SHARE_BYTES = 64 << 10 };
+typedef struct {
+    size_t start, end;    /* in the text; it ends as soon as it has STM_JSON_SHARE_BYTES, or with the text */
+    size_t line, n_lines; /* lines of the text before it; of its own */
+} stm_json_share;
+
+/* The share of text[0..n) that begins at `start`, where a line does, `line` lines after the text's first. */
+stm_json_share stm_json_share_at(const char *text, size_t n, size_t start, size_t line);
+
 /* "FILE:LINE: " and the message. Returns STM_ERR_INPUT. */
 stm_status stm_json_lines_fail(const stm_json_lines *lines, const char *format, ...)
     __attribute__((format(printf, 2, 3)));

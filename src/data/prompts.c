@@ -35,8 +35,8 @@ void stm_prompts_clear(stm_prompts *prompts)
 typedef struct {
     const stm_text_context *context;
     const stm_prompts_use *use;
-    stm_json_lines lines;
-    int32_t bos; /* that the tokenizer puts before a text; -1: none */
+    stm_json_lines lines; /* those of the whole text, or of a share */
+    int32_t bos;          /* that the tokenizer puts before a text; -1: none */
 } parser;
 
 static stm_status copy_text(const char *text, size_t n, char **out)
@@ -154,32 +154,110 @@ static stm_status read_prompt(const parser *p, const json_t *object, stm_prompts
     return copy_text(p->lines.line_text, p->lines.n_line, &prompt->fields_json);
 }
 
-static stm_status add_prompt(const parser *p, const json_t *object, stm_prompts *prompts, size_t *capacity)
+/* Lines that a thread reads, and what they give. */
+typedef struct {
+    stm_json_share lines;
+    stm_prompts found;
+    size_t capacity;   /* of found.items */
+    stm_status status; /* of its first bad line */
+    char *failure;     /* that line's message, for messages are kept by thread; NULL: none, or no memory for it */
+} share;
+
+static stm_status add_prompt(const parser *p, const json_t *object, share *s)
 {
     bool keep = false;
-    STM_TRY(stm_reserve(&prompts->items, capacity, prompts->n + 1, sizeof *prompts->items));
-    stm_prompt *prompt = &prompts->items[prompts->n];
+    STM_TRY(stm_reserve(&s->found.items, &s->capacity, s->found.n + 1, sizeof *s->found.items));
+    stm_prompt *prompt = &s->found.items[s->found.n];
     *prompt = (stm_prompt){0};
-    const stm_status status = read_prompt(p, object, prompts, prompt, &keep);
+    const stm_status status = read_prompt(p, object, &s->found, prompt, &keep);
     if (status == STM_OK && keep)
-        prompts->n++;
+        s->found.n++;
     else
         clear_prompt(prompt);
     return status;
 }
 
-static stm_status read_prompts(parser *p, stm_prompts *prompts)
+static stm_status read_share(const parser *whole, share *s)
 {
-    size_t capacity = 0;
+    parser p = *whole;
+    p.lines.position = s->lines.start;
+    p.lines.n = s->lines.end;
+    p.lines.line = s->lines.line;
     for (;;) {
         json_t *object;
-        STM_TRY(stm_json_lines_next(&p->lines, &object));
+        STM_TRY(stm_json_lines_next(&p.lines, &object));
         if (!object)
-            break;
-        const stm_status status = add_prompt(p, object, prompts, &capacity);
+            return STM_OK;
+        const stm_status status = add_prompt(&p, object, s);
         json_decref(object);
         STM_TRY(status);
     }
+}
+
+static stm_status cut(const parser *p, share **shares, size_t *n)
+{
+    size_t capacity = 0, line = 0;
+    for (size_t start = 0; start < p->lines.n; start = (*shares)[(*n)++].lines.end) {
+        const stm_json_share lines = stm_json_share_at(p->lines.text, p->lines.n, start, line);
+        STM_TRY(stm_reserve(shares, &capacity, *n + 1, sizeof **shares));
+        (*shares)[*n] = (share){.lines = lines};
+        line += lines.n_lines;
+    }
+    return STM_OK;
+}
+
+static void read_shares(const parser *p, share *shares, size_t n)
+{
+#pragma omp parallel for schedule(dynamic, 1)
+    for (size_t i = 0; i < n; i++) {
+        share *s = &shares[i];
+        s->status = read_share(p, s);
+        s->failure = s->status == STM_OK ? NULL : strdup(stm_failure());
+    }
+}
+
+/* Moves the shares' prompts, in order, up to the first share that failed, whose failure it returns. */
+static stm_status join(share *shares, size_t n, stm_prompts *prompts)
+{
+    size_t n_prompts = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (shares[i].status != STM_OK)
+            return stm_fail(shares[i].status, "%s", shares[i].failure ? shares[i].failure : "out of memory");
+        n_prompts += shares[i].found.n;
+    }
+    STM_TRY(stm_alloc(n_prompts, sizeof *prompts->items, &prompts->items));
+    for (size_t i = 0; i < n; i++) {
+        stm_prompts *found = &shares[i].found;
+        if (found->n > 0)
+            memcpy(prompts->items + prompts->n, found->items, found->n * sizeof *found->items);
+        prompts->n += found->n;
+        prompts->n_skipped += found->n_skipped;
+        prompts->n_truncated += found->n_truncated;
+        found->n = 0;
+    }
+    return STM_OK;
+}
+
+static stm_status read_lines(const parser *p, stm_prompts *prompts)
+{
+    share *shares = NULL;
+    size_t n = 0;
+    stm_status status = cut(p, &shares, &n);
+    if (status == STM_OK) {
+        read_shares(p, shares, n);
+        status = join(shares, n, prompts);
+    }
+    for (size_t i = 0; i < n; i++) {
+        stm_prompts_clear(&shares[i].found);
+        free(shares[i].failure);
+    }
+    free(shares);
+    return status;
+}
+
+static stm_status read_prompts(const parser *p, stm_prompts *prompts)
+{
+    STM_TRY(read_lines(p, prompts));
     if (prompts->n == 0 && prompts->n_skipped)
         return stm_fail(STM_ERR_INPUT, "%s: all %zu prompts were too long and skipped, expected at least one that fits",
                         p->lines.name, prompts->n_skipped);

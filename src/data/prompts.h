@@ -3,7 +3,7 @@
  *
  * A line: {"prompt": text | "messages": [{"role", "content"}, ..] | "prompt_ids": [..], "answer": text or number,
  * "response": text (for objective sft), any other field}. Every rank reads the same text from memory and holds the
- * whole set. Local, all of it. */
+ * whole set, which all its threads read. Local, all of it. */
 #ifndef STM_DATA_PROMPTS_H
 #define STM_DATA_PROMPTS_H
 

@@ -2,7 +2,10 @@
 #include "support/support.h"
 #include "support/tiny_tokenizer.h"
 
+#include <omp.h>
+
 #include "base/random.h"
+#include "data/json_lines.h"
 #include "data/prompts.h"
 #include "text/template.h"
 
@@ -43,7 +46,7 @@ static stm_status read_with(const stm_text_context *context, const stm_prompts_u
                             stm_prompts *prompts)
 {
     const size_t n = strlen(text);
-    char *exact = malloc(n ? n : 1); /* without a NUL: a sanitizer sees a read beyond it */
+    char *exact = calloc(n ? n : 1, 1); /* without a NUL: a sanitizer sees a read beyond it */
     memcpy(exact, text, n);
     const stm_status status = stm_prompts_read("p.jsonl", exact, n, context, use, prompts);
     free(exact);
@@ -340,6 +343,74 @@ static void damaged_lines_are_read_or_refused(void **state)
     assert_true(n_read > 1000 && n_refused > 5000);
 }
 
+/* Sets that threads share */
+
+enum { MANY = 20000 };
+
+/* MANY prompts after a byte-order mark, line i with an answer i, every seventh with a blank line before it; lines
+ * `bad` and `worse` hold no prompt. Of several shares. */
+static char *many_lines(size_t bad, size_t worse)
+{
+    char *text = malloc((size_t)MANY * 64), *at = text;
+    assert_non_null(text);
+    at += sprintf(at, "\xEF\xBB\xBF");
+    for (size_t i = 0; i < MANY; i++) {
+        at += sprintf(at, "%s", i % 7 ? "" : "\n");
+        at += sprintf(at, i == bad || i == worse ? "{\"prompt\": 7}\n" : "{\"prompt\": \"%.*s\", \"answer\": %zu}\r\n",
+                      (int)(1 + i % 5), "abcab", i);
+    }
+    assert_true(at - text > 8 * STM_JSON_SHARE_BYTES);
+    return text;
+}
+
+static size_t line_of(size_t i)
+{
+    return i + 1 + i / 7 + 1;
+}
+
+static void threads_read_a_set_as_one_does(void **state)
+{
+    const int before = omp_get_max_threads();
+    stm_prompts_use use = plain;
+    use.overlong = STM_OVERLONG_SKIP;
+    use.max_prompt_tokens = 5; /* one is the BOS: texts of five letters are left out */
+    char *text = many_lines(MANY, MANY);
+    for (int n_threads = 1; n_threads <= 7; n_threads += 3) {
+        stm_prompts prompts;
+        omp_set_num_threads(n_threads);
+        assert_ok(read_with(text_of(state), &use, text, &prompts));
+        assert_int_equal(prompts.n, MANY - MANY / 5);
+        assert_int_equal(prompts.n_skipped, MANY / 5);
+        for (size_t k = 0; k < prompts.n; k++) {
+            const size_t i = k / 4 * 5 + k % 4;
+            char answer[32];
+            snprintf(answer, sizeof answer, "%zu", i);
+            assert_string_equal(prompts.items[k].answer, answer);
+            assert_int_equal(prompts.items[k].line, line_of(i));
+            assert_int_equal(prompts.items[k].n, 2 + i % 5);
+        }
+        stm_prompts_clear(&prompts);
+    }
+    omp_set_num_threads(before);
+    free(text);
+}
+
+static void the_first_of_bad_lines_is_named_whichever_thread_meets_one_first(void **state)
+{
+    static const size_t cases[][2] = {{MANY / 2, MANY / 2 + 1}, {MANY / 3, MANY - 1}, {0, MANY / 2}, {MANY - 1, MANY}};
+    const int before = omp_get_max_threads();
+    for (int n_threads = 1; n_threads <= 7; n_threads += 3)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            char words[96];
+            char *text = many_lines(cases[i][0], cases[i][1]);
+            omp_set_num_threads(n_threads);
+            snprintf(words, sizeof words, "p.jsonl:%zu: prompt: found 7, expected text", line_of(cases[i][0]));
+            refuses(state, &plain, text, words);
+            free(text);
+        }
+    omp_set_num_threads(before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -355,6 +426,8 @@ int main(void)
         cmocka_unit_test(the_order_is_a_function_of_seed_and_position),
         cmocka_unit_test(a_set_smaller_than_a_step_gives_prompts_twice),
         cmocka_unit_test(damaged_lines_are_read_or_refused),
+        cmocka_unit_test(threads_read_a_set_as_one_does),
+        cmocka_unit_test(the_first_of_bad_lines_is_named_whichever_thread_meets_one_first),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
