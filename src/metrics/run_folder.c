@@ -5,18 +5,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "metrics/cut_back.h"
+#include "metrics/run_lock.h"
 
 enum { LOOK_EVERY_S = 1 };
 
 struct stm_run_folder {
     char *path;
-    int lock;           /* descriptor, -1: none */
+    stm_run_lock *lock;
     bool has_log;       /* the log is this one's to close */
     size_t log_session; /* bytes of the log before this job's first */
     int requests;
@@ -94,46 +94,6 @@ out:
     return status;
 }
 
-static stm_status held_by_another(const stm_run_folder *run, int fd)
-{
-    char holder[256];
-    const ssize_t n = pread(fd, holder, sizeof holder - 1, 0);
-    holder[n > 0 ? n : 0] = 0;
-    holder[strcspn(holder, "\n")] = 0;
-    return stm_fail(STM_ERR_INPUT, "run.folder: %s is in use by another running job (%s); expected a folder of its own",
-                    run->path, *holder ? holder : "unknown");
-}
-
-/* "host n1, process 1234", for the message that another job gets. */
-static stm_status name_the_holder(int fd, const char *path)
-{
-    char host[128] = "";
-    gethostname(host, sizeof host - 1);
-    if (ftruncate(fd, 0) != 0 || dprintf(fd, "host %s, process %ld\n", host, (long)getpid()) < 0)
-        return io_failure(path, "cannot be written");
-    return STM_OK;
-}
-
-/* *warning: errno where the file system cannot lock, else 0. */
-static stm_status take_lock(stm_run_folder *run, int *warning)
-{
-    char *path;
-    STM_TRY(path_in(run, "lock", &path));
-    stm_status status = STM_OK;
-    *warning = 0;
-    run->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (run->lock < 0)
-        status = io_failure(path, "cannot be opened");
-    else if (flock(run->lock, LOCK_EX | LOCK_NB) == 0)
-        status = name_the_holder(run->lock, path);
-    else if (errno == EWOULDBLOCK)
-        status = held_by_another(run, run->lock);
-    else
-        *warning = errno;
-    free(path);
-    return status;
-}
-
 static stm_status open_log(stm_run_folder *run)
 {
     char *path;
@@ -173,17 +133,14 @@ stm_status stm_run_folder_open(const char *folder, stm_run_folder **out)
 {
     stm_run_folder *run;
     STM_TRY(stm_alloc(1, sizeof *run, &run));
-    run->lock = -1;
     stm_status status;
-    int warning;
     STM_GOTO_OUT(stm_format(&run->path, "%s", folder));
     STM_GOTO_OUT(make_run_folder(folder));
-    STM_GOTO_OUT(take_lock(run, &warning));
+    const stm_run_lock_rules rules = stm_run_lock_rules_of(folder);
+    STM_GOTO_OUT(stm_run_lock_take(folder, &rules, &run->lock));
     STM_GOTO_OUT(make_folder_in(run, "rollouts"));
     STM_GOTO_OUT(make_folder_in(run, "checkpoints"));
     STM_GOTO_OUT(open_log(run));
-    if (warning)
-        stm_log("warning: %s cannot be locked (%s): take care that no other job runs in it", folder, strerror(warning));
     *out = run;
     run = NULL;
 out:
@@ -198,8 +155,7 @@ void stm_run_folder_close(stm_run_folder *run)
         return;
     if (run->has_log)
         stm_log_to(NULL);
-    if (run->lock >= 0)
-        close(run->lock);
+    stm_run_lock_release(run->lock);
     free(run->path);
     free(run);
 }
@@ -251,6 +207,7 @@ int stm_run_folder_requests(stm_run_folder *run, double now_s)
         return 0;
     if (!run->looked || now_s - run->looked_s >= LOOK_EVERY_S) {
         look(run);
+        run->requests |= stm_run_lock_is_lost(run->lock) ? STM_REQUEST_LOST : 0;
         run->looked = true;
         run->looked_s = now_s;
     }

@@ -5,7 +5,7 @@
  *            rollouts/     step-NNNNNNNN.jsonl                checkpoints/    checkpoint/
  *            log.old.txt   lines about steps taken again      tries           train/tries.h
  *            STOP, SAVE    requests of the user               DONE            after the last step
- *            lock          held (flock) while a job runs
+ *            lock          held while a job runs (metrics/run_lock.h)
  *
  * Rank 0 opens it and calls; all functions are local and, where they take a stm_run_folder, do nothing (and succeed)
  * for NULL, so that other ranks may call them too. Failures of rank 0 are agreed on by the caller (stm_agree). */
@@ -17,9 +17,8 @@
 typedef struct stm_run_folder stm_run_folder;
 
 /* Makes the folder and its sub-folders where missing, takes the lock and opens the log (a line with date, host and
- * version marks where a job starts). A file system that cannot lock gets a warning in the log. Fails: STM_ERR_INPUT
- * where there can be no such folder, or when another running job holds the lock (named by host and process id),
- * STM_ERR_IO, STM_ERR_MEMORY. */
+ * version marks where a job starts). Fails: STM_ERR_INPUT where there can be no such folder, or when another running
+ * job works in it (named by host, job and process), STM_ERR_IO, STM_ERR_MEMORY. */
 stm_status stm_run_folder_open(const char *folder, stm_run_folder **out);
 void stm_run_folder_close(stm_run_folder *run); /* closes the log, gives the lock back */
 
@@ -31,9 +30,9 @@ stm_status stm_run_folder_begin(stm_run_folder *run, const char *input_text);
  * starts anew, and all earlier rollouts go. Fails: STM_ERR_IO, STM_ERR_MEMORY. */
 stm_status stm_run_folder_cut_back(stm_run_folder *run, int64_t step);
 
-/* What the user asked for by placing STOP or SAVE, as a sum of bits. Looks at the disk at most once a second of now_s
- * (stm_now_s()); a request stays until it is acknowledged. */
-enum { STM_REQUEST_STOP = 1, STM_REQUEST_SAVE = 2 };
+/* What the user asked for by placing STOP or SAVE, and whether another job has taken the folder, as a sum of bits.
+ * Looks at the disk at most once a second of now_s (stm_now_s()); a request stays until it is acknowledged. */
+enum { STM_REQUEST_STOP = 1, STM_REQUEST_SAVE = 2, STM_REQUEST_LOST = 4 };
 int stm_run_folder_requests(stm_run_folder *run, double now_s);
 
 /* The requests were acted on: removes their files. Fails: STM_ERR_IO. */

@@ -65,7 +65,8 @@ static int look(void *context)
     stm_boundary *b = context;
     const int requests = stm_run_folder_requests(b->folder, stm_now_s());
     b->n_saves_seen = n_saves_asked;
-    return (requests & STM_REQUEST_STOP ? STM_BOUNDARY_STOP : 0) |
+    return (requests & STM_REQUEST_LOST ? STM_BOUNDARY_LOST : 0) |
+           (requests & STM_REQUEST_STOP ? STM_BOUNDARY_STOP : 0) |
            (requests & STM_REQUEST_SAVE || b->n_saves_seen != b->n_saves_done ? STM_BOUNDARY_SAVE : 0) |
            (end_asked ? STM_BOUNDARY_SIGNAL : 0) | (time_is_up(b) ? STM_BOUNDARY_TIME : 0);
 }
@@ -74,8 +75,8 @@ void stm_boundary_init(stm_boundary *boundary, double start_s, double max_hours,
 {
     *boundary = (stm_boundary){
         .start_s = start_s, .limit_s = 3600.0 * max_hours, .save_s = save_s, .n_saves_done = n_saves_asked};
-    boundary->watch = (stm_watch){
-        .look = look, .context = boundary, .leave = STM_BOUNDARY_STOP | STM_BOUNDARY_SIGNAL | STM_BOUNDARY_TIME};
+    boundary->watch =
+        (stm_watch){.look = look, .context = boundary, .leave = ~STM_BOUNDARY_SAVE & (STM_WATCH_WORK - 1)};
     stm_boundary_catch_signals();
 }
 

@@ -14,10 +14,16 @@ typedef struct {
     double step_s, update_s, save_s, eval_s; /* the longest so far: a limit must leave room for the next */
     double next_s;                           /* what must be done before a save, if what is under way goes on */
     sig_atomic_t n_saves_seen, n_saves_done; /* of the signals that ask for one */
-    stm_watch watch;                         /* of these flags; STOP, SIGNAL and TIME leave a rollout */
+    stm_watch watch;                         /* of these flags; all but SAVE leave a rollout */
 } stm_boundary;
 
-enum { STM_BOUNDARY_STOP = 1, STM_BOUNDARY_SAVE = 2, STM_BOUNDARY_SIGNAL = 4, STM_BOUNDARY_TIME = 8 };
+enum {
+    STM_BOUNDARY_STOP = 1,
+    STM_BOUNDARY_SAVE = 2,
+    STM_BOUNDARY_SIGNAL = 4,
+    STM_BOUNDARY_TIME = 8,
+    STM_BOUNDARY_LOST = 16
+};
 
 /* Counts time from start_s (stm_now_s) and, from now on, signals: SIGTERM and SIGINT ask for an end, SIGUSR1 for a
  * checkpoint. A second SIGTERM or SIGINT, STM_SECOND_SIGNAL_S after the first or later, ends the process at once with

@@ -235,7 +235,7 @@ static stm_status learn(stm_trainer *t, stm_step *step)
     step->left = stm_watch_leaves(t->policy.watch);
     if (step->left)
         return STM_OK;
-    if (t->boundary.watch.seen & STM_BOUNDARY_SAVE) {
+    if (t->boundary.watch.seen & STM_BOUNDARY_SAVE && !(t->boundary.watch.seen & STM_BOUNDARY_LOST)) {
         const double start = stm_now_s();
         answer_save(t);
         step->aside_s += stm_now_s() - start;
@@ -274,6 +274,8 @@ static const char *cross_boundary(stm_trainer *t)
     const stm_boundary *b = &t->boundary;
     const bool eval_is_next = stm_trainer_eval_is_due(t, t->progress.step + 1);
     const int bits = stm_boundary_agree(&t->boundary, t->policy.grid, b->step_s + (eval_is_next ? b->eval_s : 0.0));
+    if (bits & STM_BOUNDARY_LOST)
+        return "another job works in the run folder";
     if (bits & STM_BOUNDARY_SAVE)
         answer_save(t);
     if (bits & STM_BOUNDARY_STOP)
@@ -298,6 +300,10 @@ static stm_status run_steps(stm_trainer *t, const char **reason)
         STM_TRY(run_step(t));
         *reason = cross_boundary(t);
     }
+    if (t->boundary.watch.seen & STM_BOUNDARY_LOST)
+        return stm_fail(STM_ERR_IO,
+                        "run.folder: %s: another job has taken it over, after this one was still for a while",
+                        t->options->run.folder);
     if (!has_steps_left(t) && !t->progress.eval_pending)
         *reason = NULL;
     return STM_OK;
