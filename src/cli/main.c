@@ -12,6 +12,7 @@
 #include "base/pulse.h"
 #include "base/usage.h"
 #include "cli/commands.h"
+#include "cli/world.h"
 #include "mpi/grid.h"
 #include "mpi/heartbeat.h"
 #include "mpi/relay.h"
@@ -158,18 +159,6 @@ static stm_status unknown_command(const char *name)
                     near ? ", did you mean " : "", near ? near : "", near ? "?" : "");
 }
 
-/* The rank that a launcher gave to this process, for what runs without MPI; 0 alone. */
-static int launched_rank(void)
-{
-    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const char *text = getenv(names[i]);
-        if (text && *text)
-            return atoi(text);
-    }
-    return 0;
-}
-
 /* Running it */
 
 static size_t count_words(const char *text)
@@ -285,7 +274,8 @@ static void introduce(int rank)
 /* MPI, with what watches over it. */
 static stm_status begin_mpi(int launched, int *rank)
 {
-    int provided;
+    int provided, n_ranks;
+    STM_TRY(stm_world_check_launch());
     introduce(launched);
     stm_pulse_elsewhere("start");
     STM_TRY(stm_helper_begin());
@@ -296,6 +286,14 @@ static stm_status begin_mpi(int launched, int *rank)
     STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, rank));
     introduce(*rank);
     stm_crash_catch();
+    STM_MPI(MPI_Comm_size(MPI_COMM_WORLD, &n_ranks));
+    const stm_status status = stm_world_check_size(n_ranks);
+    if (status != STM_OK) {
+        *rank = launched; /* each is rank 0 of its own world, and one of them speaks */
+        MPI_Finalize();
+        stm_helper_end();
+        return status;
+    }
     if (!stm_heartbeat_start(provided) && *rank == 0)
         fprintf(stderr, "stemma: warning: this MPI lets one thread call it alone: a rank that stops is not noticed\n");
     return STM_OK;
@@ -324,7 +322,7 @@ static int run_on_ranks(const stm_command *command, int launched, int n, char **
 int main(int argc, char **argv)
 {
     signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is then a failed write, with a message */
-    const int rank = launched_rank();
+    const int rank = stm_world_launched_rank();
     const char *word = argc > 1 ? argv[1] : "--help";
     const bool help = strcmp(word, "help") == 0, version = strcmp(word, "--version") == 0;
     const stm_command *command = find_command(help && argc > 2 ? argv[2] : word);

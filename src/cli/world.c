@@ -21,7 +21,7 @@ static int number_of(const char *name)
 
 int stm_world_launched_rank(void)
 {
-    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK",       "PMI_RANK",
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK",      "PMI_RANK",
                                         "JSM_NAMESPACE_RANK",   "FLUX_TASK_RANK", "SLURM_PROCID"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const int rank = number_of(names[i]);

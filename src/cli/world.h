@@ -1,5 +1,5 @@
-/* src/cli/world.h: whether the processes that a launcher started are the ranks of one MPI world. Where they are not (the
- * launcher belongs to another MPI, or srun was not told which), each would do the whole work by itself, in one run
+/* src/cli/world.h: whether the processes that a launcher started are the ranks of one MPI world. Where they are not
+ * (the launcher belongs to another MPI, or srun was not told which), each would do the whole work by itself, in one run
  * folder. Local, all of it. */
 #ifndef STM_CLI_WORLD_H
 #define STM_CLI_WORLD_H
