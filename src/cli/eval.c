@@ -19,6 +19,8 @@ static stm_status open_all(const stm_options *options, stm_session *s, stm_promp
 static void print_evaluation(const stm_prompt_set *set, const stm_evaluation *e)
 {
     printf("%s: %zu prompts, %zu sample%s each\n", set->path, e->n_prompts, e->n_samples, e->n_samples == 1 ? "" : "s");
+    if (e->n_failed > 0)
+        printf("%zu prompts could not be judged and are left out: %s\n", e->n_failed, e->complaint);
     printf("mean reward %.6f\n", e->mean_reward);
     printf("mean length %.1f tokens, %.1f%% ran out of length\n", e->mean_tokens, 100 * e->truncated_share);
     for (size_t k = 1; k < e->n_samples; k *= 2)
@@ -37,7 +39,11 @@ static stm_status evaluate(const stm_options *options, const stm_session *s, con
     stm_reward_set *rewards;
     stm_evaluation evaluation = {0};
     STM_TRY(stm_agree(&s->grid, stm_reward_set_create(options->reward.items, options->reward.n, &rewards)));
-    const stm_status status = stm_evaluate(&policy, rewards, set, 0, NULL, &evaluation);
+    stm_status status = stm_evaluate(&policy, rewards, set, 0, NULL, &evaluation);
+    if (status == STM_OK && evaluation.n_failed == set->prompts.n)
+        status = stm_agree(&s->grid, s->grid.rank == 0 ? stm_fail(STM_ERR_NUMERIC, "no prompt could be judged: %s",
+                                                                  evaluation.complaint)
+                                                       : STM_OK);
     if (status == STM_OK && s->grid.rank == 0)
         print_evaluation(set, &evaluation);
     stm_evaluation_clear(&evaluation);

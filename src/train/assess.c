@@ -31,6 +31,9 @@ bool stm_trainer_eval_is_due(const stm_trainer *t, int64_t step)
 static void report(stm_trainer *t, const stm_evaluation *evaluation, const stm_string *lines, stm_record *record)
 {
     stm_report_evaluation(record, evaluation);
+    if (evaluation->n_failed > 0)
+        stm_log("warning: evaluation after step %" PRId64 ": %zu of %zu prompts could not be judged: %s",
+                t->progress.step, evaluation->n_failed, evaluation->n_prompts, evaluation->complaint);
     if (lines->n > 0)
         stm_trainer_warn(stm_run_folder_rollouts(t->folder, "eval", t->progress.step, lines->bytes, lines->n),
                          "rollouts of the evaluation are not saved");

@@ -1,6 +1,7 @@
 #include "train/evaluate.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "rollout/rollout.h"
 #include "train/batch.h"
@@ -26,22 +27,30 @@ double stm_evaluation_pass_at(const stm_evaluation *e, size_t k)
 {
     double sum = 0;
     for (size_t i = 0; i < e->n_prompts; i++)
-        sum += stm_pass_at_k(e->n_samples, e->n_passed[i], k);
-    return sum / (double)e->n_prompts;
+        if (e->n_passed[i] != STM_NOT_JUDGED)
+            sum += stm_pass_at_k(e->n_samples, e->n_passed[i], k);
+    return sum / (double)(e->n_prompts - e->n_failed);
 }
 
 /* Adds a batch that begins at prompt `first`; means are sums until the end. */
 static void count(stm_evaluation *e, size_t first, const stm_batch *batch, const stm_verdicts *verdicts)
 {
     size_t at = 0;
-    for (size_t g = 0; g < batch->n_groups; g++)
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        const bool judged = stm_group_is_judged(&batch->groups[g]);
         for (size_t i = 0; i < batch->groups[g].n_responses; i++, at++) {
             const stm_response *response = &batch->groups[g].responses[i];
             e->n_passed[first + g] += verdicts->parts[at * verdicts->n_rewards] > 0.5;
-            e->mean_reward += verdicts->total[at];
+            e->mean_reward += judged ? verdicts->total[at] : 0.0;
             e->truncated_share += response->finish == STM_FINISH_LENGTH;
             e->mean_tokens += (double)response->n;
         }
+        if (!judged)
+            e->n_passed[first + g] = STM_NOT_JUDGED;
+    }
+    if (e->n_failed == 0)
+        memcpy(e->complaint, verdicts->complaint, sizeof e->complaint);
+    e->n_failed += verdicts->n_failed;
 }
 
 /* Prompts which[0..n), of which the first is number `first` of the set. */
@@ -100,7 +109,7 @@ stm_status stm_evaluate(const stm_policy *policy, stm_reward_set *rewards, const
         status = evaluate_all(policy, rewards, set, which, n_lines, lines, e);
     free(which);
     const double n_responses = (double)(e->n_prompts * e->n_samples);
-    e->mean_reward /= n_responses;
+    e->mean_reward /= (double)((e->n_prompts - e->n_failed) * e->n_samples);
     e->truncated_share /= n_responses;
     e->mean_tokens /= n_responses;
     return status;

@@ -1,6 +1,7 @@
 #include "train/judge.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "data/groups_file.h"
@@ -50,17 +51,17 @@ static stm_status make_inputs(const stm_policy *policy, const stm_prompt_set *se
     return STM_OK;
 }
 
-/* The reward's own words are the stored message. */
-static stm_status check_totals(const stm_prompt_set *set, const size_t *which, const stm_batch *batch,
-                               const double *total)
+/* The first response without a reward, with the reward's own words, which are the stored message. */
+static void note_complaint(const stm_prompt_set *set, const size_t *which, const stm_batch *batch, stm_verdicts *v)
 {
     size_t at = 0;
     for (size_t g = 0; g < batch->n_groups; g++)
         for (size_t i = 0; i < batch->groups[g].n_responses; i++, at++)
-            if (!isfinite(total[at]))
-                return stm_fail_context(STM_ERR_NUMERIC, "%s:%zu: a reward failed, first for response %zu", set->path,
-                                        set->prompts.items[which[g]].line, i);
-    return STM_OK;
+            if (!isfinite(v->total[at])) {
+                snprintf(v->complaint, sizeof v->complaint, "%s:%zu: response %zu: %s", set->path,
+                         set->prompts.items[which[g]].line, i, stm_failure());
+                return;
+            }
 }
 
 static stm_status judge_here(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set,
@@ -73,7 +74,30 @@ static stm_status judge_here(const stm_policy *policy, stm_reward_set *rewards, 
     if (status == STM_OK)
         status = stm_reward_set_run(rewards, v->n, inputs, v->total, v->parts);
     free(inputs);
-    return status == STM_OK ? check_totals(set, which, batch, v->total) : status;
+    if (status == STM_OK)
+        note_complaint(set, which, batch, v);
+    return status;
+}
+
+bool stm_group_is_judged(const stm_group *group)
+{
+    bool all = true;
+    for (size_t i = 0; i < group->n_responses; i++)
+        all = all && group->responses[i].has_reward;
+    return all;
+}
+
+static void hand_out(stm_verdicts *v, stm_batch *batch)
+{
+    size_t at = 0;
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        stm_group *group = &batch->groups[g];
+        for (size_t i = 0; i < group->n_responses; i++) {
+            group->responses[i].reward = v->total[at++];
+            group->responses[i].has_reward = isfinite(group->responses[i].reward);
+        }
+        v->n_failed += !stm_group_is_judged(group);
+    }
 }
 
 stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set, const size_t *which,
@@ -89,12 +113,7 @@ stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const st
     STM_TRY(stm_agree(grid, status));
     stm_broadcast(grid->world, 0, v->total, v->n * sizeof *v->total);
     stm_broadcast(grid->world, 0, v->parts, v->n * v->n_rewards * sizeof *v->parts);
-    size_t at = 0;
-    for (size_t g = 0; g < batch->n_groups; g++)
-        for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
-            batch->groups[g].responses[i].reward = v->total[at++];
-            batch->groups[g].responses[i].has_reward = true;
-        }
+    hand_out(v, batch);
     return STM_OK;
 }
 

@@ -10,15 +10,17 @@
 /* What the judge found, response by response in order of the batch. */
 typedef struct {
     size_t n, n_rewards;
-    double *total; /* [n]: weighted sums */
-    double *parts; /* [n, n_rewards]: unweighted */
-    char **texts;  /* [n]: decoded without special tokens; on rank 0, NULL elsewhere */
+    size_t n_failed;     /* groups with a response that could not be judged */
+    char complaint[512]; /* about the first of them, on rank 0; "" elsewhere */
+    double *total;       /* [n]: weighted sums */
+    double *parts;       /* [n, n_rewards]: unweighted */
+    char **texts;        /* [n]: decoded without special tokens; on rank 0, NULL elsewhere */
 } stm_verdicts;
 void stm_verdicts_clear(stm_verdicts *verdicts);
 
-/* Decodes and judges on rank 0, and sends the numbers to all; the responses have their rewards afterwards. Group g
- * belongs to set->prompts.items[which[g]]. The caller clears *verdicts, also after a failure. Collective over the
- * grid's world; same status everywhere. Fails: STM_ERR_NUMERIC when a reward failed, naming the prompt's line. */
+/* Decodes and judges on rank 0, and sends the numbers to all; the responses have their rewards afterwards, but for
+ * those whose reward failed (stm_group_is_judged). Group g belongs to set->prompts.items[which[g]]. The caller clears
+ * *verdicts, also after a failure. Collective over the grid's world; same status everywhere. */
 stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set, const size_t *which,
                      stm_batch *batch, stm_verdicts *verdicts);
 
@@ -26,5 +28,8 @@ stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const st
  * STM_ERR_MEMORY. */
 stm_status stm_verdicts_write(const stm_verdicts *verdicts, const stm_prompt_set *set, const size_t *which,
                               const stm_batch *batch, size_t n, stm_string *out);
+
+/* Whether each of its responses has a reward; what lacks one compares with nothing. Local. */
+bool stm_group_is_judged(const stm_group *group);
 
 #endif

@@ -1,5 +1,5 @@
 /* A step's batch, from rollouts or from demonstrations, and the updates that are made with it. */
-#include <math.h>
+#include <stdlib.h>
 
 #include "metrics/log.h"
 #include "optim/schedule.h"
@@ -18,16 +18,20 @@ stm_status stm_step_sample(stm_trainer *t, stm_step *step)
     sampling.watch = p->watch;
     t->boundary.next_s = t->boundary.update_s;
     stm_timers_push(&t->timers, STM_PHASE_ROLLOUT);
-    STM_TRY(stm_rollout(p->engine, p->model, p->grid, &sampling, &step->batch, &counts));
+    const stm_status rolled = stm_rollout(p->engine, p->model, p->grid, &sampling, &step->batch, &counts);
     stm_timers_pop(&t->timers, STM_PHASE_ROLLOUT);
+    STM_TRY(rolled);
     if (stm_watch_leaves(p->watch))
         return STM_OK;
     const double sampled = stm_now_s();
     stm_timers_push(&t->timers, STM_PHASE_REWARD);
     const stm_status judged = stm_judge(p, t->rewards, t->train, step->which, &step->batch, &step->verdicts);
     stm_timers_pop(&t->timers, STM_PHASE_REWARD);
-    t->reward_failed = judged == STM_ERR_NUMERIC;
     STM_TRY(judged);
+    step->record.groups_failed = (double)step->verdicts.n_failed;
+    if (step->verdicts.n_failed > 0)
+        stm_log("warning: step %lld: %zu of %zu groups are left out: %s", (long long)t->progress.step + 1,
+                step->verdicts.n_failed, step->n, step->verdicts.complaint);
     step->record.tokens_sampled = counts.tokens;
     step->record.rollout_s = sampled - start;
     step->record.reward_s = stm_now_s() - sampled;
@@ -40,26 +44,6 @@ stm_status stm_step_demonstrate(stm_trainer *t, stm_step *step)
                      stm_batch_of_demonstrations(&t->train->prompts, step->which, step->n, &step->batch));
 }
 
-/* An update whose gradient is no number changes nothing; several in a row will not heal. */
-static stm_status note_skipped(stm_trainer *t, const stm_update_counts *counts)
-{
-    stm_progress *progress = &t->progress;
-    progress->n_skipped_in_a_row = counts->skipped ? progress->n_skipped_in_a_row + 1 : 0;
-    if (!counts->skipped)
-        return STM_OK;
-    if (counts->bad_logprobs)
-        stm_log("warning: step %lld: update skipped: %s", (long long)progress->step + 1, stm_failure());
-    else
-        stm_log("warning: step %lld: update skipped: loss %g, norm of the gradient %g", (long long)progress->step + 1,
-                counts->sums.loss, fabs(counts->grad_norm)); /* nan has no sign */
-    if (progress->n_skipped_in_a_row < t->options->fault.max_skips)
-        return STM_OK;
-    return stm_fail(STM_ERR_NUMERIC,
-                    "step %lld: the gradient was not finite in %lld updates in a row; a smaller optim.lr or optim.clip "
-                    "may help",
-                    (long long)progress->step + 1, (long long)progress->n_skipped_in_a_row);
-}
-
 static stm_status update_minibatch(stm_trainer *t, stm_step *step, const stm_batch *minibatch)
 {
     stm_update_counts counts;
@@ -67,29 +51,61 @@ static stm_status update_minibatch(stm_trainer *t, stm_step *step, const stm_bat
                                  step->record.lr, &counts));
     stm_update_totals_add(&step->updates, &counts);
     t->progress.n_updates = t->optimizer.n_updates;
-    return note_skipped(t, &counts);
+    t->reward_failed = false;
+    if (counts.skipped)
+        return stm_trainer_skip(t, step, "update");
+    t->progress.n_skipped_in_a_row = 0;
+    return STM_OK;
+}
+
+/* The log-probs of the reference, which go to the responses of the whole batch. */
+static stm_status ask_reference(stm_trainer *t, stm_batch *batch)
+{
+    if (!t->reference)
+        return STM_OK;
+    stm_timers_push(&t->timers, STM_PHASE_REFERENCE);
+    const stm_status status = stm_reference_score(t->reference, &t->policy, batch);
+    stm_timers_pop(&t->timers, STM_PHASE_REFERENCE);
+    return status;
+}
+
+static stm_status update_with(stm_trainer *t, stm_step *step, stm_batch *batch)
+{
+    const stm_options *o = t->options;
+    const size_t n = batch->n_groups;
+    const size_t minibatch_n = o->update.minibatch_groups > 0 ? (size_t)o->update.minibatch_groups : n;
+    const stm_status status = ask_reference(t, batch);
+    if (status == STM_ERR_NUMERIC)
+        return stm_trainer_skip(t, step, "all updates");
+    STM_TRY(status);
+    for (int64_t epoch = 0; epoch < o->update.epochs; epoch++)
+        for (size_t first = 0; first < n; first += minibatch_n) {
+            const stm_batch minibatch = stm_batch_slice(batch, first, STM_MIN(minibatch_n, n - first));
+            STM_TRY(update_minibatch(t, step, &minibatch));
+        }
+    return STM_OK;
 }
 
 stm_status stm_step_update(stm_trainer *t, stm_step *step)
 {
     const stm_options *o = t->options;
-    const size_t n = step->batch.n_groups;
-    const size_t minibatch_n = o->update.minibatch_groups > 0 ? (size_t)o->update.minibatch_groups : n;
     const double start = stm_now_s();
+    stm_batch judged;
     step->record.lr = stm_learning_rate(o->optim.schedule, o->optim.lr, o->optim.min_lr_ratio, o->optim.warmup_steps,
                                         o->run.steps, t->progress.step + 1);
     if (t->objective_options.mask_truncated && !t->supervised)
         stm_batch_mask_truncated(&step->batch);
-    if (t->reference) {
-        stm_timers_push(&t->timers, STM_PHASE_REFERENCE);
-        STM_TRY(stm_reference_score(t->reference, &t->policy, &step->batch));
-        stm_timers_pop(&t->timers, STM_PHASE_REFERENCE);
+    STM_TRY(stm_trainer_judged_of(t, step, &judged));
+    stm_status status;
+    if (judged.n_groups > 0) {
+        status = update_with(t, step, &judged);
+    } else {
+        t->reward_failed = true;
+        (void)stm_fail(STM_ERR_NUMERIC, "no group could be judged: %s", step->verdicts.complaint);
+        status = stm_trainer_skip(t, step, "all updates");
     }
-    for (int64_t epoch = 0; epoch < o->update.epochs; epoch++)
-        for (size_t first = 0; first < n; first += minibatch_n) {
-            const stm_batch minibatch = stm_batch_slice(&step->batch, first, STM_MIN(minibatch_n, n - first));
-            STM_TRY(update_minibatch(t, step, &minibatch));
-        }
+    free(judged.groups);
+    STM_TRY(status);
     step->record.update_s = stm_now_s() - start;
     stm_boundary_measured(&t->boundary.update_s, step->record.update_s + (t->supervised ? 0 : step->record.reward_s));
     return STM_OK;

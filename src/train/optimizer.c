@@ -164,6 +164,47 @@ static stm_status gradient_norm(const stm_optimizer *o, const stm_policy *policy
     return STM_OK;
 }
 
+/* The first tensor of which this rank owns a gradient that is not finite; n_tensors: none. */
+static stm_status first_not_finite(const stm_optimizer *o, const stm_policy *policy, size_t *tensor)
+{
+    const stm_model *model = policy->model;
+    size_t packed = 0;
+    *tensor = model->n_tensors;
+    for (size_t i = 0; i < stm_shards_n_ranges(&o->shards); i++) {
+        size_t first, n;
+        stm_shards_range(&o->shards, policy->grid->stage_rank, i, &first, &n);
+        for (size_t t = 0; t < *tensor; t++) {
+            const stm_parameter *p = &model->tensors[t];
+            const size_t begin = STM_MAX(first, p->offset), end = STM_MIN(first + n, p->offset + p->n);
+            double squares = 0;
+            if (begin < end)
+                STM_TRY(model->backend->sum_squares(model->stream, end - begin,
+                                                    summed_at(o, policy, begin, packed + begin - first), &squares));
+            if (!isfinite(squares))
+                *tensor = t;
+        }
+        packed += n;
+    }
+    return STM_OK;
+}
+
+/* Stores the same message on every rank. Fails: STM_ERR_DEVICE. */
+static stm_status name_not_finite(const stm_optimizer *o, const stm_policy *policy, const stm_update_counts *counts)
+{
+    const stm_model *model = policy->model;
+    size_t tensor;
+    STM_TRY(stm_agree(policy->grid, first_not_finite(o, policy, &tensor)));
+    double least = (double)tensor;
+    stm_all_reduce_min(policy->grid->world, &least, 1);
+    if (least < (double)model->n_tensors)
+        (void)stm_fail(STM_ERR_NUMERIC, "the gradient of %s is not finite (loss %g)",
+                       model->tensors[(size_t)least].name, counts->sums.loss);
+    else
+        (void)stm_fail(STM_ERR_NUMERIC, "the loss is %g, the norm of the gradient %g", counts->sums.loss,
+                       fabs(counts->grad_norm)); /* nan has no sign */
+    return STM_OK;
+}
+
 /* The model's weights are those of this stage, whose ranks each have written what they own. */
 static void begin_gathering(const stm_optimizer *o, const stm_policy *policy)
 {
@@ -326,11 +367,15 @@ stm_status stm_optimizer_update(stm_optimizer *o, const stm_policy *policy, cons
     stm_timers_push(policy->timers, STM_PHASE_UPDATE);
     const stm_status status = compute_gradient(o, policy, batch, objective, options, counts);
     stm_timers_pop(policy->timers, STM_PHASE_UPDATE);
-    if (status != STM_OK && status != STM_ERR_NUMERIC)
-        return status;
-    counts->bad_logprobs = status == STM_ERR_NUMERIC;
+    if (status == STM_ERR_NUMERIC)
+        counts->skipped = true;
+    else
+        STM_TRY(status);
     if (status == STM_OK)
         STM_TRY(gradient_norm(o, policy, &counts->grad_norm));
-    counts->skipped = !isfinite(counts->grad_norm) || !isfinite(counts->sums.loss);
+    if (status == STM_OK && !(isfinite(counts->grad_norm) && isfinite(counts->sums.loss))) {
+        counts->skipped = true;
+        STM_TRY(name_not_finite(o, policy, counts));
+    }
     return counts->skipped ? STM_OK : apply(o, policy, lr, counts->grad_norm);
 }

@@ -43,8 +43,8 @@ typedef struct {
     double grad_norm;     /* before clipping; NaN where log-probs were not finite */
     double rows;          /* computed, over all ranks */
     double rows_repeated; /* what the repeated form would have computed */
-    bool bad_logprobs;    /* log-probs were not finite; stm_failure says which */
-    bool skipped;         /* loss or gradient not finite: weights and state are as before */
+    bool skipped;         /* log-probs, loss or gradient not finite: weights and state are as before, and stm_failure
+                             says which response, or which parameter's gradient, is the first */
 } stm_update_counts;
 
 /* One step of AdamW on the objective over the batch: gradient, sum over the ranks of a stage, norm, clipping, own

@@ -61,6 +61,8 @@ stm_status stm_progress_read(const char *where, const char *json, stm_progress *
 
 bool stm_progress_evaluated(stm_progress *p, double mean_reward)
 {
+    if (isnan(mean_reward)) /* no prompt could be judged */
+        return false;
     const bool better = isnan(p->best) || mean_reward > p->best;
     p->last_eval = mean_reward;
     p->evals_without_better = better ? 0 : p->evals_without_better + 1;

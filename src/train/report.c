@@ -75,6 +75,7 @@ void stm_update_totals_add(stm_update_totals *totals, const stm_update_counts *c
 
 void stm_report_updates(stm_record *record, const stm_update_totals *t, bool has_reference)
 {
+    record->updates_skipped = t->n_skipped;
     record->tokens_computed = t->rows;
     record->tokens_repeated = t->rows_repeated;
     if (t->n_updates > 0) {

@@ -13,7 +13,7 @@ void stm_report_batch(stm_record *record, const stm_batch *batch);
 /* Sums over the updates of a step. */
 typedef struct {
     stm_objective_sums sums; /* of the updates that were taken */
-    double n_updates, grad_norm, rows, rows_repeated;
+    double n_updates, n_skipped, grad_norm, rows, rows_repeated;
 } stm_update_totals;
 void stm_update_totals_add(stm_update_totals *totals, const stm_update_counts *counts);
 

@@ -186,7 +186,7 @@ static void end_step(stm_step *step)
 
 static stm_status write_rollouts(const stm_trainer *t, const stm_step *step)
 {
-    const size_t n = stm_trainer_kept_groups(t, step->n);
+    const size_t n = STM_MIN(stm_trainer_kept_groups(t, step->n), step->batch.n_groups);
     stm_string lines = {0};
     if (t->policy.grid->rank != 0 || t->supervised || n == 0)
         return STM_OK;
@@ -228,10 +228,20 @@ static void answer_save(stm_trainer *t)
     stm_log("SAVE: checkpoint after step %" PRId64, t->saved_step);
 }
 
+/* The step's responses are worth nothing: a log-prob was not a number. */
+static stm_status lose_rollouts(stm_trainer *t, stm_step *step)
+{
+    stm_batch_clear(&step->batch);
+    t->reward_failed = false;
+    return stm_trainer_skip(t, step, "all updates");
+}
+
 static stm_status learn(stm_trainer *t, stm_step *step)
 {
     const stm_waits before = stm_waits_of(&t->timers);
-    STM_TRY(t->supervised ? stm_step_demonstrate(t, step) : stm_step_sample(t, step));
+    const stm_status found = t->supervised ? stm_step_demonstrate(t, step) : stm_step_sample(t, step);
+    const bool lost = found == STM_ERR_NUMERIC;
+    STM_TRY(lost ? lose_rollouts(t, step) : found);
     step->left = stm_watch_leaves(t->policy.watch);
     if (step->left)
         return STM_OK;
@@ -240,7 +250,8 @@ static stm_status learn(stm_trainer *t, stm_step *step)
         answer_save(t);
         step->aside_s += stm_now_s() - start;
     }
-    STM_TRY(stm_step_update(t, step));
+    if (!lost)
+        STM_TRY(stm_step_update(t, step));
     const stm_waits after = stm_waits_of(&t->timers);
     step->waits = stm_waits_between(&before, &after);
     t->progress.step++;
@@ -260,7 +271,8 @@ static stm_status run_step(stm_trainer *t)
     stm_trainer_try_succeeded(t);
     STM_GOTO_OUT(stm_trainer_evaluate_step(t, &step, &is_best));
     report_step(t, &step);
-    stm_trainer_keep_step(t, is_best);
+    if (t->progress.n_skipped_in_a_row == 0) /* else it has changed nothing, or what it has changed is no good */
+        stm_trainer_keep_step(t, is_best);
 out:
     end_step(&step);
     return status;
@@ -311,7 +323,8 @@ static stm_status run_steps(stm_trainer *t, const char **reason)
 
 /* Ending */
 
-/* A reward that failed has cost nothing but the step: what was learnt before is kept. */
+/* Rewards that failed have cost nothing but their steps: what was learnt before is kept. Where numbers were none, so
+ * may be the weights, and the last good checkpoint stays the newest. */
 static stm_status save_before_failing(stm_trainer *t, stm_status why)
 {
     char *message = NULL;

@@ -36,8 +36,8 @@ struct stm_trainer {
     int64_t first_step;  /* done before this start */
     int64_t retry_after; /* steps from a failed save to the next try; 0: the latest did not fail */
     int64_t retry_step;
-    bool is_trying; /* rank 0: this start is noted as a try (train/tries.h) */
-    bool reward_failed;
+    bool is_trying;     /* rank 0: this start is noted as a try (train/tries.h) */
+    bool reward_failed; /* and nothing else: the last that was skipped was so for a reward */
 };
 
 /* One step's things; cleared after it. */
@@ -57,6 +57,13 @@ typedef struct {
 stm_status stm_step_sample(stm_trainer *trainer, stm_step *step);
 stm_status stm_step_demonstrate(stm_trainer *trainer, stm_step *step);
 stm_status stm_step_update(stm_trainer *trainer, stm_step *step);
+
+/* skip.c: what could not be learnt from: numbers that are none, rewards that failed. skip: an update, or all of a
+ * step's, was not taken; stm_failure says why; it is counted, and fault.max_skips in a row fail with STM_ERR_NUMERIC,
+ * since they will not heal. judged_of: the groups of a batch whose rewards are all there; *groups is freed by the
+ * caller, what is in them belongs to the batch. Collective, the same on every rank. */
+stm_status stm_trainer_skip(stm_trainer *trainer, stm_step *step, const char *what);
+stm_status stm_trainer_judged_of(stm_trainer *trainer, const stm_step *step, stm_batch *kept);
 
 /* keep.c: checkpoints. save: also removes those beyond checkpoint.keep; a failure leaves the earlier ones.
  * save_or_warn: a failure is a warning, and keep_step tries again: after the next step, then after 2, 4, .. more.

@@ -143,6 +143,7 @@ static void an_update_that_is_no_number_changes_nothing(void **state)
         f.batch.groups[0].responses[i].reward = NAN;
     update(&f, &optimizer, &counts);
     assert_true(counts.skipped);
+    assert_non_null(strstr(stm_failure(), f.model->tensors[0].name)); /* on every rank */
     assert_int_equal(optimizer.n_updates, 0);
     double *after = stm_test_weights(f.model);
     assert_memory_equal(after, before, n * sizeof *after);

@@ -75,20 +75,59 @@ for ranks in 0 2; do
     succeeds $ranks "$STEMMA" train wrong.yaml --check eval.prompts=few.jsonl
     [ ! -e no ] || die "--check made a run folder"
     grep -q '13 prompts of prompts.jsonl' out && grep -q '^model: llama, 2 layers' out || die "--check: $(cat out)"
-    refused 1 'prompts.jsonl:..' $ranks "$STEMMA" train wrong.yaml 'reward=[{name: command, command: "exit 3"}]'
-    grep -q ': a reward failed, first for response 0: ' err || die "a reward that fails: $(cat err)"
-    grep -q '^failed: prompts.jsonl:.*exit code 3$' no/log.txt || die "log.txt does not tell why: $(cat no/log.txt)"
-    [ -f "$(checkpoint no 0)" ] || die "what was there before a reward failed is not saved"
+    refused 1 'step 2: skipped 2 in a row (fault.max_skips), the last for this: no group could be judged: prompts.jsonl:..' \
+        $ranks "$STEMMA" train wrong.yaml 'reward=[{name: command, command: "exit 3"}]' fault.max_skips=2
+    grep -q ':1*[0-9]: response 0: reward\[0\].command: ended with exit code 3$' err || die "a reward that fails: $(cat err)"
+    grep -q '^failed: step 2: .*exit code 3$' no/log.txt || die "log.txt does not tell why: $(cat no/log.txt)"
+    [ "$(grep -c '^warning: step [12]: all updates skipped: ' no/log.txt)" = 2 ] || die "skipped: $(cat no/log.txt)"
+    [ -f "$(checkpoint no 1)" ] || die "what was there before all rewards failed is not saved"
 done
 input blown.yaml blown 9 'objective: { name: sft }\n'
 sed -i 's/lr: 0.02/lr: 1.0e+30/' blown.yaml
 for ranks in 0 2; do
     rm -rf blown
-    refused 1 'step 4: the gradient was not finite in 3 updates in a row; ..' $ranks "$STEMMA" train blown.yaml
+    refused 1 'step 4: skipped 3 in a row (fault.max_skips), the last for this: ..' $ranks "$STEMMA" train blown.yaml \
+        checkpoint.every=1
     [ "$(grep -c '^warning: step [234]: update skipped' blown/log.txt)" = 3 ] || die "skipped: $(cat blown/log.txt)"
     ! grep '^warning: step [234]: update skipped' blown/log.txt |
-        grep -v -e 'loss [-0-9.a-z+]*, norm of the gradient [0-9.a-z+]*$' -e 'log-probs are not finite numbers$' ||
+        grep -v -e 'the gradient of model[a-z0-9_.]* is not finite (loss [-0-9.a-z+]*)$' -e 'log-probs are not finite numbers$' ||
         die "why an update was skipped: $(cat blown/log.txt)"
+    [ "$(ls blown/checkpoints)" = step-00000001.h5 ] || die "a step that was skipped is saved: $(ls blown/checkpoints)"
+    [ "$(field blown/metrics.jsonl 3 updates_skipped)" = 1 ] || die "not counted: $(tail -1 blown/metrics.jsonl)"
 done
+
+# A command that fails for some prompts, dies, hangs or prints nonsense
+
+cat > judge.sh << 'END'
+# One prompt in its group gets nonsense; `how` says what happens in the second of the runs of this command.
+n=$(cat "$0.n" 2> /dev/null || echo 0)
+echo $((n + 1)) > "$0.n"
+if [ "$n" = 1 ]; then
+    case $1 in
+    dies) kill -9 $$ ;;
+    hangs) sleep 100 & sleep 100 ;;
+    babbles) yes "this is no number" ;;
+    esac
+fi
+sed 's/.*bear.*/nothing/; s/^{.*/0.5/'
+END
+for ranks in 0 2; do
+    for how in dies hangs babbles; do
+        rm -rf some judge.sh.n
+        input some.yaml some 6 'fault: { max_skips: 2 }\neval: { every: 3, prompts: few.jsonl }\n'
+        succeeds $ranks "$STEMMA" train some.yaml "reward=[{name: command, command: \"exec sh judge.sh $how\", timeout_s: 2}]"
+        # the second run of the command is the first step's: an evaluation comes before it
+        [ "$(field some/metrics.jsonl 1 groups_failed)" = 5 ] && [ "$(field some/metrics.jsonl 1 updates_skipped)" = 1 ] ||
+            die "a command that $how: $(cat some/metrics.jsonl)"
+        [ "$(sed -n 's/.*"groups_failed": \([0-9]*\).*/\1/p' some/metrics.jsonl | tail -5 | sort -un | tr '\n' ' ')" = "0 1 " ] ||
+            die "nonsense for one prompt: $(cat some/metrics.jsonl)"
+        grep -q 'step [2-6]: 1 of 5 groups are left out: prompts.jsonl:2: response 0: .*found "nothing", expected a finite number$' out ||
+            die "which prompt: $(cat out)"
+        grep -q 'evaluation after step 6: 1 of 5 prompts could not be judged: few.jsonl:2: ' out || die "evaluation: $(cat out)"
+        [ -f some/DONE ] || die "the run has not ended"
+    done
+done
+pgrep -f 'sleep 100$' > left.txt && die "a command that hangs is left running: $(cat left.txt)"
+say "rewards that die, hang, babble or print nonsense cost their prompts alone"
 say "updates that are no numbers are skipped; three in a row end the run with exit 1"
 say "wrong input: exit 2 before anything starts; a reward that fails: exit 1, the steps before are kept"
