@@ -57,6 +57,21 @@ stm_status stm_checkpoint_save(MPI_Comm comm, const char *folder, const stm_chec
                                const stm_model *model, const stm_shards *shards, const void *exp_avg,
                                const void *exp_avg_sq);
 
+/* The same beside the run. begin lays the file out and copies what this rank owns into `copy`
+ * ([stm_checkpoint_copy_bytes], which stays until the end); then a thread writes that, and later one reads back, while
+ * the caller does what it likes. They know neither MPI nor HDF5. advance looks whether all ranks are done with either
+ * and takes the step that follows, so it is called now and then; wait: until it is *done, well or not, with the status
+ * that save would have returned. end is called in any case: before it is done, it waits for the thread and gives up the
+ * file. model and shards must outlive it. Collective over comm; end, busy_s and copy_bytes: local. */
+typedef struct stm_background_save stm_background_save;
+size_t stm_checkpoint_copy_bytes(const stm_shards *shards, int rank, size_t real_bytes); /* rank: in the stage */
+stm_status stm_checkpoint_save_begin(MPI_Comm comm, const char *folder, const stm_checkpoint_state *state,
+                                     const stm_model *model, const stm_shards *shards, const void *exp_avg,
+                                     const void *exp_avg_sq, void *copy, stm_background_save **out);
+stm_status stm_checkpoint_save_advance(stm_background_save *save, bool wait, bool *done);
+double stm_checkpoint_save_busy_s(const stm_background_save *save); /* all parts together; once it is done */
+void stm_checkpoint_save_end(stm_background_save *save);            /* NULL is fine */
+
 /* Hard-links the file of `step` to best.h5, which outlives it (copies it where there are no links). Collective. Fails:
  * STM_ERR_IO. */
 stm_status stm_checkpoint_mark_best(MPI_Comm comm, const char *folder, int64_t step);

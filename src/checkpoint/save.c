@@ -1,49 +1,24 @@
-/* The order of a save: room and skeleton (rank 0), data (all), hashes (rank 0), reading back (all, each another
- * rank's), name (rank 0); an agreement after each. Only rank 0 uses HDF5, and only in memory. */
+#include "checkpoint/save.h"
+
 #include <assert.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "checkpoint/checkpoint.h"
 #include "checkpoint/disk.h"
 #include "checkpoint/folder.h"
-#include "checkpoint/hashes.h"
-#include "checkpoint/pieces.h"
-#include "checkpoint/read.h"
-#include "checkpoint/skeleton.h"
 
 enum { N_TENSOR_KINDS = STM_CHECKPOINT_N_KINDS - 1 };
 
-typedef struct {
-    MPI_Comm comm;
-    int rank, n_ranks;
-    const stm_checkpoint_state *state;
-    const stm_model *model;
-    const stm_shards *shards;
-    const void *sources[STM_CHECKPOINT_N_KINDS]; /* parameters, exp_avg, exp_avg_sq: device memory */
-    char *path, *partial;
-    bool began; /* rank 0: the partial file exists */
-    size_t real_bytes, n_pieces;
-    stm_piece *pieces;    /* [n_pieces] of this rank */
-    stm_hash_row *mine;   /* [N_TENSOR_KINDS * n_pieces] */
-    size_t *starts;       /* [n_ranks + 1]: bytes of each rank's rows in `rows` */
-    stm_hash_row *rows;   /* of all ranks, in rank order */
-    stm_hash_table table; /* on all ranks but for its rows, which rank 0 has */
-    stm_places places;
-    stm_skeleton *skeleton; /* rank 0 */
-    void *block;            /* [STM_BLOCK_BYTES] */
-} saving;
-
-static stm_status start(saving *s, const char *folder)
+static stm_status start(stm_saving *s, const char *folder, int64_t step)
 {
     s->real_bytes = s->model->backend->real_bytes;
-    s->places.real_bytes = s->real_bytes;
-    STM_TRY(stm_step_path(folder, s->state->step, &s->path));
-    STM_TRY(stm_step_path_partial(folder, s->state->step, &s->partial));
+    STM_TRY(stm_step_path(folder, step, &s->path));
+    STM_TRY(stm_step_path_partial(folder, step, &s->partial));
     STM_TRY(stm_alloc(STM_BLOCK_BYTES, 1, &s->block));
     STM_TRY(stm_alloc((size_t)s->n_ranks + 1, sizeof *s->starts, &s->starts));
+    STM_TRY(stm_alloc(2 * (size_t)s->n_ranks, sizeof *s->verifier, &s->verifier));
     STM_TRY(stm_places_create(s->model->n_tensors, &s->places));
     s->places.real_bytes = s->real_bytes;
     STM_TRY(
@@ -82,11 +57,11 @@ static stm_status lay_out_model(stm_skeleton *skeleton, const stm_model *model)
     return STM_OK;
 }
 
-static stm_status lay_out(saving *s)
+static stm_status lay_out(stm_saving *s, const stm_checkpoint_state *state)
 {
     const hid_t type = s->real_bytes == sizeof(double) ? H5T_IEEE_F64LE : H5T_IEEE_F32LE;
     char name[STM_TENSOR_PATH];
-    STM_TRY(lay_out_trainer(s->skeleton, s->state));
+    STM_TRY(lay_out_trainer(s->skeleton, state));
     STM_TRY(lay_out_model(s->skeleton, s->model));
     for (stm_checkpoint_kind kind = STM_CHECKPOINT_PARAMETERS; kind < STM_CHECKPOINT_N_KINDS; kind++)
         for (size_t i = 0; i < s->model->n_tensors; i++) {
@@ -100,7 +75,7 @@ static stm_status lay_out(saving *s)
 }
 
 /* Rank 0: room on the disk, the skeleton, room for it too. */
-static stm_status make_room(saving *s)
+static stm_status make_room(stm_saving *s, const stm_checkpoint_state *state)
 {
     stm_status status = STM_OK;
     int descriptor = -1;
@@ -116,7 +91,7 @@ static stm_status make_room(saving *s)
                                   N_TENSOR_KINDS * s->model->n_parameters * s->real_bytes +
                                       s->table.n_rows * sizeof(stm_hash_row)));
     STM_GOTO_OUT(stm_skeleton_create(s->partial, STM_FIRST_BYTES, &s->skeleton));
-    STM_GOTO_OUT(lay_out(s));
+    STM_GOTO_OUT(lay_out(s, state));
     STM_GOTO_OUT(stm_disk_reserve(descriptor, s->partial, s->table.file_bytes));
     STM_GOTO_OUT(stm_skeleton_copy(s->skeleton, descriptor));
     STM_GOTO_OUT(stm_disk_sync(descriptor, s->partial));
@@ -125,23 +100,38 @@ out:
     return status;
 }
 
-/* A piece: device -> block -> hash and file. */
-static stm_status write_piece(saving *s, int descriptor, stm_checkpoint_kind kind, const stm_piece *piece,
-                              stm_hash_row *row)
+/* The bytes of a piece: from the copy, or from the device through the block. */
+static stm_status take_piece(const stm_saving *s, stm_checkpoint_kind kind, const stm_piece *piece, const void **bytes)
 {
     const stm_backend *backend = s->model->backend;
+    *bytes = s->block;
+    if (s->copies[kind]) {
+        *bytes = (const char *)s->copies[kind] + piece->packed * s->real_bytes;
+        return STM_OK;
+    }
+    return backend->read(s->model->stream, s->block, stm_saving_source(s, kind, piece), piece->n * s->real_bytes);
+}
+
+const void *stm_saving_source(const stm_saving *s, stm_checkpoint_kind kind, const stm_piece *piece)
+{
     const size_t in_buffer = s->model->tensors[piece->tensor].offset + piece->first;
-    const void *source =
-        stm_at(backend, s->sources[kind], kind == STM_CHECKPOINT_PARAMETERS ? in_buffer : piece->packed);
+    return stm_at(s->model->backend, s->sources[kind], kind == STM_CHECKPOINT_PARAMETERS ? in_buffer : piece->packed);
+}
+
+/* A piece -> its hash and the file. */
+static stm_status write_piece(const stm_saving *s, int descriptor, stm_checkpoint_kind kind, const stm_piece *piece,
+                              stm_hash_row *row)
+{
+    const void *bytes;
     *row = (stm_hash_row){.offset = s->places.offsets[kind][piece->tensor] + piece->first * s->real_bytes,
                           .bytes = piece->n * s->real_bytes,
                           .kind = kind};
-    STM_TRY(backend->read(s->model->stream, s->block, source, row->bytes));
-    row->hash = stm_hash(s->block, row->bytes);
-    return stm_disk_write(descriptor, s->partial, row->offset, s->block, row->bytes);
+    STM_TRY(take_piece(s, kind, piece, &bytes));
+    row->hash = stm_hash(bytes, row->bytes);
+    return stm_disk_write(descriptor, s->partial, row->offset, bytes, row->bytes);
 }
 
-static stm_status write_pieces(saving *s)
+stm_status stm_saving_write(stm_saving *s)
 {
     stm_status status = STM_OK;
     int descriptor = -1;
@@ -159,7 +149,7 @@ out:
 }
 
 /* Rank 0: the table of hashes. */
-static stm_status seal(saving *s)
+static stm_status seal(stm_saving *s)
 {
     stm_status status = STM_OK;
     int descriptor = -1;
@@ -190,28 +180,27 @@ static void choose_verifiers(MPI_Comm comm, int rank, int n_ranks, int *verifier
 }
 
 /* Drops the system's copies first, so that the disk is read; a hint, whose failure changes nothing. */
-static stm_status check_rows(const saving *s, int descriptor, const stm_hash_table *rows)
+static stm_status check_rows(const stm_saving *s, int descriptor, const stm_hash_table *rows)
 {
     for (size_t i = 0; i < rows->n_rows; i++)
         (void)posix_fadvise(descriptor, (off_t)rows->rows[i].offset, (off_t)rows->rows[i].bytes, POSIX_FADV_DONTNEED);
     return stm_hashes_check_all(rows, descriptor, s->partial);
 }
 
-/* verifier: [n_ranks]. The one of rank 0 also reads the table and what no rank wrote. */
-static stm_status read_back(saving *s, const int *verifier)
+stm_status stm_saving_read_back(stm_saving *s)
 {
     stm_status status = STM_OK;
     int descriptor = -1;
     stm_hash_table whole = {0};
     STM_GOTO_OUT(stm_disk_open(s->partial, false, &descriptor));
     for (int r = 0; r < s->n_ranks; r++) {
-        if (verifier[r] != s->rank)
+        if (s->verifier[r] != s->rank)
             continue;
         const stm_hash_table rows = {.rows = s->rows + s->starts[r] / sizeof *s->rows,
                                      .n_rows = (s->starts[r + 1] - s->starts[r]) / sizeof *s->rows};
         STM_GOTO_OUT(check_rows(s, descriptor, &rows));
     }
-    if (verifier[0] == s->rank) {
+    if (s->verifier[0] == s->rank) {
         STM_GOTO_OUT(stm_hashes_open(descriptor, s->partial, &whole));
         STM_GOTO_OUT(stm_hashes_check(&whole, 0, descriptor, s->partial, s->block));
     }
@@ -223,46 +212,62 @@ out:
     return status;
 }
 
-/* Everything between the first agreement and the clean-up. */
-static stm_status save(saving *s, int *verifier)
+stm_status stm_saving_begin(stm_saving *s, MPI_Comm comm, const char *folder, const stm_checkpoint_state *state,
+                            const stm_model *model, const stm_shards *shards, const void *exp_avg,
+                            const void *exp_avg_sq)
 {
-    STM_TRY(stm_agree_on(s->comm, s->rank == 0 ? make_room(s) : STM_OK));
-    stm_broadcast(s->comm, 0, s->places.all, STM_CHECKPOINT_N_KINDS * s->model->n_tensors * sizeof *s->places.all);
-    STM_TRY(stm_agree_on(s->comm, write_pieces(s)));
+    *s = (stm_saving){
+        .comm = comm, .model = model, .shards = shards, .sources = {NULL, model->weights, exp_avg, exp_avg_sq}};
+    STM_MPI(MPI_Comm_rank(comm, &s->rank));
+    STM_MPI(MPI_Comm_size(comm, &s->n_ranks));
+    assert(s->n_ranks % shards->n_ranks == 0 && shards->first == model->own.first && shards->n == model->own.n);
+    STM_TRY(stm_agree_on(comm, start(s, folder, state->step)));
+    STM_TRY(stm_agree_on(comm, s->rank == 0 ? make_room(s, state) : STM_OK));
+    stm_broadcast(comm, 0, s->places.all, STM_CHECKPOINT_N_KINDS * model->n_tensors * sizeof *s->places.all);
+    return STM_OK;
+}
+
+stm_status stm_saving_seal(stm_saving *s, stm_status written)
+{
     char *rows = NULL;
+    STM_TRY(stm_agree_on(s->comm, written));
     STM_TRY(stm_gather_bytes(s->comm, s->mine, N_TENSOR_KINDS * s->n_pieces * sizeof *s->mine, &rows, s->starts));
     s->rows = (stm_hash_row *)rows;
     STM_TRY(stm_agree_on(s->comm, s->rank == 0 ? seal(s) : STM_OK));
-    choose_verifiers(s->comm, s->rank, s->n_ranks, verifier);
-    STM_TRY(stm_agree_on(s->comm, read_back(s, verifier)));
-    return stm_agree_on(s->comm, s->rank == 0 ? stm_disk_rename(s->partial, s->path) : STM_OK);
+    choose_verifiers(s->comm, s->rank, s->n_ranks, s->verifier);
+    return STM_OK;
+}
+
+stm_status stm_saving_finish(stm_saving *s, stm_status read_back)
+{
+    STM_TRY(stm_agree_on(s->comm, read_back));
+    STM_TRY(stm_agree_on(s->comm, s->rank == 0 ? stm_disk_rename(s->partial, s->path) : STM_OK));
+    s->began = false;
+    return STM_OK;
+}
+
+void stm_saving_clear(stm_saving *s)
+{
+    void *memory[] = {s->verifier, s->path, s->partial,    s->pieces,     s->mine,
+                      s->starts,   s->rows, s->table.rows, s->places.all, s->block};
+    if (s->began)
+        unlink(s->partial);
+    stm_skeleton_destroy(s->skeleton);
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        free(memory[i]);
+    *s = (stm_saving){0};
 }
 
 stm_status stm_checkpoint_save(MPI_Comm comm, const char *folder, const stm_checkpoint_state *state,
                                const stm_model *model, const stm_shards *shards, const void *exp_avg,
                                const void *exp_avg_sq)
 {
-    saving s = {.comm = comm,
-                .state = state,
-                .model = model,
-                .shards = shards,
-                .sources = {NULL, model->weights, exp_avg, exp_avg_sq}};
-    int *verifier = NULL;
-    STM_MPI(MPI_Comm_rank(comm, &s.rank));
-    STM_MPI(MPI_Comm_size(comm, &s.n_ranks));
-    assert(s.n_ranks % shards->n_ranks == 0 && shards->first == model->own.first && shards->n == model->own.n);
-    stm_status status = start(&s, folder);
+    stm_saving s;
+    stm_status status = stm_saving_begin(&s, comm, folder, state, model, shards, exp_avg, exp_avg_sq);
     if (status == STM_OK)
-        status = stm_alloc(2 * (size_t)s.n_ranks, sizeof *verifier, &verifier);
-    status = stm_agree_on(comm, status);
+        status = stm_saving_seal(&s, stm_saving_write(&s));
     if (status == STM_OK)
-        status = save(&s, verifier);
-    if (s.began && status != STM_OK)
-        unlink(s.partial);
-    stm_skeleton_destroy(s.skeleton);
-    void *memory[] = {verifier, s.path, s.partial,    s.pieces,     s.mine,
-                      s.starts, s.rows, s.table.rows, s.places.all, s.block};
-    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
-        free(memory[i]);
+        status = stm_saving_finish(&s, stm_saving_read_back(&s));
+    stm_saving_clear(&s);
     return status;
 }

@@ -1,6 +1,7 @@
 /* Checkpoints: what is saved on some ranks and stages is loaded on others, and opened as a model.
  *
- * `mpi_checkpoint save-until-killed FOLDER` and `mpi_checkpoint load-newest FOLDER` serve tests/system/checkpoint.sh.
+ * `mpi_checkpoint save-until-killed FOLDER`, `save-in-background-until-killed` and `load-newest` serve
+ * tests/system/checkpoint.sh.
  */
 #include <hdf5.h>
 
@@ -8,6 +9,13 @@
 #include "model/layout.h"
 #include "model/stages.h"
 #include "support/checkpoint.h"
+
+static const char *step_name(int64_t step)
+{
+    static char name[32];
+    snprintf(name, sizeof name, "step-%08d.h5", (int)step);
+    return name;
+}
 
 static void a_save_on_some_ranks_loads_on_any_others(void **state)
 {
@@ -124,6 +132,73 @@ static void a_run_may_go_on_in_the_other_precision(void **state)
     stm_mpi_remove_folder(folder);
 }
 
+static void assert_same_file(const char *folder, const char *a, const char *b)
+{
+    char *texts[2];
+    size_t n[2];
+    assert_ok(stm_read_file(path_of(folder, a), &texts[0], &n[0]));
+    assert_ok(stm_read_file(path_of(folder, b), &texts[1], &n[1]));
+    assert_int_equal(n[0], n[1]);
+    assert_memory_equal(texts[0], texts[1], n[0]);
+    free(texts[0]);
+    free(texts[1]);
+}
+
+static void a_save_in_the_background_leaves_the_same_file(void **state)
+{
+    (void)state;
+    char *folder = stm_mpi_make_folder();
+    const int most = STM_MIN(world_size(), 3);
+    for (int n_stages = 1; n_stages <= most; n_stages++) {
+        stm_model_config config = stm_test_configs[STM_TEST_QWEN3];
+        config.n_layers = 5;
+        run r;
+        MPI_Comm savers = first_ranks(world_size() / n_stages * n_stages);
+        if (savers != MPI_COMM_NULL) {
+            run_open_stages(&r, savers, n_stages, n_stages % 2 ? 8 : 4, &config, 501, n_stages);
+            assert_ok(run_save(&r, folder));
+            char *expected = strdup(path_of(folder, "expected.h5"));
+            if (r.rank == 0)
+                assert_int_equal(rename(path_of(folder, step_name(n_stages)), expected), 0);
+            free(expected);
+            assert_ok(run_save_in_background(&r, folder));
+            assert_same_file(folder, step_name(n_stages), "expected.h5");
+            run_close(&r);
+            MPI_Comm_free(&savers);
+        }
+        assert_int_equal(count_files(folder), 1 + n_stages);
+    }
+    stm_mpi_remove_folder(folder);
+}
+
+/* As where a run fails while one is under way: nothing is left of it. */
+static void a_save_in_the_background_may_be_given_up(void **state)
+{
+    (void)state;
+    char *folder = stm_mpi_make_folder();
+    save_step(folder, 1);
+    run r;
+    run_open(&r, MPI_COMM_WORLD, 8, &stm_test_configs[STM_TEST_LLAMA], 1000, 2);
+    void *exp_avg = device_reals(&r.device, r.owned[0], r.owned_n);
+    void *exp_avg_sq = device_reals(&r.device, r.owned[1], r.owned_n);
+    void *copy = malloc(stm_checkpoint_copy_bytes(&r.shards, r.rank, 8) + 1);
+    for (int n_advances = 0; n_advances < 3; n_advances++) {
+        stm_background_save *save;
+        bool done = false;
+        assert_ok(
+            stm_checkpoint_save_begin(r.comm, folder, &r.state, r.model, &r.shards, exp_avg, exp_avg_sq, copy, &save));
+        for (int i = 0; i < n_advances && !done; i++)
+            assert_ok(stm_checkpoint_save_advance(save, false, &done));
+        stm_checkpoint_save_end(save);
+        assert_int_equal(count_files(folder), done ? 2 : 1);
+        assert_found(folder, done ? "step-00000002.h5" : "step-00000001.h5", NULL);
+    }
+    free(copy);
+    device_release(&r.device);
+    run_close(&r);
+    stm_mpi_remove_folder(folder);
+}
+
 static void hdf5_reads_every_tensor_under_its_name(void **state)
 {
     (void)state;
@@ -224,11 +299,11 @@ static void a_checkpoint_opens_as_the_model_it_was_saved_from(void **state)
 
 /* For tests/system/checkpoint.sh: */
 
-static void save_until_killed(const char *folder)
+static void save_until_killed(const char *folder, void save(const char *, int64_t))
 {
     assert_ok(stm_checkpoint_prepare(MPI_COMM_WORLD, folder));
     for (int64_t step = 1;; step++) {
-        save_step(folder, step);
+        save(folder, step);
         assert_ok(stm_checkpoint_retain(MPI_COMM_WORLD, folder, 2));
     }
 }
@@ -260,13 +335,17 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_shard_may_be_empty),
         cmocka_unit_test(tensors_larger_than_a_block_are_whole),
         cmocka_unit_test(a_run_may_go_on_in_the_other_precision),
+        cmocka_unit_test(a_save_in_the_background_leaves_the_same_file),
+        cmocka_unit_test(a_save_in_the_background_may_be_given_up),
         cmocka_unit_test(hdf5_reads_every_tensor_under_its_name),
         cmocka_unit_test(a_checkpoint_opens_as_the_model_it_was_saved_from),
     };
     if (argc == 3) {
         MPI_Init(&argc, &argv);
         if (strcmp(argv[1], "save-until-killed") == 0)
-            save_until_killed(argv[2]);
+            save_until_killed(argv[2], save_step);
+        else if (strcmp(argv[1], "save-in-background-until-killed") == 0)
+            save_until_killed(argv[2], save_step_in_background);
         else
             load_newest(argv[2]);
         MPI_Finalize();

@@ -123,9 +123,8 @@ static void a_failed_write_on_one_rank_is_known_to_all(void **state)
 
 /* The n-th write or sync of one rank fails, for many n: every rank hears of it and nothing is left, or, where what was
  * garbled was written once more, all is well. */
-static void a_failing_disk_never_leaves_a_bad_checkpoint(void **state)
+static void try_a_failing_disk(stm_status save(run *, const char *))
 {
-    (void)state;
     char *folder = stm_mpi_make_folder();
     save_step(folder, 1);
     run r;
@@ -142,7 +141,7 @@ static void a_failing_disk_never_leaves_a_bad_checkpoint(void **state)
             for (int n = 1; n < 100; n = 2 * n + 1) {
                 fault.disk = disks[d].disk;
                 fault.countdown = world_rank() == victim ? n : 0;
-                const stm_status status = run_save(&r, folder);
+                const stm_status status = save(&r, folder);
                 fault.countdown = 0;
                 fault.disk = SOUND;
                 n_refused += status != STM_OK;
@@ -160,10 +159,22 @@ static void a_failing_disk_never_leaves_a_bad_checkpoint(void **state)
             }
             assert_true(n_refused > 0);
         }
-    assert_ok(run_save(&r, folder));
+    assert_ok(save(&r, folder));
     assert_found(folder, "step-00000002.h5", NULL);
     run_close(&r);
     stm_mpi_remove_folder(folder);
+}
+
+static void a_failing_disk_never_leaves_a_bad_checkpoint(void **state)
+{
+    (void)state;
+    try_a_failing_disk(run_save);
+}
+
+static void a_failing_disk_in_the_background_does_not_either(void **state)
+{
+    (void)state;
+    try_a_failing_disk(run_save_in_background);
 }
 
 static void a_file_system_may_reserve_nothing_and_write_little_at_once(void **state)
@@ -241,6 +252,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_file_that_may_not_be_so_large_is_refused_cleanly),
         cmocka_unit_test(a_failed_write_on_one_rank_is_known_to_all),
         cmocka_unit_test(a_failing_disk_never_leaves_a_bad_checkpoint),
+        cmocka_unit_test(a_failing_disk_in_the_background_does_not_either),
         cmocka_unit_test(a_file_system_may_reserve_nothing_and_write_little_at_once),
         cmocka_unit_test_teardown(a_full_disk_is_refused_cleanly_and_the_run_goes_on, unmount),
     };

@@ -1,5 +1,7 @@
 #include "support/checkpoint.h"
 
+#include <unistd.h>
+
 #include "model/layout.h"
 #include "model/stages.h"
 #include "support/folder.h"
@@ -103,6 +105,48 @@ stm_status run_save(run *r, const char *folder)
     return status;
 }
 
+static stm_status advance_to_the_end(stm_background_save *save)
+{
+    stm_status status = STM_OK;
+    bool done = false;
+    for (int i = 0; i < 100000 && !done; i++) {
+        status = stm_checkpoint_save_advance(save, i > 2000, &done); /* at last it waits */
+        usleep(100);
+    }
+    assert_true(done);
+    assert_true(status != STM_OK || stm_checkpoint_save_busy_s(save) > 0);
+    return status;
+}
+
+stm_status run_save_in_background(run *r, const char *folder)
+{
+    const stm_backend *backend = r->device.backend;
+    const size_t own_bytes = r->model->own.n * backend->real_bytes;
+    void *own = stm_at(backend, r->model->weights, r->model->own.first);
+    void *exp_avg = device_reals(&r->device, r->owned[0], r->owned_n);
+    void *exp_avg_sq = device_reals(&r->device, r->owned[1], r->owned_n);
+    void *copy = malloc(stm_checkpoint_copy_bytes(&r->shards, r->rank % r->shards.n_ranks, backend->real_bytes) + 1);
+    void *weights = malloc(own_bytes);
+    stm_background_save *save = NULL;
+    memcpy(weights, own, own_bytes);
+    stm_status status =
+        stm_checkpoint_save_begin(r->comm, folder, &r->state, r->model, &r->shards, exp_avg, exp_avg_sq, copy, &save);
+    memset(own, 7, own_bytes);
+    if (r->owned_n > 0) {
+        memset(exp_avg, 7, r->owned_n * backend->real_bytes);
+        memset(exp_avg_sq, 7, r->owned_n * backend->real_bytes);
+    }
+    if (status == STM_OK) {
+        status = advance_to_the_end(save);
+        stm_checkpoint_save_end(save);
+    }
+    memcpy(own, weights, own_bytes);
+    free(weights);
+    free(copy);
+    device_release(&r->device);
+    return status;
+}
+
 void assert_holds(const stm_model *model, const stm_model *whole, double tolerance)
 {
     const stm_backend *backend = model->backend;
@@ -152,6 +196,14 @@ void save_step(const char *folder, int64_t step)
     run r;
     run_open(&r, MPI_COMM_WORLD, 8, &stm_test_configs[STM_TEST_LLAMA], 1000, step);
     assert_ok(run_save(&r, folder));
+    run_close(&r);
+}
+
+void save_step_in_background(const char *folder, int64_t step)
+{
+    run r;
+    run_open(&r, MPI_COMM_WORLD, 8, &stm_test_configs[STM_TEST_LLAMA], 1000, step);
+    assert_ok(run_save_in_background(&r, folder));
     run_close(&r);
 }
 

@@ -29,6 +29,9 @@ void run_close(run *r);
 
 stm_status run_save(run *r, const char *folder);
 
+/* The same beside other work, which overwrites weights and optimizer state on the device meanwhile. */
+stm_status run_save_in_background(run *r, const char *folder);
+
 /* Loads into r, whose own numbers are those that are expected, within `tolerance` of each. */
 void run_load(run *r, const char *path, double tolerance);
 
@@ -37,6 +40,7 @@ void assert_holds(const stm_model *model, const stm_model *whole, double toleran
 
 /* A step, on all ranks of the world. */
 void save_step(const char *folder, int64_t step);
+void save_step_in_background(const char *folder, int64_t step);
 void load_step(const char *path, int64_t step);
 
 int world_rank(void);
