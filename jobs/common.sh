@@ -25,6 +25,7 @@ tool_packages=(
 )
 test_packages=(
     libcmocka-dev         # the frame of the unit tests
+    g++                   # the kernels of cuda/, run on the host
     procps                # pgrep: finds the ranks that a test kills
     iproute2              # ip, tc: virtual hosts
     strace                # what a run reads when it starts

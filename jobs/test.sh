@@ -9,7 +9,7 @@ begin=$(seconds)
 need "${build_packages[@]}" "${tool_packages[@]}" "${test_packages[@]}"
 mpi_environment
 if command -v clang-format > /dev/null && clang-format --version | grep -q 'version 14'; then
-    find src mpi tests -name '*.[ch]' -o -name '*.inc' | xargs clang-format --dry-run --Werror ||
+    find src cuda mpi tests -name '*.[ch]' -o -name '*.inc' -o -name '*.cu' -o -name '*.cuh' -o -name '*.cpp' | xargs clang-format --dry-run --Werror ||
         die "the files above are not formatted: clang-format -i FILE"
 fi
 
@@ -40,7 +40,7 @@ timed build build build/test -DCMAKE_BUILD_TYPE=Release -DSTEMMA_WERROR=ON
 timed unit part unit build/test -L 'unit|parity' "$@"
 timed ranks part ranks build/test -L mpi "$@"
 timed system part system build/test -L system "$@"
-timed "sanitizers, build" build build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTEMMA_SANITIZE=ON -DSTEMMA_WERROR=OFF
+timed "sanitizers, build" build build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSTEMMA_SANITIZE=ON -DSTEMMA_WERROR=OFF -DSTEMMA_CUDA=OFF
 timed sanitizers part sanitizers build/sanitize -L 'unit|parity' "$@"
 
 say "all of it: $(($(seconds) - begin)) s"

@@ -10,10 +10,13 @@
 
 static const char *const names[] = {"cpu", "cuda", "auto"};
 
-/* The module's path: beside the program. */
+/* The module's path: in the folder that the environment's STEMMA_MODULES names, else beside the program. */
 static stm_status module_path(char **out)
 {
     char program[PATH_MAX];
+    const char *folder = getenv("STEMMA_MODULES");
+    if (folder && *folder)
+        return stm_format(out, "%s/libstemma_cuda.so", folder);
     const ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
     if (n < 0)
         return stm_fail(STM_ERR_IO, "/proc/self/exe: cannot be read, so the folder of the program is not known");

@@ -4,6 +4,22 @@
 
 const device_kind device_kinds[3] = {{8, 1, 1e-11}, {8, 3, 1e-11}, {4, 2, 3e-5}};
 
+const char *backend_under_test(void)
+{
+    const char *name = getenv("STEMMA_TEST_BACKEND");
+    return name ? name : "cpu";
+}
+
+size_t device_kind_step(void)
+{
+    return strcmp(backend_under_test(), "cpu") == 0 ? 1 : 2;
+}
+
+bool device_is_emulated(void)
+{
+    return strcmp(backend_under_test(), "cpu") != 0 && getenv("STEMMA_MODULES") != NULL;
+}
+
 void device_open(device *d, const char *name, size_t real_bytes, int n_threads)
 {
     *d = (device){0};
@@ -14,7 +30,7 @@ void device_open(device *d, const char *name, size_t real_bytes, int n_threads)
 bool device_open_bf16(device *d, int n_threads, const char **why)
 {
     *d = (device){0};
-    const stm_status status = stm_backend_find("cpu", STM_BFLOAT16, &d->backend);
+    const stm_status status = stm_backend_find(backend_under_test(), STM_BFLOAT16, &d->backend);
     *why = stm_failure();
     if (status != STM_OK) {
         assert_int_equal(status, STM_ERR_INPUT);

@@ -14,9 +14,12 @@ typedef struct {
     size_t n_taken;
 } device;
 
+/* "cpu", or what the environment's STEMMA_TEST_BACKEND says: the same tests hold for every backend. */
+const char *backend_under_test(void);
+
 void device_open(device *d, const char *name, size_t real_bytes, int n_threads); /* float64 (8) or float32 (4) */
 
-/* bfloat16 on the CPU, where this build and this processor have it; else false, and *why says what is missing. */
+/* bfloat16, where this build and this processor or GPU have it; else false, and *why says what is missing. */
 bool device_open_bf16(device *d, int n_threads, const char **why);
 void device_close(device *d);   /* frees all that was taken, too */
 void device_release(device *d); /* frees all that was taken */
@@ -40,5 +43,11 @@ typedef struct {
     double tolerance; /* float64: rounding; float32: a few hundred ulps, since sums run over tens of terms */
 } device_kind;
 extern const device_kind device_kinds[3];
+
+/* From one kind to the next: the number of threads is nothing to a GPU. */
+size_t device_kind_step(void);
+
+/* True where a GPU's threads take turns on the host (tests/emulated): a hundred times slower, so tests repeat less. */
+bool device_is_emulated(void);
 
 #endif

@@ -49,9 +49,9 @@ static double norm_loss(void *context)
 static void rmsnorm_and_its_gradient_follow_the_definition(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 3; i += device_kind_step()) {
         device d;
-        device_open(&d, "cpu", device_kinds[i].real_bytes, device_kinds[i].n_threads);
+        device_open(&d, backend_under_test(), device_kinds[i].real_bytes, device_kinds[i].n_threads);
         norm_problem p = {7, 21, random_numbers(1, 147), random_numbers(2, 21), random_numbers(3, 147), &d};
         double *start = random_numbers(4, 147), y[147], expected[147], dx[147], dw[21];
         stm_rmsnorm a = norm_on(&d, &p);
@@ -85,9 +85,9 @@ static void norm_weight_gradient_in_float32_is_near_float64(void **state)
     norm_problem p = {
         ROWS, WIDTH, random_numbers(1, ROWS * WIDTH), random_numbers(2, WIDTH), random_numbers(3, ROWS * WIDTH), NULL};
     double dw[3][WIDTH], zero[WIDTH] = {0};
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 3; i += device_kind_step()) {
         device d;
-        device_open(&d, "cpu", device_kinds[i].real_bytes, device_kinds[i].n_threads);
+        device_open(&d, backend_under_test(), device_kinds[i].real_bytes, device_kinds[i].n_threads);
         stm_rmsnorm a = norm_on(&d, &p);
         a.dy = device_reals(&d, p.dy, ROWS * WIDTH);
         a.dx = device_reals(&d, p.dy, ROWS * WIDTH);
@@ -270,9 +270,9 @@ static void check_rotary(device *d, bool norm, double tolerance)
 static void rotary_and_its_gradient_follow_the_definition_with_and_without_norms(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < 3; i += device_kind_step()) {
         device d;
-        device_open(&d, "cpu", device_kinds[i].real_bytes, device_kinds[i].n_threads);
+        device_open(&d, backend_under_test(), device_kinds[i].real_bytes, device_kinds[i].n_threads);
         check_rotary(&d, false, device_kinds[i].tolerance);
         check_rotary(&d, true, device_kinds[i].tolerance);
         device_close(&d);

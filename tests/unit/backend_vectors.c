@@ -43,7 +43,7 @@ static void in_both_precisions(void (*test)(device *d))
 {
     for (size_t bytes = 4; bytes <= 8; bytes += 4) {
         device d;
-        device_open(&d, "cpu", bytes, 2);
+        device_open(&d, backend_under_test(), bytes, 2);
         test(&d);
         device_close(&d);
     }

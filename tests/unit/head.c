@@ -151,7 +151,7 @@ static void check(size_t n, size_t vocab)
 {
     device d;
     problem p;
-    device_open(&d, "cpu", sizeof(double), 2);
+    device_open(&d, backend_under_test(), sizeof(double), 2);
     new_problem(&d, n, vocab, &p);
     double *logits = malloc(vocab * sizeof *logits);
     answer found = head_in_blocks(&d, &p), expected = new_answer(&p);

@@ -1,0 +1,221 @@
+/* cuda/device.cuh: what the files of cuda/ share: the stream, its scratch, launches, sums over warps and blocks.
+ *
+ * The module fills the table of src/backend/backend.h for NVIDIA GPUs of compute capability 8.0 and later. Kernels are
+ * templates of the number R that arrays hold: double, or float. Nothing adds with atomics whose order changes bits:
+ * sums over rows are formed in pieces whose number depends on the shapes alone, and the pieces are added in order. */
+#ifndef STM_CUDA_DEVICE_CUH
+#define STM_CUDA_DEVICE_CUH
+
+extern "C" {
+#include "backend/backend.h"
+}
+
+#include <cublas_v2.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+/* Weights that round_weights was told of, and their rounded copy; elements keep their index. */
+struct stm_cuda_rounded {
+    const float *weights;
+    size_t n;
+    __nv_bfloat16 *rounded;
+};
+
+struct stm_stream {
+    cudaStream_t queue;
+    cublasHandle_t blas;
+    int device, n_multiprocessors;
+    char *scratch, *workspace; /* device memory: of the call that runs, grows on demand; of cuBLAS */
+    size_t scratch_bytes;
+    stm_cuda_rounded *rounded;
+    size_t n_rounded, rounded_capacity;
+};
+
+/* Stores what the runtime or cuBLAS said and returns the status: STM_ERR_MEMORY or STM_ERR_DEVICE. */
+stm_status stm_cuda_failed(cudaError_t error, const char *call);
+stm_status stm_cublas_failed(cublasStatus_t status, const char *call);
+
+#define STM_CUDA(call)                                                                                                 \
+    do {                                                                                                               \
+        const cudaError_t error_ = (call);                                                                             \
+        if (error_ != cudaSuccess)                                                                                     \
+            return stm_cuda_failed(error_, #call);                                                                     \
+    } while (0)
+
+#define STM_CUBLAS(call)                                                                                               \
+    do {                                                                                                               \
+        const cublasStatus_t status_ = (call);                                                                         \
+        if (status_ != CUBLAS_STATUS_SUCCESS)                                                                          \
+            return stm_cublas_failed(status_, #call);                                                                  \
+    } while (0)
+
+/* Room on the device for one call, contents undefined, valid until the next call of this on the stream. Fails:
+ * STM_ERR_MEMORY. */
+stm_status stm_cuda_scratch(stm_stream *stream, size_t bytes, void *out);
+
+/* The rows of the table that do not depend on the precision: stream.cu. */
+stm_status stm_cuda_open(int n_threads, stm_stream **out);
+void stm_cuda_close(stm_stream *stream);
+stm_status stm_cuda_alloc(stm_stream *stream, size_t bytes, void *out);
+void stm_cuda_free(stm_stream *stream, void *memory);
+stm_status stm_cuda_reserve(stm_stream *stream, size_t bytes, const stm_byte_range *ranges, size_t n_ranges, void *out);
+void stm_cuda_unreserve(stm_stream *stream, void *array, size_t bytes);
+stm_status stm_cuda_copy_bytes(stm_stream *stream, void *to, const void *from, size_t bytes);
+stm_status stm_cuda_write(stm_stream *stream, void *device, const void *host, size_t bytes);
+stm_status stm_cuda_read(stm_stream *stream, void *host, const void *device, size_t bytes);
+stm_status stm_cuda_zero(stm_stream *stream, void *device, size_t bytes);
+stm_status stm_cuda_synchronize(stm_stream *stream);
+stm_status stm_cuda_round_nothing(stm_stream *stream, const void *weights, size_t n);
+stm_status stm_cuda_round_weights(stm_stream *stream, const void *weights, size_t n);
+stm_status stm_cuda_gemm_f64(stm_stream *stream, const stm_gemm *gemm);
+stm_status stm_cuda_gemm_f32(stm_stream *stream, const stm_gemm *gemm);
+stm_status stm_cuda_gemm_bf16(stm_stream *stream, const stm_gemm *gemm);
+
+/* Those that do; each is compiled for float and double in the file that its topic names. */
+template <class R> struct stm_cuda_ops {
+    static stm_status add(stm_stream *, size_t n, const void *x, void *y); /* rows.cu */
+    static stm_status embed(stm_stream *, const stm_embed *);
+    static stm_status embed_backward(stm_stream *, const stm_embed *);
+    static stm_status gather(stm_stream *, const stm_rows *);
+    static stm_status scatter_add(stm_stream *, const stm_rows *);
+    static stm_status append(stm_stream *, const stm_append *);
+    static stm_status bias(stm_stream *, const stm_bias *); /* elements.cu */
+    static stm_status bias_backward(stm_stream *, const stm_bias *);
+    static stm_status swiglu(stm_stream *, const stm_swiglu *);
+    static stm_status swiglu_backward(stm_stream *, const stm_swiglu *);
+    static stm_status adamw(stm_stream *, const stm_adamw *);
+    static stm_status sum_squares(stm_stream *, size_t n, const void *x, double *host_sum);
+    static stm_status rmsnorm(stm_stream *, const stm_rmsnorm *); /* norm.cu */
+    static stm_status rmsnorm_backward(stm_stream *, const stm_rmsnorm *);
+    static stm_status rotary(stm_stream *, const stm_rotary *); /* rotary.cu */
+    static stm_status rotary_backward(stm_stream *, const stm_rotary *);
+    static stm_status attend(stm_stream *, const stm_attend *); /* attend.cu */
+    static stm_status attend_backward(stm_stream *, const stm_attend *);
+    static stm_status head_block(stm_stream *, const stm_head_block *); /* head.cu */
+    static stm_status head_finish(stm_stream *, const stm_head_block *);
+    static stm_status head_block_backward(stm_stream *, const stm_head_block *);
+    static stm_status sample(stm_stream *, const stm_sample *); /* sample.cu */
+};
+
+enum { STM_WARP = 32, STM_BLOCK = 256 }; /* threads */
+#define STM_ALL_LANES 0xffffffffu
+
+/* Queues kernel<<<grid, block, shared_bytes>>>(arguments). A grid without blocks is nothing to do. */
+template <class... Parameters, class... Arguments>
+stm_status stm_launch(stm_stream *stream, dim3 grid, unsigned block, size_t shared_bytes, void (*kernel)(Parameters...),
+                      Arguments... arguments)
+{
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0)
+        return STM_OK;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(block);
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream->queue;
+    STM_CUDA(cudaLaunchKernelEx(&config, kernel, arguments...));
+    return STM_OK;
+}
+
+/* Blocks for n elements, one a thread and turn, where a loop with stm_n_threads() as its step takes the rest. */
+inline unsigned stm_blocks_for(const stm_stream *stream, size_t n)
+{
+    const size_t most = (size_t)stream->n_multiprocessors * 16, needed = (n + STM_BLOCK - 1) / STM_BLOCK;
+    return (unsigned)STM_MIN(most, needed);
+}
+
+#define STM_EACH_ELEMENT(i, n)                                                                                         \
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;                                                          \
+    i < (n);                                                                                                           \
+    i += (size_t)gridDim.x * blockDim.x
+
+inline size_t stm_pieces_of(size_t n, size_t piece)
+{
+    return (n + piece - 1) / piece;
+}
+
+/* The same in every lane. */
+template <class T> __device__ T stm_warp_sum(T x)
+{
+    for (int step = STM_WARP / 2; step > 0; step /= 2)
+        x += __shfl_xor_sync(STM_ALL_LANES, x, step);
+    return x;
+}
+
+template <class T> __device__ T stm_warp_max(T x)
+{
+    for (int step = STM_WARP / 2; step > 0; step /= 2) {
+        const T other = __shfl_xor_sync(STM_ALL_LANES, x, step);
+        x = other > x ? other : x;
+    }
+    return x;
+}
+
+/* The same in every thread of the block, whose size is a multiple of a warp's. `room`: shared memory, [STM_WARP]. */
+template <class T> __device__ T stm_block_sum(T x, T *room)
+{
+    const unsigned lane = threadIdx.x % STM_WARP, warp = threadIdx.x / STM_WARP;
+    x = stm_warp_sum(x);
+    __syncthreads(); /* the room may still be read */
+    if (lane == 0)
+        room[warp] = x;
+    __syncthreads();
+    return stm_warp_sum(lane < blockDim.x / STM_WARP ? room[lane] : T(0));
+}
+
+template <class T> __device__ T stm_block_max(T x, T *room)
+{
+    const unsigned lane = threadIdx.x % STM_WARP, warp = threadIdx.x / STM_WARP;
+    x = stm_warp_max(x);
+    __syncthreads();
+    if (lane == 0)
+        room[warp] = x;
+    __syncthreads();
+    return stm_warp_max(room[lane < blockDim.x / STM_WARP ? lane : 0]);
+}
+
+/* Sums over rows, of anything: to[i] += sum over r of value(r, i), i < width. */
+enum { STM_ROWS_OF_A_SUM = 64 };
+
+template <class R, class Value> __global__ void stm_sum_pieces(size_t n_rows, size_t width, Value value, R *pieces)
+{
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    const size_t first = (size_t)blockIdx.y * STM_ROWS_OF_A_SUM, end = STM_MIN(n_rows, first + STM_ROWS_OF_A_SUM);
+    R sum = 0;
+    if (i >= width)
+        return;
+    for (size_t r = first; r < end; r++)
+        sum += value(r, i);
+    pieces[blockIdx.y * width + i] = sum;
+}
+
+template <class R> __global__ void stm_add_pieces(size_t n_pieces, size_t width, const R *pieces, R *to)
+{
+    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    double sum = 0;
+    if (i >= width)
+        return;
+    for (size_t p = 0; p < n_pieces; p++)
+        sum += (double)pieces[p * width + i];
+    to[i] += (R)sum;
+}
+
+/* pieces: device memory, stm_sum_rows_bytes. Rows beyond what a grid can hold are summed in turns. */
+template <class R> size_t stm_sum_rows_bytes(size_t n_rows, size_t width)
+{
+    return stm_pieces_of(n_rows, STM_ROWS_OF_A_SUM) * width * sizeof(R);
+}
+
+template <class R, class Value>
+stm_status stm_sum_rows(stm_stream *stream, size_t n_rows, size_t width, Value value, R *pieces, R *to)
+{
+    const size_t n_pieces = stm_pieces_of(n_rows, STM_ROWS_OF_A_SUM);
+    const unsigned columns = (unsigned)stm_pieces_of(width, STM_BLOCK);
+    if (n_pieces > 65535)
+        return stm_fail(STM_ERR_DEVICE, "cuda: a sum over %zu rows; expected at most %d", n_rows,
+                        65535 * STM_ROWS_OF_A_SUM);
+    STM_TRY(stm_launch(stream, dim3(columns, (unsigned)n_pieces), STM_BLOCK, 0, stm_sum_pieces<R, Value>, n_rows, width,
+                       value, pieces));
+    return stm_launch(stream, dim3(columns), STM_BLOCK, 0, stm_add_pieces<R>, n_pieces, width, (const R *)pieces, to);
+}
+
+#endif

@@ -1,0 +1,133 @@
+/* Products by cuBLAS. Its matrices are column-major: C = op(A) op(B) in rows is C^T = op(B)^T op(A)^T in columns, so
+ * the operands change places and nothing is moved. */
+#include "cuda/device.cuh"
+
+#include <limits.h>
+
+/* Types of a product's arrays and of its sums. */
+typedef struct {
+    cudaDataType operands, result;
+    cublasComputeType_t sums;
+} product_types;
+
+static stm_status multiply(stm_stream *stream, const stm_gemm *g, const product_types *types)
+{
+    const float alpha32 = (float)g->alpha, beta32 = (float)g->beta;
+    const bool wide = types->sums == CUBLAS_COMPUTE_64F;
+    const size_t longest = STM_MAX(STM_MAX(STM_MAX(g->m, g->n), STM_MAX(g->k, g->lda)), STM_MAX(g->ldb, g->ldc));
+    if (g->m == 0 || g->n == 0)
+        return STM_OK;
+    if (longest > INT_MAX)
+        return stm_fail(STM_ERR_DEVICE, "cuda: a product of %zu x %zu x %zu; expected sizes below 2^31", g->m, g->n,
+                        g->k);
+    STM_CUBLAS(cublasGemmEx(stream->blas, g->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                            g->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, (int)g->n, (int)g->m, (int)g->k,
+                            wide ? (const void *)&g->alpha : &alpha32, g->b, types->operands, (int)g->ldb, g->a,
+                            types->operands, (int)g->lda, wide ? (const void *)&g->beta : &beta32, g->c, types->result,
+                            (int)g->ldc, types->sums, CUBLAS_GEMM_DEFAULT));
+    return STM_OK;
+}
+
+stm_status stm_cuda_gemm_f64(stm_stream *stream, const stm_gemm *gemm)
+{
+    const product_types types = {CUDA_R_64F, CUDA_R_64F, CUBLAS_COMPUTE_64F};
+    return multiply(stream, gemm, &types);
+}
+
+stm_status stm_cuda_gemm_f32(stm_stream *stream, const stm_gemm *gemm)
+{
+    const product_types types = {CUDA_R_32F, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+    return multiply(stream, gemm, &types);
+}
+
+/* Rounding */
+
+static __global__ void round_kernel(size_t n_rows, size_t n_columns, size_t ld, const float *from, __nv_bfloat16 *to)
+{
+    for (STM_EACH_ELEMENT(i, n_rows * n_columns))
+        to[i] = __float2bfloat16(from[i / n_columns * ld + i % n_columns]);
+}
+
+static stm_status round_to(stm_stream *stream, size_t n_rows, size_t n_columns, size_t ld, const void *from,
+                           __nv_bfloat16 *to)
+{
+    return stm_launch(stream, stm_blocks_for(stream, n_rows * n_columns), STM_BLOCK, 0, round_kernel, n_rows, n_columns,
+                      ld, (const float *)from, to);
+}
+
+static stm_cuda_rounded *find_rounded(const stm_stream *stream, const float *at)
+{
+    for (size_t i = 0; i < stream->n_rounded; i++) {
+        stm_cuda_rounded *range = &stream->rounded[i];
+        if (at >= range->weights && at < range->weights + range->n)
+            return range;
+    }
+    return NULL;
+}
+
+stm_status stm_cuda_round_weights(stm_stream *stream, const void *weights, size_t n)
+{
+    stm_cuda_rounded *range = find_rounded(stream, (const float *)weights);
+    if (range && (range->weights != weights || range->n != n)) {
+        STM_TRY(stm_cuda_synchronize(stream));
+        STM_CUDA(cudaFree(range->rounded));
+        *range = stream->rounded[--stream->n_rounded];
+        range = NULL;
+    }
+    if (n == 0)
+        return STM_OK;
+    if (!range) {
+        void *memory;
+        STM_TRY(stm_reserve(&stream->rounded, &stream->rounded_capacity, stream->n_rounded + 1, sizeof *range));
+        STM_CUDA(cudaMalloc(&memory, n * sizeof(__nv_bfloat16)));
+        range = &stream->rounded[stream->n_rounded++];
+        *range = {(const float *)weights, n, (__nv_bfloat16 *)memory};
+    }
+    return round_to(stream, 1, n, n, weights, range->rounded);
+}
+
+/* A row-major operand of a product: its rounded copy of weights, or NULL, and what that takes of the scratch. */
+typedef struct {
+    size_t n_rows, n_columns;
+    const __nv_bfloat16 *rounded;
+} operand;
+
+static operand operand_of(const stm_stream *stream, const void *x, size_t n_rows, size_t n_columns)
+{
+    const stm_cuda_rounded *range = find_rounded(stream, (const float *)x);
+    return {n_rows, n_columns, range ? range->rounded + ((const float *)x - range->weights) : NULL};
+}
+
+static size_t scratch_of(const operand *x)
+{
+    return x->rounded ? 0 : (x->n_rows * x->n_columns + 7) / 8 * 8;
+}
+
+/* Other factors than a model's products have are none that need the speed: they keep their precision. */
+stm_status stm_cuda_gemm_bf16(stm_stream *stream, const stm_gemm *gemm)
+{
+    if (gemm->alpha != 1 || (gemm->beta != 0 && gemm->beta != 1))
+        return stm_cuda_gemm_f32(stream, gemm);
+    const product_types types = {CUDA_R_16BF, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+    const operand a =
+        operand_of(stream, gemm->a, gemm->transpose_a ? gemm->k : gemm->m, gemm->transpose_a ? gemm->m : gemm->k);
+    const operand b =
+        operand_of(stream, gemm->b, gemm->transpose_b ? gemm->n : gemm->k, gemm->transpose_b ? gemm->k : gemm->n);
+    stm_gemm g = *gemm;
+    __nv_bfloat16 *room;
+    STM_TRY(stm_cuda_scratch(stream, (scratch_of(&a) + scratch_of(&b)) * sizeof *room, &room));
+    g.a = a.rounded;
+    g.b = b.rounded;
+    if (!a.rounded) {
+        STM_TRY(round_to(stream, a.n_rows, a.n_columns, gemm->lda, gemm->a, room));
+        g.a = room;
+        g.lda = STM_MAX(a.n_columns, (size_t)1);
+        room += scratch_of(&a);
+    }
+    if (!b.rounded) {
+        STM_TRY(round_to(stream, b.n_rows, b.n_columns, gemm->ldb, gemm->b, room));
+        g.b = room;
+        g.ldb = STM_MAX(b.n_columns, (size_t)1);
+    }
+    return multiply(stream, &g, &types);
+}

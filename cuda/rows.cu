@@ -1,0 +1,105 @@
+/* Operations that move or add rows. */
+#include "cuda/device.cuh"
+
+template <class R> static __global__ void add_kernel(size_t n, const R *x, R *y)
+{
+    for (STM_EACH_ELEMENT(i, n))
+        y[i] += x[i];
+}
+
+/* Blocks' x counts rows, their threads take the columns. */
+template <class R> static __global__ void gather_kernel(size_t width, const int32_t *rows, const R *x, R *y)
+{
+    const R *from = x + (size_t)rows[blockIdx.x] * width;
+    for (size_t i = threadIdx.x; i < width; i += blockDim.x)
+        y[blockIdx.x * width + i] = from[i];
+}
+
+template <class R> static __global__ void scatter_add_kernel(size_t width, const int32_t *rows, const R *y, R *x)
+{
+    R *to = x + (size_t)rows[blockIdx.x] * width;
+    for (size_t i = threadIdx.x; i < width; i += blockDim.x)
+        to[i] += y[blockIdx.x * width + i];
+}
+
+/* An id may come many times: the block of its first row adds them all, in order. */
+template <class R>
+static __global__ void embed_backward_kernel(size_t n_rows, size_t width, const int32_t *ids, const R *dy, R *dtable)
+{
+    const size_t row = blockIdx.x;
+    const int32_t id = ids[row];
+    __shared__ int is_repeated;
+    if (threadIdx.x == 0)
+        is_repeated = 0;
+    __syncthreads();
+    for (size_t r = threadIdx.x; r < row; r += blockDim.x)
+        if (ids[r] == id)
+            is_repeated = 1; /* whoever writes writes the same */
+    __syncthreads();
+    if (is_repeated)
+        return;
+    for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
+        R sum = dtable[(size_t)id * width + i];
+        for (size_t r = row; r < n_rows; r++)
+            if (ids[r] == id)
+                sum += dy[r * width + i];
+        dtable[(size_t)id * width + i] = sum;
+    }
+}
+
+/* Blocks' x counts rows, y KV heads. */
+template <class R> static __global__ void append_kernel(stm_append a)
+{
+    const size_t row = blockIdx.x, head = blockIdx.y;
+    const size_t from = (head * a.n_rows + row) * a.head_dim;
+    const size_t slot = (size_t)a.slots[row], position = (size_t)a.positions[row];
+    const size_t to = ((slot * a.n_kv_heads + head) * a.slot_rows + position) * a.head_dim;
+    for (size_t i = threadIdx.x; i < a.head_dim; i += blockDim.x) {
+        ((R *)a.k_cache)[to + i] = ((const R *)a.k)[from + i];
+        ((R *)a.v_cache)[to + i] = ((const R *)a.v)[from + i];
+    }
+}
+
+template <class R> stm_status stm_cuda_ops<R>::add(stm_stream *stream, size_t n, const void *x, void *y)
+{
+    return stm_launch(stream, stm_blocks_for(stream, n), STM_BLOCK, 0, add_kernel<R>, n, (const R *)x, (R *)y);
+}
+
+template <class R> stm_status stm_cuda_ops<R>::embed(stm_stream *stream, const stm_embed *e)
+{
+    return stm_launch(stream, (unsigned)e->n_rows, STM_BLOCK, 0, gather_kernel<R>, e->width, e->ids,
+                      (const R *)e->table, (R *)e->y);
+}
+
+template <class R> stm_status stm_cuda_ops<R>::embed_backward(stm_stream *stream, const stm_embed *e)
+{
+    return stm_launch(stream, (unsigned)e->n_rows, STM_BLOCK, 0, embed_backward_kernel<R>, e->n_rows, e->width, e->ids,
+                      (const R *)e->dy, (R *)e->dtable);
+}
+
+template <class R> stm_status stm_cuda_ops<R>::gather(stm_stream *stream, const stm_rows *g)
+{
+    return stm_launch(stream, (unsigned)g->n_rows, STM_BLOCK, 0, gather_kernel<R>, g->width, g->rows, (const R *)g->x,
+                      (R *)g->y);
+}
+
+template <class R> stm_status stm_cuda_ops<R>::scatter_add(stm_stream *stream, const stm_rows *s)
+{
+    return stm_launch(stream, (unsigned)s->n_rows, STM_BLOCK, 0, scatter_add_kernel<R>, s->width, s->rows,
+                      (const R *)s->y, (R *)s->x);
+}
+
+template <class R> stm_status stm_cuda_ops<R>::append(stm_stream *stream, const stm_append *a)
+{
+    return stm_launch(stream, dim3((unsigned)a->n_rows, (unsigned)a->n_kv_heads), 64, 0, append_kernel<R>, *a);
+}
+
+#define INSTANCES(R)                                                                                                   \
+    template stm_status stm_cuda_ops<R>::add(stm_stream *, size_t, const void *, void *);                              \
+    template stm_status stm_cuda_ops<R>::embed(stm_stream *, const stm_embed *);                                       \
+    template stm_status stm_cuda_ops<R>::embed_backward(stm_stream *, const stm_embed *);                              \
+    template stm_status stm_cuda_ops<R>::gather(stm_stream *, const stm_rows *);                                       \
+    template stm_status stm_cuda_ops<R>::scatter_add(stm_stream *, const stm_rows *);                                  \
+    template stm_status stm_cuda_ops<R>::append(stm_stream *, const stm_append *)
+INSTANCES(float);
+INSTANCES(double);

@@ -1,0 +1,191 @@
+/* The stream, its memory, and copies.
+ *
+ * Memory is managed: the driver keeps it on the device, where it stays while kernels alone touch it, and brings a page
+ * over when the host does, as messages and files must. */
+#include "cuda/device.cuh"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { BLAS_WORKSPACE_BYTES = 64 << 20 }; /* of its own, so that equal calls give equal bits */
+
+stm_status stm_cuda_failed(cudaError_t error, const char *call)
+{
+    (void)cudaGetLastError(); /* it has been told */
+    if (error == cudaErrorMemoryAllocation) {
+        size_t free_bytes = 0, total_bytes = 0;
+        (void)cudaMemGetInfo(&free_bytes, &total_bytes);
+        return stm_fail(STM_ERR_MEMORY, "cuda: out of memory in %s; %zu of %zu bytes are free", call, free_bytes,
+                        total_bytes);
+    }
+    return stm_fail(STM_ERR_DEVICE, "cuda: %s: %s", call, cudaGetErrorString(error));
+}
+
+stm_status stm_cublas_failed(cublasStatus_t status, const char *call)
+{
+    return stm_fail(STM_ERR_DEVICE, "cublas: %s: %s", call, cublasGetStatusString(status));
+}
+
+static stm_status check_device(stm_stream *stream)
+{
+    cudaDeviceProp properties;
+    int n = 0, is_concurrent = 0;
+    const cudaError_t found = cudaGetDeviceCount(&n);
+    if (found != cudaSuccess || n == 0)
+        return stm_fail(STM_ERR_INPUT, "backend: cuda: found no GPU (%s)", cudaGetErrorString(found));
+    STM_CUDA(cudaGetDevice(&stream->device));
+    STM_CUDA(cudaGetDeviceProperties(&properties, stream->device));
+    if (properties.major < 8)
+        return stm_fail(STM_ERR_INPUT, "backend: cuda: %s has compute capability %d.%d; expected 8.0 or later",
+                        properties.name, properties.major, properties.minor);
+    STM_CUDA(cudaDeviceGetAttribute(&is_concurrent, cudaDevAttrConcurrentManagedAccess, stream->device));
+    if (!is_concurrent)
+        return stm_fail(STM_ERR_INPUT,
+                        "backend: cuda: %s and its driver cannot share memory with the host while kernels run",
+                        properties.name);
+    stream->n_multiprocessors = properties.multiProcessorCount;
+    return STM_OK;
+}
+
+static stm_status set_up(stm_stream *stream)
+{
+    void *workspace;
+    STM_TRY(check_device(stream));
+    STM_CUDA(cudaStreamCreateWithFlags(&stream->queue, cudaStreamNonBlocking));
+    STM_CUBLAS(cublasCreate(&stream->blas));
+    STM_CUBLAS(cublasSetStream(stream->blas, stream->queue));
+    STM_CUDA(cudaMalloc(&workspace, BLAS_WORKSPACE_BYTES));
+    stream->workspace = (char *)workspace;
+    STM_CUBLAS(cublasSetWorkspace(stream->blas, stream->workspace, BLAS_WORKSPACE_BYTES));
+    return STM_OK;
+}
+
+stm_status stm_cuda_open(int n_threads, stm_stream **out)
+{
+    (void)n_threads;
+    stm_stream *stream = (stm_stream *)calloc(1, sizeof *stream);
+    if (!stream)
+        return stm_fail(STM_ERR_MEMORY, "out of memory: asked for %zu bytes", sizeof *stream);
+    const stm_status status = set_up(stream);
+    if (status != STM_OK) {
+        stm_cuda_close(stream);
+        return status;
+    }
+    *out = stream;
+    return STM_OK;
+}
+
+void stm_cuda_close(stm_stream *stream)
+{
+    if (!stream)
+        return;
+    for (size_t i = 0; i < stream->n_rounded; i++)
+        (void)cudaFree(stream->rounded[i].rounded);
+    free(stream->rounded);
+    if (stream->blas)
+        (void)cublasDestroy(stream->blas);
+    (void)cudaFree(stream->workspace);
+    (void)cudaFree(stream->scratch);
+    if (stream->queue)
+        (void)cudaStreamDestroy(stream->queue);
+    free(stream);
+}
+
+static stm_status take_managed(stm_stream *stream, size_t bytes, void *out)
+{
+    void *memory;
+    cudaMemLocation location = {};
+    location.type = cudaMemLocationTypeDevice;
+    location.id = stream->device;
+    bytes = STM_MAX(bytes, (size_t)1);
+    STM_CUDA(cudaMallocManaged(&memory, bytes));
+    const cudaError_t advised = cudaMemAdvise(memory, bytes, cudaMemAdviseSetPreferredLocation, location);
+    if (advised != cudaSuccess) {
+        (void)cudaFree(memory);
+        return stm_cuda_failed(advised, "cudaMemAdvise");
+    }
+    memcpy(out, &memory, sizeof memory);
+    return STM_OK;
+}
+
+stm_status stm_cuda_alloc(stm_stream *stream, size_t bytes, void *out)
+{
+    return take_managed(stream, bytes, out);
+}
+
+void stm_cuda_free(stm_stream *stream, void *memory)
+{
+    if (!memory)
+        return;
+    (void)cudaStreamSynchronize(stream->queue);
+    (void)cudaFree(memory);
+}
+
+/* Pages come into being where they are first touched, and no others are. */
+stm_status stm_cuda_reserve(stm_stream *stream, size_t bytes, const stm_byte_range *ranges, size_t n_ranges, void *out)
+{
+    (void)ranges;
+    (void)n_ranges;
+    return take_managed(stream, bytes, out);
+}
+
+void stm_cuda_unreserve(stm_stream *stream, void *array, size_t bytes)
+{
+    (void)bytes;
+    stm_cuda_free(stream, array);
+}
+
+stm_status stm_cuda_scratch(stm_stream *stream, size_t bytes, void *out)
+{
+    if (bytes > stream->scratch_bytes) {
+        void *memory;
+        STM_CUDA(cudaStreamSynchronize(stream->queue)); /* kernels may still use the old one */
+        STM_CUDA(cudaFree(stream->scratch));
+        stream->scratch = NULL;
+        stream->scratch_bytes = 0;
+        STM_CUDA(cudaMalloc(&memory, bytes));
+        stream->scratch = (char *)memory;
+        stream->scratch_bytes = bytes;
+    }
+    memcpy(out, &stream->scratch, sizeof stream->scratch);
+    return STM_OK;
+}
+
+stm_status stm_cuda_copy_bytes(stm_stream *stream, void *to, const void *from, size_t bytes)
+{
+    if (bytes > 0)
+        STM_CUDA(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream->queue));
+    return STM_OK;
+}
+
+stm_status stm_cuda_write(stm_stream *stream, void *device, const void *host, size_t bytes)
+{
+    return stm_cuda_copy_bytes(stream, device, host, bytes);
+}
+
+stm_status stm_cuda_read(stm_stream *stream, void *host, const void *device, size_t bytes)
+{
+    STM_TRY(stm_cuda_copy_bytes(stream, host, device, bytes));
+    return stm_cuda_synchronize(stream);
+}
+
+stm_status stm_cuda_zero(stm_stream *stream, void *device, size_t bytes)
+{
+    if (bytes > 0)
+        STM_CUDA(cudaMemsetAsync(device, 0, bytes, stream->queue));
+    return STM_OK;
+}
+
+stm_status stm_cuda_synchronize(stm_stream *stream)
+{
+    STM_CUDA(cudaStreamSynchronize(stream->queue));
+    return STM_OK;
+}
+
+stm_status stm_cuda_round_nothing(stm_stream *stream, const void *weights, size_t n)
+{
+    (void)stream;
+    (void)weights;
+    (void)n;
+    return STM_OK;
+}

@@ -1,0 +1,66 @@
+/* The tables of the module, one for each precision; backend/open.c finds them by name. */
+#include "cuda/device.cuh"
+
+template <class R> static constexpr stm_backend table_of()
+{
+    stm_backend t = {};
+    t.name = "cuda";
+    t.real_bytes = sizeof(R);
+    t.open = stm_cuda_open;
+    t.close = stm_cuda_close;
+    t.alloc = stm_cuda_alloc;
+    t.free = stm_cuda_free;
+    t.reserve = stm_cuda_reserve;
+    t.unreserve = stm_cuda_unreserve;
+    t.write = stm_cuda_write;
+    t.read = stm_cuda_read;
+    t.copy = stm_cuda_copy_bytes;
+    t.zero = stm_cuda_zero;
+    t.synchronize = stm_cuda_synchronize;
+    t.add = stm_cuda_ops<R>::add;
+    t.embed = stm_cuda_ops<R>::embed;
+    t.embed_backward = stm_cuda_ops<R>::embed_backward;
+    t.gather = stm_cuda_ops<R>::gather;
+    t.scatter_add = stm_cuda_ops<R>::scatter_add;
+    t.rmsnorm = stm_cuda_ops<R>::rmsnorm;
+    t.rmsnorm_backward = stm_cuda_ops<R>::rmsnorm_backward;
+    t.bias = stm_cuda_ops<R>::bias;
+    t.bias_backward = stm_cuda_ops<R>::bias_backward;
+    t.rotary = stm_cuda_ops<R>::rotary;
+    t.rotary_backward = stm_cuda_ops<R>::rotary_backward;
+    t.append = stm_cuda_ops<R>::append;
+    t.attend = stm_cuda_ops<R>::attend;
+    t.attend_backward = stm_cuda_ops<R>::attend_backward;
+    t.swiglu = stm_cuda_ops<R>::swiglu;
+    t.swiglu_backward = stm_cuda_ops<R>::swiglu_backward;
+    t.head_block = stm_cuda_ops<R>::head_block;
+    t.head_finish = stm_cuda_ops<R>::head_finish;
+    t.head_block_backward = stm_cuda_ops<R>::head_block_backward;
+    t.sample = stm_cuda_ops<R>::sample;
+    t.adamw = stm_cuda_ops<R>::adamw;
+    t.sum_squares = stm_cuda_ops<R>::sum_squares;
+    return t;
+}
+
+/* rounded_bytes: of the copy that round_weights keeps of a weight. */
+template <class R>
+static constexpr stm_backend with_products(const char *precision, size_t rounded_bytes,
+                                           stm_status (*gemm)(stm_stream *, const stm_gemm *),
+                                           stm_status (*round_weights)(stm_stream *, const void *, size_t))
+{
+    stm_backend t = table_of<R>();
+    t.precision = precision;
+    t.weight_bytes = sizeof(R) + rounded_bytes;
+    t.gemm = gemm;
+    t.round_weights = round_weights;
+    return t;
+}
+
+extern "C" {
+extern const stm_backend stm_backend_cuda_f32, stm_backend_cuda_f64, stm_backend_cuda_bf16;
+
+const stm_backend stm_backend_cuda_f32 = with_products<float>("float32", 0, stm_cuda_gemm_f32, stm_cuda_round_nothing);
+const stm_backend stm_backend_cuda_f64 = with_products<double>("float64", 0, stm_cuda_gemm_f64, stm_cuda_round_nothing);
+const stm_backend stm_backend_cuda_bf16 =
+    with_products<float>("bfloat16", sizeof(__nv_bfloat16), stm_cuda_gemm_bf16, stm_cuda_round_weights);
+}

@@ -1,0 +1,389 @@
+/* tests/emulated/emulated.cpp: threads of blocks as contexts that take turns, and the runtime's and cuBLAS's calls. */
+#include <cublas_v2.h>
+#include <cuda_bf16.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+/* What kernels declare as `extern __shared__`. */
+enum { SHARED_BYTES = 227 * 1024 };
+alignas(128) unsigned char stm_shared[SHARED_BYTES];
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+/* Saves the registers that a call keeps on the stack, gives *from its stack's end, and goes on where `to` was left. As
+ * the C library's swapcontext, but for the signal mask, whose two system calls are most of the time of that. x86-64. */
+extern "C" void emulated_switch(void **from, void *to);
+__asm__(".text\n"
+        ".globl emulated_switch\n"
+        "emulated_switch:\n"
+        "  pushq %rbp\n  pushq %rbx\n  pushq %r12\n  pushq %r13\n  pushq %r14\n  pushq %r15\n"
+        "  movq %rsp, (%rdi)\n"
+        "  movq %rsi, %rsp\n"
+        "  popq %r15\n  popq %r14\n  popq %r13\n  popq %r12\n  popq %rbx\n  popq %rbp\n"
+        "  ret\n");
+
+namespace emulated
+{
+unsigned lane;
+
+namespace
+{
+enum { STACK_BYTES = 64 << 10, LANES = 32 };
+
+/* Threads that wait for each other: the last to arrive lets all go on. */
+struct gate {
+    unsigned n_alive = 0, n_waiting = 0, generation = 0;
+
+    void open_when_full()
+    {
+        if (n_alive > 0 && n_waiting == n_alive) {
+            n_waiting = 0;
+            generation++;
+        }
+    }
+};
+
+struct context {
+    void *left; /* the stack's end where it was left */
+    char *stack = (char *)std::aligned_alloc(64, STACK_BYTES);
+    uint3 index; /* threadIdx */
+    unsigned warp, lane, turn;
+    bool ended;
+};
+
+struct warp_state {
+    gate all;
+    uint64_t words[2][LANES]; /* exchanges take turns: who writes the next still leaves the last to be read */
+};
+
+/* The block that runs on this thread of the host. */
+struct block_state {
+    std::vector<context *> contexts;
+    std::vector<warp_state> warps;
+    gate all;
+    void *scheduler; /* its stack's end */
+    context *current;
+    unsigned long n_events; /* arrivals and ends: where none comes in a whole turn, all wait for ever */
+    const std::function<void()> *kernel;
+};
+
+block_state block;
+
+void end_thread()
+{
+    warp_state &warp = block.warps[block.current->warp];
+    block.current->ended = true;
+    block.n_events++;
+    block.all.n_alive--;
+    warp.all.n_alive--;
+    block.all.open_when_full();
+    warp.all.open_when_full();
+}
+
+void run_thread()
+{
+    (*block.kernel)();
+    end_thread();
+    emulated_switch(&block.current->left, block.scheduler);
+    std::abort(); /* it is not called again */
+}
+
+void yield()
+{
+    emulated_switch(&block.current->left, block.scheduler);
+}
+
+void wait(gate &gate)
+{
+    const unsigned generation = gate.generation;
+    gate.n_waiting++;
+    block.n_events++;
+    gate.open_when_full();
+    while (gate.generation == generation)
+        yield();
+}
+
+void prepare(context *c, unsigned i, dim3 size)
+{
+    void **end = (void **)(c->stack + STACK_BYTES);
+    *--end = nullptr; /* where a call would have put its return address: the stack is aligned as a call finds it */
+    *--end = (void *)run_thread;
+    c->left = end - 6; /* the six registers, whatever they are */
+    c->ended = false;
+    c->index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
+    c->warp = i / LANES;
+    c->lane = i % LANES;
+    c->turn = 0;
+}
+
+void take_turns(unsigned n)
+{
+    for (unsigned n_left = n; n_left > 0;) {
+        const unsigned long before = block.n_events;
+        for (unsigned i = 0; i < n; i++) {
+            context *c = block.contexts[i];
+            if (c->ended)
+                continue;
+            block.current = c;
+            threadIdx = c->index;
+            lane = c->lane;
+            emulated_switch(&block.scheduler, c->left);
+            n_left -= c->ended;
+        }
+        if (n_left > 0 && block.n_events == before) {
+            std::fprintf(stderr, "emulated: %u threads of block %u wait for each other at different places\n", n_left,
+                         blockIdx.x);
+            std::abort();
+        }
+    }
+}
+
+void run_block(dim3 grid, dim3 size, unsigned index, size_t shared_bytes, const std::function<void()> &kernel)
+{
+    const unsigned n = size.x * size.y * size.z, n_warps = (n + LANES - 1) / LANES;
+    blockIdx = {index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y};
+    blockDim = size;
+    gridDim = grid;
+    while (block.contexts.size() < n)
+        block.contexts.push_back(new context); /* kept: blocks come by the thousand */
+    block.warps.assign(n_warps, warp_state());
+    block.all = gate();
+    block.all.n_alive = n;
+    block.kernel = &kernel;
+    for (unsigned i = 0; i < n; i++) {
+        prepare(block.contexts[i], i, size);
+        block.warps[i / LANES].all.n_alive++;
+    }
+    std::memset(stm_shared, 0xff, shared_bytes); /* NaN, so that what nobody has written is seen */
+    take_turns(n);
+}
+} // namespace
+
+void wait_for_block()
+{
+    wait(block.all);
+}
+
+void wait_for_warp()
+{
+    wait(block.warps[block.current->warp].all);
+}
+
+uint64_t exchange_words(uint64_t word, unsigned from)
+{
+    context *self = block.current;
+    warp_state &warp = block.warps[self->warp];
+    uint64_t *words = warp.words[self->turn ^= 1];
+    words[self->lane] = word;
+    wait(warp.all);
+    return words[from];
+}
+
+static void refuse(const char *what, size_t found, size_t most)
+{
+    std::fprintf(stderr, "emulated: %s: found %zu, expected 1 .. %zu\n", what, found, most);
+    std::abort();
+}
+
+void launch(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()> &kernel)
+{
+    const size_t n_blocks = (size_t)grid.x * grid.y * grid.z, n_threads = (size_t)size.x * size.y * size.z;
+    if (n_threads < 1 || n_threads > 1024)
+        refuse("threads of a block", n_threads, 1024);
+    if (n_blocks < 1 || grid.y > 65535 || grid.z > 65535)
+        refuse("blocks of a grid", n_blocks, 65535);
+    if (shared_bytes > SHARED_BYTES)
+        refuse("bytes of shared memory", shared_bytes, SHARED_BYTES);
+    for (size_t i = 0; i < n_blocks; i++)
+        run_block(grid, size, (unsigned)i, shared_bytes, kernel);
+}
+} // namespace emulated
+
+/* The runtime */
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    return error == cudaSuccess ? "no error" : error == cudaErrorMemoryAllocation ? "out of memory" : "no device";
+}
+
+cudaError_t cudaGetLastError()
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int *n)
+{
+    *n = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int *device)
+{
+    *device = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int)
+{
+    *properties = cudaDeviceProp{"emulated on the host", (size_t)8 << 30, 9, 0, 4};
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int)
+{
+    *value = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
+{
+    *stream = nullptr;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void **memory, size_t bytes)
+{
+    *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+    return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaMallocManaged(void **memory, size_t bytes, unsigned)
+{
+    return cudaMalloc(memory, bytes);
+}
+
+cudaError_t cudaMallocHost(void **memory, size_t bytes)
+{
+    return cudaMalloc(memory, bytes);
+}
+
+cudaError_t cudaFree(void *memory)
+{
+    std::free(memory);
+    return cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void *memory)
+{
+    return cudaFree(memory);
+}
+
+cudaError_t cudaMemAdvise(const void *, size_t, cudaMemoryAdvise, cudaMemLocation)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t)
+{
+    std::memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
+{
+    std::memset(memory, value, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
+{
+    *free_bytes = *total_bytes = (size_t)8 << 30;
+    return cudaSuccess;
+}
+
+/* cuBLAS */
+
+cublasStatus_t cublasCreate(cublasHandle_t *handle)
+{
+    *handle = nullptr;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasDestroy(cublasHandle_t)
+{
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSetStream(cublasHandle_t, cudaStream_t)
+{
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *, size_t)
+{
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+const char *cublasGetStatusString(cublasStatus_t status)
+{
+    return status == CUBLAS_STATUS_SUCCESS ? "success" : "not supported";
+}
+
+static double element(const void *x, cudaDataType type, size_t i)
+{
+    switch (type) {
+    case CUDA_R_64F:
+        return ((const double *)x)[i];
+    case CUDA_R_16BF:
+        return __bfloat162float(((const __nv_bfloat16 *)x)[i]);
+    default:
+        return ((const float *)x)[i];
+    }
+}
+
+static void store(void *x, cudaDataType type, size_t i, double value)
+{
+    switch (type) {
+    case CUDA_R_64F:
+        ((double *)x)[i] = value;
+        break;
+    case CUDA_R_16BF:
+        ((__nv_bfloat16 *)x)[i] = __float2bfloat16((float)value);
+        break;
+    default:
+        ((float *)x)[i] = (float)value;
+    }
+}
+
+static double scalar(const void *x, cublasComputeType_t compute)
+{
+    return compute == CUBLAS_COMPUTE_64F ? *(const double *)x : *(const float *)x;
+}
+
+cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                            const void *alpha_, const void *a, cudaDataType a_type, int lda, const void *b,
+                            cudaDataType b_type, int ldb, const void *beta_, void *c, cudaDataType c_type, int ldc,
+                            cublasComputeType_t compute, cublasGemmAlgo_t)
+{
+    if (a_type != b_type || (a_type == CUDA_R_64F) != (compute == CUBLAS_COMPUTE_64F))
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    const double alpha = scalar(alpha_, compute), beta = scalar(beta_, compute);
+    for (int j = 0; j < n; j++)
+        for (int i = 0; i < m; i++) {
+            double sum = 0;
+            for (int l = 0; l < k; l++)
+                sum += element(a, a_type, ta == CUBLAS_OP_T ? (size_t)i * lda + l : (size_t)l * lda + i) *
+                       element(b, b_type, tb == CUBLAS_OP_T ? (size_t)l * ldb + j : (size_t)j * ldb + l);
+            const size_t at = (size_t)j * ldc + i;
+            store(c, c_type, at, alpha * sum + (beta == 0 ? 0 : beta * element(c, c_type, at)));
+        }
+    return CUBLAS_STATUS_SUCCESS;
+}
