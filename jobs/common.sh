@@ -31,6 +31,8 @@ test_packages=(
     strace                # what a run reads when it starts
     libmpich-dev          # a second MPI, beside Open MPI: other orders of messages, other buffers
     libhdf5-mpich-dev     # and its HDF5
+    slurmctld slurmd      # a Slurm of its own, for the batch scripts
+    slurm-client munge    # sbatch, srun; what Slurm's parts know each other by
 )
 
 say() { printf '%s\n' "$*"; }

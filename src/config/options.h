@@ -151,7 +151,7 @@ typedef struct {
     char *backend;                        /* --backend: cpu, cuda, auto */
     char *out, *resume;                   /* --out; --resume: auto, never or a path */
     char *dtype, *to;                     /* export: --dtype bfloat16|float32, --to */
-    double maxh;                          /* --maxh, hours; 0: none */
+    double maxh, job_start;               /* --maxh, hours; 0: none; --job-start, seconds since 1970; 0: now */
     double score_temperature;             /* score --temperature; 0: the file's own, else 1 */
     bool check, special, help, markdown;  /* --check, --special, --help, options --markdown */
     stm_strings arguments;                /* what is neither an option nor an override, in order */

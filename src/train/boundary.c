@@ -1,5 +1,6 @@
 #include "train/boundary.h"
 
+#include <stdio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -55,8 +56,8 @@ void stm_boundary_catch_signals(void)
 /* Steps differ, and a clean end has more to do than to save. */
 static bool time_is_up(const stm_boundary *b)
 {
-    enum { MARGIN_PERCENT = 10 };
-    const double needed = (b->next_s + b->save_s) * (1.0 + MARGIN_PERCENT / 100.0);
+    static const double SHARE = 0.1, MOST_S = 30, SHARE_OF_LIMIT = 0.01;
+    const double needed = (b->next_s + b->save_s) * (1.0 + SHARE) + STM_MIN(MOST_S, SHARE_OF_LIMIT * b->limit_s);
     return b->limit_s > 0 && stm_now_s() - b->start_s + needed > b->limit_s;
 }
 
@@ -71,10 +72,33 @@ static int look(void *context)
            (end_asked ? STM_BOUNDARY_SIGNAL : 0) | (time_is_up(b) ? STM_BOUNDARY_TIME : 0);
 }
 
-void stm_boundary_init(stm_boundary *boundary, double start_s, double max_hours, double save_s)
+/* Seconds since this process began, by the kernel's account; 0 where it gives none. */
+static double process_age_s(void)
 {
-    *boundary = (stm_boundary){
-        .start_s = start_s, .limit_s = 3600.0 * max_hours, .save_s = save_s, .n_saves_done = n_saves_asked};
+    long long ticks;
+    struct timespec now;
+    FILE *file = fopen("/proc/self/stat", "re");
+    const bool known = file && fscanf(file,
+                                      "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d "
+                                      "%*d %*d %*d %lld",
+                                      &ticks) == 1;
+    if (file)
+        fclose(file);
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return known ? (double)now.tv_sec - (double)ticks / (double)sysconf(_SC_CLK_TCK) : 0.0;
+}
+
+double stm_boundary_limit_s(double start_s, double max_hours, double job_start)
+{
+    static const double NONE_LEFT_S = 1e-3; /* 0 means no limit */
+    const double age_s = job_start > 0 ? (double)time(NULL) - job_start : process_age_s();
+    const double left_s = 3600.0 * max_hours - STM_MAX(age_s, 0.0) + (stm_now_s() - start_s);
+    return max_hours > 0 ? STM_MAX(left_s, NONE_LEFT_S) : 0.0;
+}
+
+void stm_boundary_init(stm_boundary *boundary, double start_s, double limit_s, double save_s)
+{
+    *boundary = (stm_boundary){.start_s = start_s, .limit_s = limit_s, .save_s = save_s, .n_saves_done = n_saves_asked};
     boundary->watch =
         (stm_watch){.look = look, .context = boundary, .leave = ~STM_BOUNDARY_SAVE & (STM_WATCH_WORK - 1)};
     stm_boundary_catch_signals();

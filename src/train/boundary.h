@@ -25,12 +25,16 @@ enum {
     STM_BOUNDARY_LOST = 16
 };
 
-/* Counts time from start_s (stm_now_s) and, from now on, signals: SIGTERM and SIGINT ask for an end, SIGUSR1 for a
+/* Counts the job's time and, from now on, signals: SIGTERM and SIGINT ask for an end, SIGUSR1 for a
  * checkpoint. A second SIGTERM or SIGINT, STM_SECOND_SIGNAL_S after the first or later, ends the process at once with
- * exit code 1. max_hours 0: no limit. save_s: a guess until one was measured. *boundary must stay where it is. Local.
- */
+ * exit code 1. limit_s: what the job has left, from start_s (stm_now_s) on; 0: no limit. save_s: a guess until one was
+ * measured. *boundary must stay where it is. Local. */
 enum { STM_SECOND_SIGNAL_S = 3 };
-void stm_boundary_init(stm_boundary *boundary, double start_s, double max_hours, double save_s);
+void stm_boundary_init(stm_boundary *boundary, double start_s, double limit_s, double save_s);
+
+/* What max_hours from the job's start leave, in seconds from start_s on; 0: there is no limit (max_hours 0).
+ * job_start: in seconds since 1970; 0: with this process, which MPI may have kept waiting. Local. */
+double stm_boundary_limit_s(double start_s, double max_hours, double job_start);
 
 /* The second half of it alone. */
 void stm_boundary_catch_signals(void);

@@ -67,7 +67,8 @@ stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *tr
     stm_engine_settings_of(policy->engine)->timers = &t->timers;
     stm_timers_init(&t->timers);
     stm_progress_init(&t->progress);
-    stm_boundary_init(&t->boundary, start_s, grid->rank == 0 ? t->options->maxh : 0, guess_save_s(policy->model));
+    const double limit_s = stm_boundary_limit_s(start_s, t->options->maxh, t->options->job_start);
+    stm_boundary_init(&t->boundary, start_s, grid->rank == 0 ? limit_s : 0, guess_save_s(policy->model));
     t->policy.watch = &t->boundary.watch;
     stm_status status = stm_agree(grid, set_up(t));
     if (status == STM_OK && !t->options->check)

@@ -1,6 +1,7 @@
 /* What the trainer does on ranks, against one rank and against plain loops: an update, the reference, the agreement
  * between two steps. */
 #include <signal.h>
+#include <time.h>
 
 #include "support/batch.h"
 #include "support/model.h"
@@ -205,6 +206,19 @@ static void the_reference_keeps_the_weights_of_its_making(void **state)
 
 /* Boundaries */
 
+static void the_limit_counts_from_the_start_of_the_job(void **state)
+{
+    (void)state;
+    const double start_s = stm_now_s() - 5; /* this process is a little older, or as old */
+    const double now = (double)time(NULL);
+    assert_true(stm_boundary_limit_s(start_s, 0, 0) == 0);
+    assert_near(stm_boundary_limit_s(start_s, 2, now - 3600), 3605, 2.0 / 3605);
+    assert_true(stm_boundary_limit_s(start_s, 1, now - 7200) > 0); /* none is left, which is not that none is set */
+    assert_true(stm_boundary_limit_s(start_s, 1, now - 7200) < 1);
+    assert_near(stm_boundary_limit_s(stm_now_s(), 1, 0), 3600, 60.0 / 3600); /* since the process began */
+    assert_true(stm_boundary_limit_s(stm_now_s(), 1, 0) <= 3601);
+}
+
 static void restore_signals(void)
 {
     signal(SIGTERM, SIG_DFL);
@@ -243,7 +257,7 @@ static void the_time_limit_leaves_room_for_what_is_next_and_a_save(void **state)
     stm_grid grid;
     stm_boundary boundary;
     assert_ok(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, STM_AUTO, STM_AUTO}, 4, &grid));
-    stm_boundary_init(&boundary, stm_now_s() - 3000, grid.rank == 0 ? 1.0 : 0.0, 100); /* 600 s are left */
+    stm_boundary_init(&boundary, stm_now_s() - 3000, grid.rank == 0 ? 3600.0 : 0.0, 100); /* 600 s are left */
     stm_boundary_measured(&boundary.step_s, 300);
     stm_boundary_measured(&boundary.step_s, 200);                               /* the longest counts */
     assert_int_equal(stm_boundary_agree(&boundary, &grid, boundary.step_s), 0); /* 400 s and a tenth */
@@ -262,6 +276,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_update_that_is_no_number_changes_nothing),
         cmocka_unit_test(groups_that_are_skipped_are_not_counted_as_repeated),
         cmocka_unit_test(the_reference_keeps_the_weights_of_its_making),
+        cmocka_unit_test(the_limit_counts_from_the_start_of_the_job),
         cmocka_unit_test(what_one_rank_sees_all_ranks_do),
         cmocka_unit_test(the_time_limit_leaves_room_for_what_is_next_and_a_save),
     };

@@ -65,7 +65,7 @@ same_run() {
 
 # In a rollout: the step begins again, whoever saw the signal
 
-input run.yaml run 4 'checkpoint: { every: 5 }\n'
+input run.yaml run 4 'checkpoint: { every: 5, keep: 9 }\n'
 unbroken 2
 start 2 run.yaml
 until_true has_step run 1
@@ -93,6 +93,22 @@ succeeds 2 "$STEMMA" train run.yaml
 same_run whole run 4
 say "the first rollout is left as well"
 
+# SAVE and SIGUSR1 inside a rollout: the state after the last step, and the run goes on
+
+rm -rf run
+start 2 run.yaml
+until_true has_step run 1
+kill -USR1 "$(processes | tail -1)"
+until_true has_checkpoint run 1
+! has_step run 2 || die "the checkpoint after step 1 came after step 2"
+until_true has_step run 2
+touch run/SAVE # it is looked for once a second
+until_true test ! -f run/SAVE
+ends_with 0
+same_run whole run 4
+[ "$(grep -c '^SAVE: checkpoint after step' run/log.txt)" = 2 ] || die "SAVE in the log: $(cat run/log.txt)"
+say "SIGUSR1 and SAVE save before the update of the step, and change nothing"
+
 # In an evaluation: it is made up for, in its place
 
 eval_of() { sed -n "s/^{\"step\": $2,.*\"eval_reward\": \([^,]*\),.*/\1/p" "$1/metrics.jsonl"; }
@@ -102,7 +118,7 @@ sed 's/prompts_per_step: 5, group_size: 4/prompts_per_step: 1, group_size: 2/' b
     echo 'run: { folder: run, steps: 3 }'
     cat few.yaml
     echo 'checkpoint: { every: 2 }'
-    echo 'eval: { every: 2, prompts: few.jsonl, samples: 16 }'
+    echo 'eval: { every: 2, prompts: few.jsonl, samples: 8 }'
 } > run.yaml
 unbroken 2
 for ((act = 0; act < 2; act++)); do
@@ -166,24 +182,6 @@ left_after run "$step"
 [ "$step" -le 2 ] && ! is_saving run || die "after a signal in a save: $(ls -A run/checkpoints)"
 sed -i 's/"vocab_size": 60000/"vocab_size": 28/' toy/config.json
 say "a save is finished"
-
-# SAVE and SIGUSR1 inside a rollout: the state after the last step, and the run goes on
-
-rm -rf run whole
-input run.yaml run 4 'checkpoint: { every: 0, keep: 9 }\n'
-unbroken 2
-start 2 run.yaml
-until_true has_step run 1
-kill -USR1 "$(processes | tail -1)"
-until_true has_checkpoint run 1
-! has_step run 2 || die "the checkpoint after step 1 came after step 2"
-until_true has_step run 2
-touch run/SAVE # it is looked for once a second
-until_true test ! -f run/SAVE
-ends_with 0
-same_run whole run 4
-[ "$(grep -c '^SAVE: checkpoint after step' run/log.txt)" = 2 ] || die "SAVE in the log: $(cat run/log.txt)"
-say "SIGUSR1 and SAVE save before the update of the step, and change nothing"
 
 # --maxh inside a rollout that would outlast it
 
