@@ -62,7 +62,7 @@ static void gemm_of_any_shape(device *d, double tolerance)
         check_gemm(d, sizes[i][0], sizes[i][1], sizes[i][2], 1, tolerance);
         check_gemm(d, sizes[i][0], sizes[i][1], sizes[i][2], -0.4, tolerance);
     }
-    for (size_t m = 1; m <= 10; m++) { /* each number of rows has its own tile */
+    for (size_t m = 1; m <= 24; m++) { /* each number of rows has its own tiles, up to those of panels */
         check_gemm(d, m, 43, 77, 0, tolerance);
         check_gemm(d, m, 6, 130, 0.3, tolerance);
     }
