@@ -59,11 +59,9 @@ static stm_status run_update(measuring *m)
     const stm_model *model = bench->model;
     const stm_shards shards = {
         .first = model->own.first, .n = model->own.n, .bucket_n = 1 << 20, .n_ranks = bench->grid->stage_size};
-    stm_totals totals;
     stm_objective_sums sums;
-    stm_totals_of(m->batch, &totals);
     STM_TRY(stm_objective_gradient(m->engine, bench->grid, m->batch, stm_objective_find(bench->options->objective.name),
-                                   &bench->options->objective, &totals, bench->gradient, &sums));
+                                   &bench->options->objective, bench->gradient, &sums));
     const double start = stm_now_s();
     stm_tied_add_gradient(bench->grid, model, bench->gradient);
     stm_reduce_scatter(bench->grid->stage_comm, &shards, bench->gradient, model->backend->real_bytes);

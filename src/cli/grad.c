@@ -4,6 +4,7 @@
 
 #include "checkpoint/results.h"
 #include "cli/commands.h"
+#include "cli/grad_recorded.h"
 #include "cli/groups_input.h"
 #include "group/elsewhere.h"
 #include "group/score.h"
@@ -27,11 +28,8 @@ static stm_status compute(const stm_options *options, const stm_objective *objec
     const stm_grid *grid = &session->grid;
     const stm_model *model = session->model;
     const double start = stm_now_s();
-    stm_totals totals;
     stm_objective_sums sums;
-    stm_totals_of(batch, &totals);
-    STM_TRY(
-        stm_objective_gradient(session->engine, grid, batch, objective, &options->objective, &totals, gradient, &sums));
+    STM_TRY(stm_objective_gradient(session->engine, grid, batch, objective, &options->objective, gradient, &sums));
     stm_tied_add_gradient(grid, model, gradient);
     stm_all_reduce(grid->stage_comm, stm_at(session->backend, gradient, model->own.first), model->own.n,
                    session->backend->real_bytes);
@@ -58,11 +56,13 @@ static stm_status grad(const stm_options *options, const stm_objective *objectiv
 
 stm_status stm_cli_grad(const stm_options *options)
 {
+    if (*options->objective_only)
+        return stm_cli_grad_recorded(options);
     const stm_objective *objective = stm_objective_find(options->objective.name);
     stm_session session = {0};
     stm_batch batch = {0};
-    unsigned use = objective->needs_rewards ? STM_GROUPS_NEED_REWARDS : 0;
-    if (objective->needs_rewards && options->objective.kl_coef != 0)
+    unsigned use = objective->needs(&options->objective) & STM_NEEDS_REWARDS ? STM_GROUPS_NEED_REWARDS : 0;
+    if (objective->needs(&options->objective) & STM_NEEDS_REFERENCE)
         use |= STM_GROUPS_NEED_REFERENCE;
     stm_status status = stm_groups_input_open(options, use, stm_session_gradient_bytes, &session, &batch);
     const bool works = status == STM_OK && !session.idle;

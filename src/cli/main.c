@@ -38,7 +38,7 @@ static const stm_command commands[] = {
      .bit = STM_COMMAND_GRAD,
      .arguments = "MODEL GROUPS.jsonl",
      .usage = "--out F.h5 [objective.key=value ...]",
-     .summary = "loss and the gradient of every parameter, no update",
+     .summary = "loss and the gradient of every parameter, no update; or of recorded log-probs",
      .uses_ranks = true},
     {.name = "generate",
      .run = stm_cli_generate,
@@ -173,7 +173,8 @@ static size_t count_words(const char *text)
 
 static stm_status check_arguments(const stm_command *command, const stm_options *options)
 {
-    const size_t expected = count_words(command->arguments), found = options->arguments.n;
+    const size_t expected = *options->objective_only ? 0 : count_words(command->arguments);
+    const size_t found = options->arguments.n;
     if (found == expected)
         return STM_OK;
     if (found > expected)

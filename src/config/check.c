@@ -71,8 +71,8 @@ stm_status stm_options_check(const stm_options *options, stm_command_bit command
                         (long long)options->rollout.min_new_tokens, (long long)options->rollout.max_new_tokens);
     if (command == STM_COMMAND_BENCH)
         return check_bench(options);
-    if (command == STM_COMMAND_GRAD && options->objective.aggregate == STM_AGGREGATE_FIXED_LENGTH &&
-        options->objective.max_tokens == 0)
+    if (command == STM_COMMAND_GRAD && !*options->objective_only &&
+        options->objective.aggregate == STM_AGGREGATE_FIXED_LENGTH && options->objective.max_tokens == 0)
         return stm_fail(STM_ERR_INPUT,
                         "objective.max_tokens: found 0, expected at least 1 with objective.aggregate=fixed-length");
     if (command == STM_COMMAND_TRAIN && !*options->eval.prompts &&

@@ -7,11 +7,21 @@
 
 enum { COLUMNS = 100, INDENT = 2, GAP = 2, LONGEST_PRESET = 11 };
 
+/* Length of the next word: (>= 0) stays whole, and of choices that no line holds, those that it does. */
+static size_t next_word(const char *text, size_t width)
+{
+    size_t word = *text == '(' ? strcspn(text, ")") + 1 : strcspn(text, " ");
+    if (word > width)
+        for (word = width; word > 0 && text[word - 1] != '|';)
+            word--;
+    return word > 0 ? word : strcspn(text, " ");
+}
+
 /* Writes text in lines of `width` columns, all but the first after `indent` spaces. */
 static void write_wrapped(const char *text, size_t indent, size_t width, FILE *to)
 {
     for (size_t column = 0; *text;) {
-        const size_t word = *text == '(' ? strcspn(text, ")") + 1 : strcspn(text, " "); /* (>= 0) stays whole */
+        const size_t word = next_word(text, width);
         if (column && column + 1 + word > width) {
             fprintf(to, "\n%*s", (int)indent, "");
             column = 0;

@@ -10,7 +10,7 @@
 
 #define STM_AUTO (-1) /* value of an integer option that says `auto` */
 
-enum { STM_OPTIONS_MAX = 160 }; /* room for the table's rows; options.c asserts it */
+enum { STM_OPTIONS_MAX = 224 }; /* room for the table's rows; options.c asserts it */
 
 typedef struct {
     size_t n;
@@ -23,9 +23,30 @@ typedef struct {
 } stm_numbers;
 
 typedef enum { STM_FORWARD_TREE, STM_FORWARD_PROMPT, STM_FORWARD_REPEATED } stm_forward_mode;
-typedef enum { STM_AGGREGATE_SEQUENCE_MEAN, STM_AGGREGATE_TOKEN_MEAN, STM_AGGREGATE_FIXED_LENGTH } stm_aggregate;
+typedef enum {
+    STM_AGGREGATE_SEQUENCE_MEAN,
+    STM_AGGREGATE_TOKEN_MEAN,
+    STM_AGGREGATE_FIXED_LENGTH,
+    STM_AGGREGATE_SEQUENCE_SUM,
+    STM_AGGREGATE_CONTROL_SPLIT
+} stm_aggregate;
 typedef enum { STM_KL_K1, STM_KL_K2, STM_KL_K3 } stm_kl_estimator;
-typedef enum { STM_SCALE_STD, STM_SCALE_NONE } stm_advantage_scale;
+typedef enum { STM_KL_IN_LOSS, STM_KL_IN_REWARD, STM_KL_IN_REWARD_TO_GO } stm_kl_in;
+typedef enum { STM_SCALE_STD, STM_SCALE_NONE, STM_SCALE_BATCH_STD, STM_SCALE_WHITEN } stm_advantage_scale;
+typedef enum { STM_BASELINE_MEAN, STM_BASELINE_LEAVE_ONE_OUT, STM_BASELINE_NONE, STM_BASELINE_BRPO } stm_baseline;
+typedef enum { STM_REWARDS_SUM, STM_REWARDS_NORMALIZE_THEN_SUM } stm_reward_combine;
+typedef enum { STM_RATIO_TOKEN, STM_RATIO_SEQUENCE, STM_RATIO_TRAJECTORY } stm_ratio_level;
+typedef enum {
+    STM_SURROGATE_CLIP,
+    STM_SURROGATE_NONE,
+    STM_SURROGATE_LOG,
+    STM_SURROGATE_CISPO,
+    STM_SURROGATE_GEOMETRIC
+} stm_surrogate;
+typedef enum { STM_CORRECTION_NONE, STM_CORRECTION_TRUNCATE, STM_CORRECTION_MASK } stm_is_correction;
+typedef enum { STM_IS_TOKEN, STM_IS_SEQUENCE } stm_is_level;
+typedef enum { STM_SEED_LINEAR, STM_SEED_EXPONENTIAL, STM_SEED_RECIPROCAL } stm_seed_scale;
+typedef enum { STM_SCORE_LOGL, STM_SCORE_LRATIO } stm_score_kind;
 typedef enum { STM_SCHEDULE_CONSTANT, STM_SCHEDULE_LINEAR, STM_SCHEDULE_COSINE } stm_schedule_kind;
 typedef enum { STM_OVERLONG_ERROR, STM_OVERLONG_SKIP, STM_OVERLONG_TRUNCATE_LEFT } stm_overlong;
 typedef enum { STM_SHARD_OPTIMIZER, STM_SHARD_GRADIENT } stm_shard;
@@ -50,13 +71,37 @@ typedef struct {
 } stm_reward_options;
 
 typedef struct {
-    char *name; /* grpo, sft: checked against the registry of objectives */
-    double clip_low, clip_high, kl_coef;
-    stm_kl_estimator kl_estimator;
-    double advantage_eps;
+    char *name; /* grpo, sft, ..: checked against the registry of objectives */
+    /* Advantages */
+    stm_baseline advantage_baseline;
     stm_advantage_scale advantage_scale;
+    double advantage_eps, whiten_eps;
+    stm_reward_combine reward_combine;
+    stm_numbers reward_weights; /* of recorded parts; empty: the recorded reward stands */
+    double seed_alpha;
+    stm_seed_scale seed_scale;
+    stm_numbers budget_probs; /* empty: only the last budget counts */
+    /* Ratio and policy term */
+    stm_ratio_level ratio_level;
+    stm_surrogate surrogate;
+    double clip_low, clip_high, dual_clip, off_policy_gamma, proximal_coef;
+    stm_is_correction is_correction;
+    stm_is_level is_level;
+    double is_min, is_max;
+    /* Reference */
+    double kl_coef, kl_coef_start;
+    int64_t kl_coef_steps; /* from kl_coef_start to kl_coef; 0: kl_coef at once */
+    stm_kl_estimator kl_estimator;
+    stm_kl_in kl_in;
+    bool kl_unbiased;
+    /* Aggregation */
     stm_aggregate aggregate;
     int64_t max_tokens; /* fixed-length: the divisor; 0: rollout.max_new_tokens */
+    int64_t control_tokens;
+    double control_coef;
+    /* Of other objectives */
+    stm_score_kind score;
+    double tau, beta, positive_threshold, penalty_coef, kl_bound;
     bool mask_truncated, skip_equal_groups;
 } stm_objective_options;
 
@@ -150,6 +195,7 @@ typedef struct {
     stm_precision precision;              /* --precision */
     char *backend;                        /* --backend: cpu, cuda, auto */
     char *out, *resume;                   /* --out; --resume: auto, never or a path */
+    char *objective_only;                 /* grad: --objective-only, a file of recorded log-probs */
     char *dtype, *to;                     /* export: --dtype bfloat16|float32, --to */
     double maxh, job_start;               /* --maxh, hours; 0: none; --job-start, seconds since 1970; 0: now */
     double score_temperature;             /* score --temperature; 0: the file's own, else 1 */

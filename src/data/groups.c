@@ -4,6 +4,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void free_notes(stm_response_notes *notes)
+{
+    if (!notes)
+        return;
+    free(notes->sampler_logprobs);
+    free(notes->token_weights);
+    free(notes->reward_parts);
+    free(notes->segment);
+    free(notes->answer);
+    free(notes->step);
+    free(notes->step_advantages);
+    free(notes);
+}
+
 void stm_batch_clear(stm_batch *batch)
 {
     for (size_t g = 0; g < batch->n_groups; g++) {
@@ -15,7 +29,9 @@ void stm_batch_clear(stm_batch *batch)
             free(response->old_logprobs);
             free(response->ref_logprobs);
             free(response->kept_mass);
+            free_notes(response->notes);
         }
+        free(group->scores);
         free(group->responses);
         free(group->prompt);
     }

@@ -8,6 +8,20 @@
 
 typedef enum { STM_FINISH_STOP, STM_FINISH_LENGTH } stm_finish;
 
+/* What only some objectives read of a response; every array may be NULL. */
+typedef struct {
+    double *sampler_logprobs; /* [n]: of another engine that sampled */
+    double *token_weights;    /* [n] */
+    double *reward_parts;     /* [n_parts] */
+    size_t n_parts;
+    bool off_policy, has_cluster; /* off_policy: written by no policy of this run */
+    int64_t cluster;              /* of equal answers: the same number */
+    int64_t *segment, *answer;    /* [n]: budget of a token of thinking, and summary of one of an answer; -1: neither */
+    int64_t *step;                /* [n]: of each token, counted from 0 */
+    double *step_advantages;      /* [n_steps] */
+    size_t n_steps;
+} stm_response_notes;
+
 typedef struct {
     size_t n;             /* tokens; 0 is legal */
     int32_t *ids;         /* [n] */
@@ -18,6 +32,7 @@ typedef struct {
     double reward;
     bool has_reward;
     stm_finish finish;
+    stm_response_notes *notes; /* NULL: none. They stay on the rank that read them: packing leaves them out */
 } stm_response;
 
 typedef struct {
@@ -26,6 +41,8 @@ typedef struct {
     size_t n_responses;
     stm_response *responses;
     double temperature; /* > 0: of the log-probs; 1 when sampling was greedy */
+    size_t n_budgets, n_summaries;
+    double *scores; /* [n_responses, n_budgets, n_summaries] of the summaries of a response at each budget, or NULL */
 } stm_group;
 
 typedef struct {

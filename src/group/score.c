@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/rounds.h"
+
 /* Scores */
 
 void stm_scores_clear(stm_scores *scores)
@@ -56,21 +58,19 @@ stm_status stm_score_batch(stm_engine *engine, const stm_grid *grid, const stm_b
 /* Gradient */
 
 typedef struct {
-    const stm_batch *batch;
-    const stm_objective *objective;
-    const stm_objective_options *options;
-    size_t *response_0;         /* [n_groups] */
-    double *advantage, *weight; /* [n_responses] */
-    uint8_t *skip;              /* [n_groups] */
+    stm_objective_batch view;
+    uint8_t *skip;     /* [n_groups] */
+    stm_scores scores; /* of the forward without gradient; empty where the scope needs none */
+    double *dlogp;     /* [n_tokens], laid out as the scores */
     stm_objective_sums sums;
 } gradient_context;
 
 static void clear(gradient_context *c)
 {
-    free(c->response_0);
-    free(c->advantage);
-    free(c->weight);
+    stm_objective_batch_clear(&c->view);
+    stm_scores_clear(&c->scores);
     free(c->skip);
+    free(c->dlogp);
 }
 
 bool stm_group_is_equal(const stm_group *group)
@@ -81,64 +81,44 @@ bool stm_group_is_equal(const stm_group *group)
     return true;
 }
 
-static size_t count_masked(const stm_response *response)
+/* Advantages and totals, before any log-prob is known. */
+static stm_status prepare(gradient_context *c, const stm_batch *batch, const stm_objective *objective,
+                          const stm_objective_options *options)
 {
-    size_t n = 0;
-    for (size_t k = 0; k < response->n; k++)
-        n += response->mask[k];
-    return n;
-}
-
-/* Advantages and weights of all responses, before any log-prob is known. */
-static stm_status weigh(gradient_context *c, const stm_totals *totals)
-{
-    const stm_batch *batch = c->batch;
-    size_t n_responses = 0, most = 0;
-    for (size_t g = 0; g < batch->n_groups; g++) {
-        n_responses += batch->groups[g].n_responses;
-        most = STM_MAX(most, batch->groups[g].n_responses);
-    }
-    STM_TRY(stm_alloc(batch->n_groups, sizeof *c->response_0, &c->response_0));
-    STM_TRY(stm_alloc(n_responses + most, sizeof *c->advantage, &c->advantage)); /* and one group's rewards */
-    STM_TRY(stm_alloc(n_responses, sizeof *c->weight, &c->weight));
+    STM_TRY(stm_objective_batch_create(objective, options, batch, &c->view));
     STM_TRY(stm_alloc(batch->n_groups, sizeof *c->skip, &c->skip));
-    double *rewards = c->advantage + n_responses;
-    size_t at = 0;
-    for (size_t g = 0; g < batch->n_groups; g++) {
-        const stm_group *group = &batch->groups[g];
-        c->response_0[g] = at;
-        for (size_t i = 0; i < group->n_responses; i++) {
-            rewards[i] = group->responses[i].reward;
-            c->weight[at + i] = stm_objective_weight(c->options, totals, count_masked(&group->responses[i]));
-        }
-        if (c->objective->advantages)
-            c->objective->advantages(c->options, group->n_responses, rewards, c->advantage + at);
-        c->skip[g] = c->options->skip_equal_groups && c->objective->needs_rewards && c->options->kl_coef == 0 &&
-                     stm_group_is_equal(group);
-        at += group->n_responses;
-    }
-    return STM_OK;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        c->skip[g] = stm_objective_skips_equal(objective, options) && stm_group_is_equal(&batch->groups[g]);
+    return c->view.scope == STM_SCOPE_TOKEN ? STM_OK : stm_alloc(c->view.n_tokens, sizeof *c->dlogp, &c->dlogp);
 }
 
-/* A range of an array that may be absent. */
-static const double *from(const double *array, size_t first)
+/* A forward of the whole batch without gradient; then every rank has every log-prob and forms all of dlogp, and rank 0
+ * counts. */
+static stm_status look_ahead(gradient_context *c, stm_engine *engine, const stm_grid *grid)
 {
-    return array ? array + first : NULL;
+    STM_TRY(stm_score_batch(engine, grid, c->view.batch, &c->scores));
+    stm_objective_collect(&c->view, c->scores.logp);
+    for (size_t g = 0; g < c->view.batch->n_groups; g++)
+        if (!c->skip[g])
+            stm_objective_group(&c->view, g, c->scores.logp, c->scores.entropy, c->dlogp, &c->sums);
+    if (grid->rank != 0)
+        c->sums = (stm_objective_sums){0};
+    return STM_OK;
 }
 
 static void apply(void *context, const stm_visit *visit)
 {
     gradient_context *c = context;
-    const stm_response *response = &c->batch->groups[visit->group].responses[visit->response];
-    const size_t index = c->response_0[visit->group] + visit->response;
-    const stm_tokens tokens = {.n = visit->n,
-                               .logp = visit->logp,
-                               .entropy = visit->entropy,
-                               .old = from(response->old_logprobs, visit->first_token),
-                               .ref = from(response->ref_logprobs, visit->first_token),
-                               .mask = response->mask + visit->first_token,
-                               .dlogp = visit->dlogp};
-    c->objective->tokens(c->options, c->advantage[index], c->weight[index], &tokens, &c->sums);
+    const stm_objective_batch *view = &c->view;
+    if (view->scope == STM_SCOPE_TOKEN) {
+        const stm_tokens tokens = stm_objective_view(view, visit->group, visit->response, visit->first_token, visit->n,
+                                                     visit->logp, visit->entropy, visit->dlogp);
+        view->objective->tokens(view->options, &view->totals, &tokens, &c->sums);
+        return;
+    }
+    const double *dlogp = c->dlogp + view->first_token[view->response_0[visit->group] + visit->response];
+    for (size_t k = 0; k < visit->n; k++)
+        visit->dlogp[k] += dlogp[visit->first_token + k];
 }
 
 /* The same status everywhere; what a rank waits for the slowest is counted as waiting. */
@@ -161,14 +141,17 @@ static void add_over_ranks(const stm_grid *grid, stm_objective_sums *sums)
 }
 
 stm_status stm_objective_gradient(stm_engine *engine, const stm_grid *grid, const stm_batch *batch,
-                                  const stm_objective *objective, const stm_objective_options *options,
-                                  const stm_totals *totals, void *gradient, stm_objective_sums *sums)
+                                  const stm_objective *objective, const stm_objective_options *options, void *gradient,
+                                  stm_objective_sums *sums)
 {
-    gradient_context c = {.batch = batch, .objective = objective, .options = options};
-    stm_status status = weigh(&c, totals);
+    gradient_context c = {0};
+    stm_status status = agree(engine, grid, prepare(&c, batch, objective, options));
+    if (status == STM_OK && c.view.scope != STM_SCOPE_TOKEN)
+        status = look_ahead(&c, engine, grid);
     if (status == STM_OK)
-        status = stm_engine_gradient(engine, batch, c.skip, apply, &c, gradient);
-    status = agree(engine, grid, status);
+        status = agree(engine, grid, stm_engine_gradient(engine, batch, c.skip, apply, &c, gradient));
+    else if (stm_engine_settings_of(engine)->rounds)
+        stm_rounds_settle(stm_engine_settings_of(engine)->rounds);
     add_over_ranks(grid, &c.sums);
     *sums = c.sums;
     clear(&c);

@@ -19,13 +19,14 @@ void stm_scores_clear(stm_scores *scores);
  * and what the engine says. */
 stm_status stm_score_batch(stm_engine *engine, const stm_grid *grid, const stm_batch *batch, stm_scores *out);
 
-/* Loss and gradient of an objective over groups of a batch. totals: what the sums and means of the aggregation run
- * over. Rewards must be there where the objective needs them; with options->skip_equal_groups and no KL term, groups
- * whose rewards are all equal are not computed. `gradient` [n_parameters]: this rank's part is added. *sums: over all
- * ranks. Collective; same status everywhere. */
+/* Loss and gradient of an objective over a batch; its sums and means run over the whole of it. An objective that
+ * couples tokens (its scope) has one forward of the batch without gradient first. Groups that stm_objective_skips_equal
+ * names are not computed. `gradient` [n_parameters]: this rank's part is added. *sums: over all ranks. Collective; same
+ * status everywhere. Fails: STM_ERR_INPUT where the batch lacks what the objective needs, STM_ERR_NUMERIC, and what the
+ * engine says. */
 stm_status stm_objective_gradient(stm_engine *engine, const stm_grid *grid, const stm_batch *batch,
-                                  const stm_objective *objective, const stm_objective_options *options,
-                                  const stm_totals *totals, void *gradient, stm_objective_sums *sums);
+                                  const stm_objective *objective, const stm_objective_options *options, void *gradient,
+                                  stm_objective_sums *sums);
 
 /* True if all rewards of the group are equal: no advantage, nothing to learn. */
 bool stm_group_is_equal(const stm_group *group);

@@ -1,25 +1,42 @@
 /* src/objective/objective.h: objectives, and the one registry of them.
  *
- * An objective is a pure function of one group: no MPI, no allocation, no globals. It declares its scope, so that the
- * engine can call it as early as it may: a token objective on any token range of one response. Loss is minimised; the
- * batch's loss is the sum over groups. Local. */
+ * An objective is a pure function of one group: no MPI, no allocation, no globals. Loss is minimised; the batch's loss
+ * is the sum over groups, and nothing but the totals of the batch couples them. What it computes comes in this order:
+ *
+ *   prepare   advantages and totals, from rewards and whatever else is recorded: before any log-prob is known
+ *   collect   numbers of the whole batch that need its log-probs (scope batch)
+ *   tokens    loss and dL/dlogp of a range of one response (scope token), or of a whole one (scope response)
+ *   group     the same of all responses of a group (scopes group and batch)
+ *
+ * The scope says how early the engine may call it: token on any range of one response, response when the last row of a
+ * response has run, group and batch after a forward of the whole batch without gradient. Every rank holds the batch
+ * and, where the scope needs them, its log-probs: nothing here sends a message. Local, all of it. */
 #ifndef STM_OBJECTIVE_OBJECTIVE_H
 #define STM_OBJECTIVE_OBJECTIVE_H
 
 #include "config/options.h"
 #include "data/groups.h"
 
-/* What is known of the whole batch before backward. */
+/* What is known of the whole batch; beyond the first line only what the objective asked for. */
 typedef struct {
     size_t n_groups, n_responses, n_tokens; /* responses: empty and fully masked ones too; tokens: with loss */
+    size_t n_control, n_rest;               /* tokens with loss among the first control_tokens, and the others */
+    size_t n_steps;                         /* steps of all responses */
+    double reward_std;                      /* of all rewards, sample standard deviation */
+    double whiten_mean, whiten_var;         /* of the advantages over tokens with loss; unbiased */
+    double kl_mean;                         /* mean of old - logp over tokens with loss */
 } stm_totals;
 
-/* Tokens [first, first + n) of one response. logp, entropy: of this forward; old may be NULL: ratio 1 with gradient.
- * dlogp: += . */
+/* Tokens [first, first + n) of one response; arrays begin at the first of them. logp, entropy (or NULL): of this
+ * forward; old may be NULL: ratio 1 with gradient. dlogp: += . */
 typedef struct {
-    size_t n;
+    const stm_response *response; /* what else is recorded of it, from its own first token on */
+    size_t first, n, n_masked;    /* n_masked: tokens with loss of the whole response */
     const double *logp, *entropy, *old, *ref;
     const uint8_t *mask;
+    const double *advantages; /* of token k: advantages[k * advantage_stride]; stride 0: one for the response */
+    size_t advantage_stride;
+    double weight, control_weight; /* c of the aggregation; the latter for positions below control_tokens */
     double *dlogp;
 } stm_tokens;
 
@@ -28,19 +45,53 @@ typedef struct {
     double loss, n_tokens, n_clipped, kl_k3, entropy, ratio_minus_one_minus_log, logp_difference_max;
 } stm_objective_sums; /* logp_difference_max is a maximum */
 
-typedef enum { STM_SCOPE_TOKEN, STM_SCOPE_RESPONSE, STM_SCOPE_GROUP } stm_scope;
+typedef enum { STM_SCOPE_TOKEN, STM_SCOPE_RESPONSE, STM_SCOPE_GROUP, STM_SCOPE_BATCH } stm_scope;
 
+/* What must be recorded of every response (or-ed). Numbers that the options make superfluous are not asked for. */
+typedef enum {
+    STM_NEEDS_REWARDS = 1,
+    STM_NEEDS_REFERENCE = 2,
+    STM_NEEDS_OLD = 4,
+    STM_NEEDS_PARTS = 8,     /* of the reward */
+    STM_NEEDS_CLUSTERS = 16, /* of answers */
+    STM_NEEDS_BUDGETS = 32,  /* segment, answer, and the group's scores */
+    STM_NEEDS_STEPS = 64
+} stm_objective_needs;
+
+typedef struct stm_objective stm_objective;
+
+/* A batch as its objective sees it. Responses are counted through all groups, tokens through all responses. */
 typedef struct {
-    const char *name, *summary;
+    const stm_objective *objective;
+    const stm_objective_options *options;
+    const stm_batch *batch;
     stm_scope scope;
-    bool needs_rewards;
-    /* Advantage of each response of a group from its rewards: advantage [n_responses]. */
-    void (*advantages)(const stm_objective_options *options, size_t n_responses, const double *rewards,
-                       double *advantage);
-    /* Adds loss and dlogp of one token range. `weight`: c of the aggregation, stm_objective_weight. */
-    void (*tokens)(const stm_objective_options *options, double advantage, double weight, const stm_tokens *tokens,
+    size_t n_responses, n_tokens;
+    size_t *response_0;  /* [n_groups]: the group's first response */
+    size_t *first_token; /* [n_responses + 1] */
+    size_t *n_masked;    /* [n_responses] */
+    bool by_token;       /* advantages: of tokens, else of responses */
+    double *advantages;  /* [n_tokens or n_responses] */
+    double *work;        /* of the largest group, objective->n_work */
+    stm_tokens *views;   /* [responses of the largest group] */
+    stm_totals totals;
+} stm_objective_batch;
+
+struct stm_objective {
+    const char *name, *summary;
+    bool needs_rewards; /* by nature, whatever the options: no rewards means no rollouts */
+    unsigned (*needs)(const stm_objective_options *options);
+    stm_scope (*scope)(const stm_objective_options *options);
+    bool (*by_token)(const stm_objective_options *options); /* NULL: never */
+    size_t (*n_work)(const stm_group *group);               /* numbers; NULL: 0 */
+    void (*prepare)(stm_objective_batch *batch);            /* NULL: advantages are 0 */
+    void (*collect)(const stm_objective_batch *batch, const double *logp, stm_totals *totals); /* scope batch */
+    void (*tokens)(const stm_objective_options *options, const stm_totals *totals, const stm_tokens *tokens,
                    stm_objective_sums *sums);
-} stm_objective;
+    /* views: one for each response, whole. */
+    void (*group)(const stm_objective_options *options, const stm_totals *totals, const stm_group *group,
+                  const stm_tokens *views, double *work, stm_objective_sums *sums);
+};
 
 /* NULL when there is none of that name; stm_objective_names lists them for messages. */
 const stm_objective *stm_objective_find(const char *name);
@@ -50,11 +101,27 @@ size_t stm_objective_names(const char *const **names);
  * registered. */
 stm_status stm_objective_check_name(const char *name);
 
-/* The factor of every token of one response with n_masked tokens that have loss (0 when n_masked is 0): 1/(n_responses
- * n_masked), 1/n_tokens or 1/(n_responses max_tokens). */
-double stm_objective_weight(const stm_objective_options *options, const stm_totals *totals, size_t n_masked);
+/* Counts, prepares. The batch and the options must outlive *out; the caller clears it, also after a failure. Fails:
+ * STM_ERR_INPUT where something that is needed was not recorded ("group 0, response 2: found no ref_logprobs, ..");
+ * STM_ERR_MEMORY. */
+stm_status stm_objective_batch_create(const stm_objective *objective, const stm_objective_options *options,
+                                      const stm_batch *batch, stm_objective_batch *out);
+void stm_objective_batch_clear(stm_objective_batch *batch);
 
-/* Totals of a batch. */
-void stm_totals_of(const stm_batch *batch, stm_totals *totals);
+/* A range of a response; arrays logp, entropy (or NULL) and dlogp begin at its first token. */
+stm_tokens stm_objective_view(const stm_objective_batch *batch, size_t group, size_t response, size_t first, size_t n,
+                              const double *logp, const double *entropy, double *dlogp);
+
+/* Any scope, all at once: logp, entropy (or NULL) and dlogp [n_tokens], as laid out by first_token. Of group g alone;
+ * with scope batch, collect must have been called. dlogp: += . */
+void stm_objective_collect(stm_objective_batch *batch, const double *logp);
+void stm_objective_group(const stm_objective_batch *batch, size_t g, const double *logp, const double *entropy,
+                         double *dlogp, stm_objective_sums *sums);
+
+/* True if the objective reads log-probs of a reference at some step. */
+bool stm_objective_has_reference(const stm_objective_options *options);
+
+/* True if groups whose rewards are all equal give no gradient and need not be computed. */
+bool stm_objective_skips_equal(const stm_objective *objective, const stm_objective_options *options);
 
 #endif

@@ -1,10 +1,62 @@
-/* src/objective/registry.h: the rows of the registry; for src/objective alone. An objective is one file and one row
- * here. */
+/* src/objective/registry.h: the rows of the registry, and what objectives share; for src/objective alone. An objective
+ * is one file and one row here. */
 #ifndef STM_OBJECTIVE_REGISTRY_H
 #define STM_OBJECTIVE_REGISTRY_H
 
 #include "objective/objective.h"
 
-extern const stm_objective stm_objective_grpo, stm_objective_sft;
+extern const stm_objective stm_objective_grpo, stm_objective_sft, stm_objective_disco, stm_objective_copg,
+    stm_objective_mdpo_regression, stm_objective_direct_advantage;
+
+/* exp(x), continued as a straight line beyond 20 (a ratio of 5e8), so that a wild log-ratio gives a large finite loss
+ * and the gradient of that loss. *slope: the derivative. */
+double stm_bounded_exp(double x, double *slope);
+
+/* An estimate of KL(now || ref) from one token, q = ref - logp, and its derivative by logp: exp(q) - q - 1 | -q |
+ * q^2/2. */
+double stm_kl_estimate(stm_kl_estimator estimator, double q, double *slope);
+
+/* logp - old of token k, 0 where nothing was recorded; a NaN stays one. */
+static inline double stm_log_ratio(const stm_tokens *t, size_t k)
+{
+    return t->logp[k] - (t->old ? t->old[k] : t->logp[k]);
+}
+
+static inline double stm_weight_at(const stm_tokens *t, const stm_objective_options *options, size_t k)
+{
+    return (double)(t->first + k) < (double)options->control_tokens ? t->control_weight : t->weight;
+}
+
+static inline double stm_advantage_at(const stm_tokens *t, size_t k)
+{
+    return t->advantages[k * t->advantage_stride];
+}
+
+/* Adds token k, which has loss, to the statistics: everything but loss and clipping. */
+void stm_objective_observe(const stm_tokens *t, size_t k, stm_objective_sums *sums);
+
+/* A response's reward: the parts with the weights of the options where both are there, else the recorded one; less the
+ * divergence of its tokens from the reference with kl_in=reward. */
+double stm_reward_of(const stm_objective_options *options, const stm_group *group, const stm_response *response);
+
+/* advantage [n] from values x [n] of one group: less the baseline, by the scale of the group (scales of the batch are
+ * left to the caller). Values that are all equal give exactly 0, which rounding of the mean would not. */
+void stm_center_and_scale(const stm_objective_options *options, size_t n, const double *x, double *advantage);
+
+/* Advantages and totals of the policy gradients, stm_objective.prepare: rewards, baselines, scales, and what
+ * SEED-GRPO, BRPO and KL in the reward make of them. */
+void stm_prepare_advantages(stm_objective_batch *batch);
+size_t stm_advantages_n_work(const stm_group *group);
+bool stm_advantages_by_token(const stm_objective_options *options);
+unsigned stm_advantages_needs(const stm_objective_options *options);
+
+/* Sum over budgets and members (brpo.c). work: stm_brpo_n_work numbers. */
+void stm_brpo_advantages(const stm_objective_options *options, const stm_group *group, double *work,
+                         double *advantages);
+size_t stm_brpo_n_work(const stm_group *group);
+
+/* Entropy of the clusters of a group's answers over its largest possible value, log n (seed.c); 0 for a group of one.
+ * work: [2 n_responses]. */
+double stm_semantic_entropy(const stm_group *group, double *work);
 
 #endif

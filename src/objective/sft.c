@@ -2,20 +2,26 @@
  * rewards play no part. */
 #include "objective/registry.h"
 
-static void advantages(const stm_objective_options *options, size_t n, const double *rewards, double *advantage)
+static unsigned needs(const stm_objective_options *o)
 {
-    (void)options, (void)rewards;
-    for (size_t i = 0; i < n; i++)
-        advantage[i] = 1.0;
+    (void)o;
+    return 0;
 }
 
-static void tokens(const stm_objective_options *options, double advantage, double weight, const stm_tokens *t,
+static stm_scope scope(const stm_objective_options *o)
+{
+    (void)o;
+    return STM_SCOPE_TOKEN;
+}
+
+static void tokens(const stm_objective_options *o, const stm_totals *totals, const stm_tokens *t,
                    stm_objective_sums *sums)
 {
-    (void)options, (void)advantage;
+    (void)totals;
     for (size_t k = 0; k < t->n; k++) {
         if (!t->mask[k])
             continue;
+        const double weight = stm_weight_at(t, o, k);
         t->dlogp[k] -= weight;
         sums->loss -= weight * t->logp[k];
         sums->n_tokens += 1.0;
@@ -26,8 +32,8 @@ static void tokens(const stm_objective_options *options, double advantage, doubl
 const stm_objective stm_objective_sft = {
     .name = "sft",
     .summary = "supervised fine-tuning: negative log-likelihood of each line's response",
-    .scope = STM_SCOPE_TOKEN,
     .needs_rewards = false,
-    .advantages = advantages,
+    .needs = needs,
+    .scope = scope,
     .tokens = tokens,
 };

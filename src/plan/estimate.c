@@ -77,7 +77,7 @@ static double limit_bytes(const stm_planner *planner, int64_t ranks_per_node)
 
 static bool has_reference(const stm_planner *planner)
 {
-    return planner->options->objective.kl_coef > 0 && !planner->supervised;
+    return stm_objective_has_reference(&planner->options->objective);
 }
 
 /* What a rank holds from start to end. */

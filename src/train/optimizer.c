@@ -262,7 +262,7 @@ static stm_status step_shard(stm_optimizer *o, const stm_policy *policy, double 
 static double rows_repeated(const stm_batch *batch, const stm_objective *objective,
                             const stm_objective_options *options)
 {
-    const bool skips = options->skip_equal_groups && objective->needs_rewards && options->kl_coef == 0;
+    const bool skips = stm_objective_skips_equal(objective, options);
     double rows = 0;
     for (size_t g = 0; g < batch->n_groups; g++) {
         const stm_batch group = {.n_groups = 1, .groups = batch->groups + g};
@@ -309,14 +309,14 @@ static void finish_sum(const stm_optimizer *o)
 /* The gradient over all ranks: they sum while they compute, and a rank that fails takes part to the end. */
 static stm_status summed_gradient(stm_optimizer *o, const stm_policy *policy, const stm_batch *batch,
                                   const stm_objective *objective, const stm_objective_options *options,
-                                  const stm_totals *totals, stm_objective_sums *sums)
+                                  stm_objective_sums *sums)
 {
     stm_engine_settings *settings = stm_engine_settings_of(policy->engine);
     begin_sum(o);
     settings->reduction = o->reduction;
     settings->rounds = o->rounds;
     const stm_status status =
-        stm_objective_gradient(policy->engine, policy->grid, batch, objective, options, totals, o->gradient, sums);
+        stm_objective_gradient(policy->engine, policy->grid, batch, objective, options, o->gradient, sums);
     settings->reduction = NULL;
     settings->rounds = NULL;
     stm_timers_push(policy->timers, STM_PHASE_GRADIENTS);
@@ -331,10 +331,8 @@ static stm_status compute_gradient(stm_optimizer *o, const stm_policy *policy, c
                                    const stm_objective *objective, const stm_objective_options *options,
                                    stm_update_counts *counts)
 {
-    stm_totals totals;
-    stm_totals_of(batch, &totals);
     STM_TRY(stm_agree(policy->grid, clear_gradient(o, policy)));
-    const stm_status status = summed_gradient(o, policy, batch, objective, options, &totals, &counts->sums);
+    const stm_status status = summed_gradient(o, policy, batch, objective, options, &counts->sums);
     counts->rows = stm_engine_counts(policy->engine)->rows;
     counts->rows_repeated = rows_repeated(batch, objective, options);
     stm_all_reduce(policy->grid->world, &counts->rows, 1, sizeof counts->rows);

@@ -19,7 +19,7 @@
 
 size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *model, int n_ranks)
 {
-    const bool has_reference = options->objective.kl_coef > 0 && !stm_is_supervised(options);
+    const bool has_reference = stm_objective_has_reference(&options->objective);
     return stm_optimizer_bytes(model, n_ranks, options->parallel.shard) +
            (has_reference ? stm_model_weights_bytes(model) : 0);
 }
@@ -44,7 +44,7 @@ static stm_status set_up(stm_trainer *t)
     STM_TRY(stm_format(&t->checkpoints, "%s/checkpoints", o->run.folder));
     STM_TRY(stm_options_print(o, STM_COMMAND_TRAIN, &t->options_yaml));
     STM_TRY(stm_reward_set_create(o->reward.items, o->reward.n, &t->rewards));
-    if (o->objective.kl_coef > 0 && !t->supervised)
+    if (stm_objective_has_reference(&o->objective))
         STM_TRY(stm_reference_create(model, &t->reference)); /* before a checkpoint takes the start weights' place */
     return stm_optimizer_create(model, t->policy.grid, o->parallel.shard,
                                 stm_optimizer_bucket(t->policy.grid->stage_size), &t->optimizer);

@@ -14,11 +14,9 @@
 static double run(stm_engine *engine, const stm_bench *bench, const stm_batch *batch)
 {
     const double start = stm_now_s();
-    stm_totals totals;
     stm_objective_sums sums;
-    stm_totals_of(batch, &totals);
     check(stm_objective_gradient(engine, bench->grid, batch, stm_objective_find("grpo"), &bench->options->objective,
-                                 &totals, bench->gradient, &sums));
+                                 bench->gradient, &sums));
     return stm_now_s() - start;
 }
 

@@ -157,16 +157,14 @@ void stm_test_gradient(MPI_Comm comm, const stm_model *model, const stm_batch *b
     stm_grid grid;
     stm_model stage;
     stm_engine *engine;
-    stm_totals totals;
     void *gradient;
     *result = (stm_test_result){.n = model->n_parameters};
     stand_on(comm, options, batch->n_groups, model, &grid, &stage);
     assert_ok(stm_engine_create(&stage, &grid, options, 0, &engine));
     assert_ok(b->alloc(model->stream, model->n_parameters * b->real_bytes, &gradient));
     assert_ok(b->zero(model->stream, gradient, model->n_parameters * b->real_bytes));
-    stm_totals_of(batch, &totals);
     assert_ok(stm_objective_gradient(engine, &grid, batch, stm_objective_find(options->objective.name),
-                                     &options->objective, &totals, gradient, &result->sums));
+                                     &options->objective, gradient, &result->sums));
     stm_all_reduce(grid.world, gradient, model->n_parameters, b->real_bytes);
     result->gradient = read_reals(model, gradient, model->n_parameters);
     result->loss = result->sums.loss;

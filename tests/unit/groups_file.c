@@ -320,7 +320,8 @@ static void written_groups_read_back_to_the_last_bit(void **state)
         {.n = 2, .ids = ids, .mask = all, .old_logprobs = old, .kept_mass = kept, .finish = STM_FINISH_LENGTH},
         {.n = 2, .ids = ids, .mask = some, .ref_logprobs = reference, .has_reward = true, .reward = 0.1 + 0.2},
         {.n = 0, .ids = ids, .mask = all}};
-    const stm_group group = {3, prompt, 3, responses, 0.7};
+    const stm_group group = {
+        .n_prompt = 3, .prompt = prompt, .n_responses = 3, .responses = responses, .temperature = 0.7};
     const char *texts[] = {"a \"quoted\"\n\xE2\x82\xAC", "cut \xE2\x82", ""};
     stm_string line = {0};
     stm_batch batch;
@@ -366,7 +367,8 @@ static void numbers_that_json_cannot_hold_are_not_written(void **state)
     uint8_t mask[] = {1};
     double old[] = {NAN};
     stm_response response = {.n = 1, .ids = ids, .mask = mask, .old_logprobs = old};
-    const stm_group group = {1, ids, 1, &response, 1.0};
+    const stm_group group = {
+        .n_prompt = 1, .prompt = ids, .n_responses = 1, .responses = &response, .temperature = 1.0};
     stm_string line = {0};
     assert_fails(stm_group_write(&group, NULL, NULL, &line), STM_ERR_NUMERIC,
                  "responses[0]: old_logprobs[0]: found nan, which JSON cannot hold");

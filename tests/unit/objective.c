@@ -34,130 +34,40 @@ static size_t numbers(const json_t *list, double *out)
     return n;
 }
 
-static bool covered(const json_t *one)
+/* A range of a response as the batch would show it, its advantage and weight given. */
+static void call(const stm_objective *objective, const stm_objective_options *o, double advantage, double weight,
+                 const stm_tokens *tokens, stm_objective_sums *sums)
 {
-    static const char *const known[] = {"clip_low",      "clip_high",       "kl_coef",   "kl_estimator",
-                                        "advantage_eps", "advantage_scale", "aggregate", "max_tokens"};
-    static const char *const others[] = {"batch-std", "whiten", "sequence-sum", "control-split"};
-    const char *key;
-    json_t *value;
-    if (strcmp(json_string_value(json_object_get(one, "objective")), "grpo") != 0 ||
-        strcmp(json_string_value(json_object_get(one, "input")), "weights") == 0)
-        return false;
-    json_object_foreach(json_object_get(one, "options"), key, value)
-    {
-        bool found = false;
-        for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-            found = found || strcmp(key, known[i]) == 0;
-        for (size_t i = 0; i < sizeof others / sizeof *others; i++)
-            found = found && !(json_is_string(value) && strcmp(json_string_value(value), others[i]) == 0);
-        if (!found)
-            return false;
-    }
-    return true;
+    const stm_totals none = {0};
+    stm_tokens t = *tokens;
+    t.n_masked = t.n;
+    t.advantages = &advantage;
+    t.weight = t.control_weight = weight;
+    objective->tokens(o, &none, &t, sums);
 }
 
-static double option(const json_t *options, const char *name, double otherwise)
+/* Advantages of a group of so many rewards. */
+static void advantages_of(const stm_objective_options *o, size_t n, const double *rewards, double *advantage)
 {
-    const json_t *value = json_object_get(options, name);
-    return value ? json_number_value(value) : otherwise;
+    stm_response responses[LONGEST] = {0};
+    stm_group group = {.n_responses = n, .responses = responses};
+    const stm_batch batch = {.n_groups = 1, .groups = &group};
+    stm_objective_batch view;
+    for (size_t i = 0; i < n; i++)
+        responses[i] = (stm_response){.reward = rewards[i], .has_reward = true};
+    assert_ok(stm_objective_batch_create(stm_objective_find("grpo"), o, &batch, &view));
+    memcpy(advantage, view.advantages, n * sizeof *advantage);
+    stm_objective_batch_clear(&view);
 }
 
-static bool says(const json_t *options, const char *name, const char *word)
+/* The factor of the tokens of response i. */
+static double weight_of(const stm_objective_options *o, const stm_batch *batch, size_t i)
 {
-    const json_t *value = json_object_get(options, name);
-    return value && strcmp(json_string_value(value), word) == 0;
-}
-
-static stm_objective_options options_of(const json_t *one)
-{
-    const json_t *given = json_object_get(one, "options");
-    stm_objective_options o = defaults;
-    o.clip_low = option(given, "clip_low", o.clip_low);
-    o.clip_high = option(given, "clip_high", o.clip_high);
-    o.kl_coef = option(given, "kl_coef", 0);
-    o.advantage_eps = option(given, "advantage_eps", o.advantage_eps);
-    o.max_tokens = (int64_t)option(given, "max_tokens", 0);
-    o.advantage_scale = says(given, "advantage_scale", "none") ? STM_SCALE_NONE : STM_SCALE_STD;
-    o.kl_estimator = says(given, "kl_estimator", "k1")   ? STM_KL_K1
-                     : says(given, "kl_estimator", "k2") ? STM_KL_K2
-                                                         : STM_KL_K3;
-    o.aggregate = says(given, "aggregate", "token-mean")     ? STM_AGGREGATE_TOKEN_MEAN
-                  : says(given, "aggregate", "fixed-length") ? STM_AGGREGATE_FIXED_LENGTH
-                                                             : STM_AGGREGATE_SEQUENCE_MEAN;
-    return o;
-}
-
-/* One group of the recorded file through the objective; every gradient, advantage, loss and clip fraction is compared.
- * Returns its loss. */
-static double check_group(const json_t *group, const json_t *expected, size_t g, const stm_objective_options *o,
-                          const stm_totals *totals)
-{
-    const stm_objective *grpo = stm_objective_find("grpo");
-    double rewards[LONGEST], advantage[LONGEST], want[LONGEST];
-    const size_t n = numbers(json_object_get(group, "rewards"), rewards);
-    stm_objective_sums sums = {0};
-    grpo->advantages(o, n, rewards, advantage);
-    for (size_t i = 0; i < n; i++) {
-        double logp[LONGEST], old[LONGEST], ref[LONGEST], real_mask[LONGEST], dlogp[LONGEST] = {0};
-        uint8_t mask[LONGEST];
-        size_t n_masked = 0;
-        const size_t length = numbers(json_array_get(json_object_get(group, "logp"), i), logp);
-        numbers(json_array_get(json_object_get(group, "ref"), i), ref);
-        numbers(json_array_get(json_object_get(group, "mask"), i), real_mask);
-        const bool has_old = numbers(json_array_get(json_object_get(group, "old"), i), old) == length && length > 0;
-        for (size_t k = 0; k < length; k++)
-            n_masked += mask[k] = real_mask[k] != 0;
-        const double weight = stm_objective_weight(o, totals, n_masked);
-        for (size_t first = 0; first < length; first += 2) { /* in ranges: the split must not matter */
-            const stm_tokens range = {.n = STM_MIN((size_t)2, length - first),
-                                      .logp = logp + first,
-                                      .old = has_old ? old + first : NULL,
-                                      .ref = ref + first,
-                                      .mask = mask + first,
-                                      .dlogp = dlogp + first};
-            grpo->tokens(o, advantage[i], weight, &range, &sums);
-        }
-        numbers(json_array_get(json_array_get(json_object_get(expected, "dlogp"), g), i), want);
-        for (size_t k = 0; k < length; k++)
-            assert_true(fabs(dlogp[k] - want[k]) <= 1e-12 + 1e-10 * fabs(want[k]));
-        numbers(json_array_get(json_array_get(json_object_get(expected, "advantage"), g), i), want);
-        if (length > 0)
-            assert_near(advantage[i], want[0], 1e-10);
-    }
-    numbers(json_object_get(expected, "group_loss"), want);
-    assert_near(sums.loss, want[g], 1e-10);
-    numbers(json_object_get(expected, "clip_fraction"), want);
-    assert_near(sums.n_tokens > 0 ? sums.n_clipped / sums.n_tokens : 0.0, want[g], 1e-12);
-    return sums.loss;
-}
-
-static void grpo_agrees_with_recorded_losses_gradients_and_advantages(void **state)
-{
-    (void)state;
-    json_t *document = load("vectors/group.json");
-    size_t index, n_cases = 0;
-    json_t *one;
-    json_array_foreach(json_object_get(document, "cases"), index, one)
-    {
-        if (!covered(one))
-            continue;
-        const json_t *totals_of = json_object_get(one, "totals"), *expected = json_object_get(one, "expected");
-        const json_t *groups = json_object_get(
-            json_object_get(json_object_get(document, "inputs"), json_string_value(json_object_get(one, "input"))),
-            "groups");
-        const stm_objective_options o = options_of(one);
-        const stm_totals totals = {.n_groups = (size_t)option(totals_of, "n_groups", 0),
-                                   .n_responses = (size_t)option(totals_of, "n_responses", 0),
-                                   .n_tokens = (size_t)option(totals_of, "n_tokens", 0)};
-        double loss = 0;
-        for (size_t g = 0; g < json_array_size(groups); g++)
-            loss += check_group(json_array_get(groups, g), expected, g, &o, &totals);
-        assert_near(loss, json_number_value(json_object_get(expected, "loss")), 1e-10);
-        n_cases++;
-    }
-    assert_int_equal(n_cases, 16);
-    json_decref(document);
+    stm_objective_batch view;
+    assert_ok(stm_objective_batch_create(stm_objective_find("sft"), o, batch, &view));
+    const double weight = stm_objective_view(&view, 0, i, 0, 0, NULL, NULL, NULL).weight;
+    stm_objective_batch_clear(&view);
+    return weight;
 }
 
 /* Numbers of "expected"/test/name in the course's file. */
@@ -199,14 +109,13 @@ static void grpo_agrees_with_the_course_vectors(void **state)
             double dlogp = 0;
             stm_objective_sums sums = {0};
             const stm_tokens token = {.n = 1, .logp = logp + k, .old = old + k, .mask = all + k, .dlogp = &dlogp};
-            grpo->tokens(&o, A[k / 10], 1.0, &token, &sums);
+            call(grpo, &o, A[k / 10], 1.0, &token, &sums);
             assert_near(sums.loss, want[k], 2e-6);
         }
     }
 
     stm_objective_options o = defaults;
     o.clip_low = o.clip_high = 0.1;
-    const stm_totals totals = {.n_groups = 1, .n_responses = 2, .n_tokens = 14};
     stm_objective_sums sums = {0};
     double dlogp[20] = {0};
     for (size_t i = 0; i < 2; i++) {
@@ -216,7 +125,7 @@ static void grpo_agrees_with_the_course_vectors(void **state)
         const stm_tokens row = {
             .n = 10, .logp = logp + 10 * i, .old = old + 10 * i, .mask = mask + 10 * i, .dlogp = dlogp + 10 * i};
         /* half: the course accumulates over two micro-batches */
-        grpo->tokens(&o, A[i], 0.5 * stm_objective_weight(&o, &totals, n_masked), &row, &sums);
+        call(grpo, &o, A[i], 0.5 / (2.0 * (double)n_masked), &row, &sums);
     }
     course(document, "grpo_microbatch_train_step_grpo_clip", "loss", want);
     assert_near(sums.loss, want[0], 2e-6);
@@ -231,7 +140,7 @@ static void grpo_agrees_with_the_course_vectors(void **state)
         assert_int_equal(course(document, test, "raw_rewards", rewards), 8);
         course(document, test, "normalized_rewards", want);
         for (size_t g = 0; g < 2; g++)
-            grpo->advantages(&o, 4, rewards + 4 * g, got + 4 * g);
+            advantages_of(&o, 4, rewards + 4 * g, got + 4 * g);
         for (size_t i = 0; i < 8; i++)
             assert_near(got[i], want[i], 2e-6);
     }
@@ -245,7 +154,7 @@ static double loss_at(const stm_objective *objective, const stm_objective_option
     double mine = 0;
     stm_objective_sums sums = {0};
     const stm_tokens token = {.n = 1, .logp = &logp, .old = old, .ref = ref, .mask = &mask, .dlogp = &mine};
-    objective->tokens(o, advantage, 0.3, &token, &sums);
+    call(objective, o, advantage, 0.3, &token, &sums);
     if (dlogp)
         *dlogp = mine;
     return sums.loss;
@@ -287,12 +196,12 @@ static void a_tie_at_the_clip_bound_counts_as_unclipped(void **state)
         double dlogp = 0;
         stm_objective_sums sums = {0};
         const stm_tokens token = {.n = 1, .logp = &logp, .old = &old, .mask = &mask, .dlogp = &dlogp};
-        stm_objective_find("grpo")->tokens(&o, advantage, 1.0, &token, &sums);
+        call(stm_objective_find("grpo"), &o, advantage, 1.0, &token, &sums);
         assert_true(dlogp == -advantage * ratio);
         assert_true(sums.n_clipped == 0.0);
         *clip -= 1e-9;
         dlogp = 0;
-        stm_objective_find("grpo")->tokens(&o, advantage, 1.0, &token, &sums);
+        call(stm_objective_find("grpo"), &o, advantage, 1.0, &token, &sums);
         assert_true(dlogp == 0.0);
         assert_true(sums.n_clipped == 1.0);
     }
@@ -343,9 +252,9 @@ static void what_is_not_a_number_reaches_the_loss(void **state)
     assert_false(isnan(loss_at(grpo, &o, 1.0, -1.0, &old, &ref, NULL)));
 
     double rewards[] = {1.0, NAN, 0.0}, advantage[3];
-    grpo->advantages(&defaults, 3, rewards, advantage);
+    advantages_of(&defaults, 3, rewards, advantage);
     assert_true(isnan(advantage[0]) && isnan(advantage[1]) && isnan(advantage[2]));
-    grpo->advantages(&defaults, 1, rewards + 1, advantage);
+    advantages_of(&defaults, 1, rewards + 1, advantage);
     assert_true(isnan(advantage[0]));
 }
 
@@ -360,7 +269,7 @@ static void equal_rewards_and_groups_of_one_have_advantage_zero(void **state)
             o.advantage_eps = 0.0; /* 0/0 were it not looked for */
             for (size_t i = 0; i < n; i++)
                 rewards[i] = 0.1; /* its mean over 3 is not 0.1 */
-            stm_objective_find("grpo")->advantages(&o, n, rewards, advantage);
+            advantages_of(&o, n, rewards, advantage);
             for (size_t i = 0; i < n; i++)
                 assert_true(advantage[i] == 0.0);
         }
@@ -375,7 +284,7 @@ static void masked_tokens_have_neither_loss_nor_gradient_nor_statistics(void **s
         double dlogp[] = {10.0, 20.0};
         stm_objective_sums sums = {0};
         const stm_tokens t = {.n = 2, .logp = logp, .old = old, .entropy = entropy, .mask = mask, .dlogp = dlogp};
-        stm_objective_find(i ? "sft" : "grpo")->tokens(&defaults, 1.0, 1.0, &t, &sums);
+        call(stm_objective_find(i ? "sft" : "grpo"), &defaults, 1.0, 1.0, &t, &sums);
         assert_true(dlogp[0] < 10.0 && dlogp[1] == 20.0); /* added, not written */
         assert_true(isfinite(sums.loss) && sums.n_tokens == 1.0 && sums.entropy == 0.5);
     }
@@ -390,7 +299,7 @@ static void statistics_are_the_ones_of_the_formulas(void **state)
     stm_objective_sums sums = {0};
     const stm_tokens t = {
         .n = 2, .logp = logp, .old = old, .ref = ref, .entropy = entropy, .mask = mask, .dlogp = dlogp};
-    stm_objective_find("grpo")->tokens(&defaults, -1.0, 1.0, &t, &sums);
+    call(stm_objective_find("grpo"), &defaults, -1.0, 1.0, &t, &sums);
     assert_near(sums.kl_k3, exp(0.3) - 1.3, 1e-12);
     assert_near(sums.entropy, 0.75, 1e-15);
     assert_near(sums.ratio_minus_one_minus_log, exp(0.1) - 1.1 + exp(-0.5) - 0.5, 1e-12);
@@ -401,18 +310,18 @@ static void statistics_are_the_ones_of_the_formulas(void **state)
 static void weights_follow_the_aggregation_and_an_empty_response_weighs_nothing(void **state)
 {
     (void)state;
-    const stm_totals totals = {.n_groups = 2, .n_responses = 5, .n_tokens = 40};
-    stm_objective_options o = defaults;
-    assert_near(stm_objective_weight(&o, &totals, 4), 1.0 / 20, 1e-15);
-    o.aggregate = STM_AGGREGATE_TOKEN_MEAN;
-    assert_near(stm_objective_weight(&o, &totals, 4), 1.0 / 40, 1e-15);
-    o.aggregate = STM_AGGREGATE_FIXED_LENGTH;
-    o.max_tokens = 16;
-    assert_near(stm_objective_weight(&o, &totals, 4), 1.0 / 80, 1e-15);
-    const stm_totals nothing = {0};
-    for (int a = 0; a < 3; a++) {
+    uint8_t some[] = {1, 0, 1, 1, 1}, none[] = {0, 0};
+    stm_response responses[] = {{.n = 5, .mask = some}, {.n = 0}, {.n = 2, .mask = none}, {.n = 1, .mask = some}};
+    stm_group group = {.n_responses = 4, .responses = responses};
+    const stm_batch batch = {.n_groups = 1, .groups = &group};
+    const double expected[] = {1.0 / 16, 1.0 / 5, 1.0 / 64, 1.0 / 4, 1.0 / 3};
+    for (int a = STM_AGGREGATE_SEQUENCE_MEAN; a <= STM_AGGREGATE_CONTROL_SPLIT; a++) {
+        stm_objective_options o = defaults;
         o.aggregate = (stm_aggregate)a;
-        assert_true(stm_objective_weight(&o, &nothing, 0) == 0.0);
+        o.max_tokens = 16;
+        o.control_tokens = 1;
+        assert_near(weight_of(&o, &batch, 0), expected[a], 1e-15);
+        assert_true(weight_of(&o, &batch, 1) == 0.0 && weight_of(&o, &batch, 2) == 0.0);
     }
 }
 
@@ -423,11 +332,43 @@ static void totals_count_empty_responses_and_only_tokens_with_loss(void **state)
     stm_response a[] = {{.n = 3, .mask = some}, {.n = 0}}, b[] = {{.n = 2, .mask = none}};
     stm_group groups[] = {{.n_responses = 2, .responses = a}, {.n_responses = 1, .responses = b}};
     const stm_batch batch = {.n_groups = 2, .groups = groups};
-    stm_totals totals;
-    stm_totals_of(&batch, &totals);
-    assert_int_equal(totals.n_groups, 2);
-    assert_int_equal(totals.n_responses, 3);
-    assert_int_equal(totals.n_tokens, 2);
+    stm_objective_options o = defaults;
+    stm_objective_batch view;
+    o.control_tokens = 2;
+    assert_ok(stm_objective_batch_create(stm_objective_find("sft"), &o, &batch, &view));
+    assert_int_equal(view.totals.n_groups, 2);
+    assert_int_equal(view.totals.n_responses, 3);
+    assert_int_equal(view.totals.n_tokens, 2);
+    assert_int_equal(view.totals.n_control, 1);
+    assert_int_equal(view.totals.n_rest, 1);
+    stm_objective_batch_clear(&view);
+}
+
+static void what_an_objective_needs_and_a_file_lacks_is_named(void **state)
+{
+    (void)state;
+    uint8_t mask[] = {1};
+    double old[] = {-1};
+    stm_response responses[] = {{.n = 1, .mask = mask, .old_logprobs = old, .has_reward = true},
+                                {.n = 1, .mask = mask}};
+    stm_group group = {.n_responses = 2, .responses = responses};
+    const stm_batch batch = {.n_groups = 1, .groups = &group};
+    stm_objective_options o = defaults;
+    stm_objective_batch view;
+    assert_fails(stm_objective_batch_create(stm_objective_find("grpo"), &o, &batch, &view), STM_ERR_INPUT,
+                 "group 0, response 1: found no reward, which objective grpo needs with these options");
+    responses[1].has_reward = true;
+    o.is_correction = STM_CORRECTION_MASK;
+    assert_fails(stm_objective_batch_create(stm_objective_find("grpo"), &o, &batch, &view), STM_ERR_INPUT,
+                 "group 0, response 1: found no old_logprobs, which objective grpo needs with these options");
+    o = defaults;
+    o.kl_coef = 0.1;
+    assert_fails(stm_objective_batch_create(stm_objective_find("copg"), &o, &batch, &view), STM_ERR_INPUT,
+                 "group 0, response 0: found no ref_logprobs, which objective copg needs with these options");
+    o = defaults;
+    o.aggregate = STM_AGGREGATE_FIXED_LENGTH;
+    assert_fails(stm_objective_batch_create(stm_objective_find("grpo"), &o, &batch, &view), STM_ERR_INPUT,
+                 "objective.max_tokens: found 0, expected at least 1 with objective.aggregate=fixed-length");
 }
 
 static void every_registered_name_is_found_and_no_other(void **state)
@@ -441,13 +382,13 @@ static void every_registered_name_is_found_and_no_other(void **state)
     assert_null(stm_objective_find("gpro"));
     assert_ok(stm_objective_check_name("grpo"));
     assert_fails(stm_objective_check_name("gpro"), STM_ERR_INPUT,
-                 "objective.name: found gpro, expected grpo or sft; did you mean grpo?");
+                 "objective.name: found gpro, expected grpo, disco, copg, mdpo_regression, direct_advantage or sft; "
+                 "did you mean grpo?");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(grpo_agrees_with_recorded_losses_gradients_and_advantages),
         cmocka_unit_test(grpo_agrees_with_the_course_vectors),
         cmocka_unit_test(gradients_match_finite_differences),
         cmocka_unit_test(a_tie_at_the_clip_bound_counts_as_unclipped),
@@ -459,6 +400,7 @@ int main(void)
         cmocka_unit_test(statistics_are_the_ones_of_the_formulas),
         cmocka_unit_test(weights_follow_the_aggregation_and_an_empty_response_weighs_nothing),
         cmocka_unit_test(totals_count_empty_responses_and_only_tokens_with_loss),
+        cmocka_unit_test(what_an_objective_needs_and_a_file_lacks_is_named),
         cmocka_unit_test(every_registered_name_is_found_and_no_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

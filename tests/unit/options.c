@@ -136,6 +136,10 @@ static void every_key_that_documents_name_exists(void **state)
                                         "rollout.stop",
                                         "reward",
                                         "objective.name",
+                                        "objective.advantage_baseline",
+                                        "objective.ratio_level",
+                                        "objective.surrogate",
+                                        "objective.kl_in",
                                         "objective.clip_low",
                                         "objective.clip_high",
                                         "objective.kl_coef",
@@ -181,6 +185,7 @@ static void every_key_that_documents_name_exists(void **state)
                                         "dtype",
                                         "to",
                                         "special",
+                                        "objective-only",
                                         "temperature"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!stm_option_find(stm_option_rows, stm_n_option_rows, names[i]))
@@ -335,8 +340,8 @@ static void words(void **state)
     assert_string_equal(o.rollout.save, "all");
     stm_options_clear(&o);
     file_refused("objective: {aggregate: token_mean}\n",
-                 "in.yaml:1: objective.aggregate: found token_mean, expected sequence-mean, token-mean or "
-                 "fixed-length; did you mean token-mean?");
+                 "in.yaml:1: objective.aggregate: found token_mean, expected sequence-mean, token-mean, "
+                 "fixed-length, sequence-sum or control-split; did you mean token-mean?");
     file_refused("precision: float16\n",
                  "in.yaml:1: precision: found float16, expected float32, float64 or bfloat16; did you mean bfloat16?");
     line_refused("--forward=treee", "command line: --forward: found treee, expected tree, prompt or repeated; did "
@@ -437,9 +442,9 @@ static void every_range_ends_where_the_table_says(void **state)
     }
     assert_true(n_limits > 30);
     static const char *const refused[] = {
-        "objective.clip_low=1.1", "objective.clip_high=-0.1", "objective.kl_coef=-1",     "rollout.top_p=1.1",
-        "rollout.min_p=-0.1",     "rollout.group_size=0",     "optim.lr=-1e-9",           "optim.eps=0",
-        "update.epochs=0",        "checkpoint.keep=0",        "tree.min_shared_tokens=0", "eval.samples=0"};
+        "objective.clip_low=-0.1", "objective.clip_high=-0.1", "objective.kl_coef=-1",     "rollout.top_p=1.1",
+        "rollout.min_p=-0.1",      "rollout.group_size=0",     "optim.lr=-1e-9",           "optim.eps=0",
+        "update.epochs=0",         "checkpoint.keep=0",        "tree.min_shared_tokens=0", "eval.samples=0"};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         assert_false(accepts(refused[i]));
 }
