@@ -11,7 +11,7 @@
 # batch system signals first, STOP is placed in the run folder. Then the job goes into the queue again, until
 # DONE is there. Two jobs in a row that have made no step end it: something is wrong that a third will not mend.
 
-stemma=${STEMMA:-$(command -v stemma || echo build/release/bin/stemma)}
+read -ra stemma <<< "${STEMMA:-$(command -v stemma || echo build/release/bin/stemma)}" # words: it may be in a container
 
 batch_say() { printf '%s %s\n' "$(date '+%F %T')" "$*"; }
 
@@ -45,9 +45,9 @@ batch_cancel() {
 batch_run() {
     local pid
     case $(cat "$folder/STOP" 2> /dev/null) in job*) rm -f "$folder/STOP" ;; esac # of a job that ended before it was read
-    batch_say "job $job on $(hostname): ${launch[*]} $stemma train $input run.folder=$folder $(batch_limit) ${options[*]-}"
+    batch_say "job $job on $(hostname): ${launch[*]} ${stemma[*]} train $input run.folder=$folder $(batch_limit) ${options[*]-}"
     # shellcheck disable=SC2046
-    "${launch[@]}" "$stemma" train "$input" "run.folder=$folder" $(batch_limit) ${options[@]+"${options[@]}"} &
+    "${launch[@]}" "${stemma[@]}" train "$input" "run.folder=$folder" $(batch_limit) ${options[@]+"${options[@]}"} &
     pid=$!
     trap 'batch_warn USR1' USR1
     trap 'batch_warn USR2' USR2

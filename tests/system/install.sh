@@ -1,0 +1,37 @@
+#!/bin/bash
+# Building and installing: into a prefix; an HDF5 of another MPI is refused; the recipes name what there is.
+. "$(dirname "$0")/common.sh"
+cd "$work" || exit 1
+repository=$tests/..
+built=$(dirname "$(dirname "$STEMMA")")
+
+# Into a prefix
+
+prefix=$work/prefix
+cmake --install "$built" --prefix "$prefix" > install.txt 2>&1 || die "cmake --install: $(cat install.txt)"
+"$prefix/bin/stemma" --version | grep -q '^stemma [0-9]' || die "the installed program does not run"
+for script in batch slurm pbs lsf flux chain array; do
+    [ -f "$prefix/share/stemma/jobs/$script.sh" ] || die "$script.sh is not installed: $(find "$prefix")"
+done
+[ ! -e "$prefix/share/stemma/jobs/test.sh" ] || die "what builds and tests is installed"
+say "program and batch scripts are installed into a prefix"
+
+# Two MPIs
+
+configure() { cmake -S "$repository" -B configured -G Ninja -DSTEMMA_TESTS=OFF "$@" > configure.txt 2>&1; }
+words() { tr -s ' \n' ' ' < configure.txt; }
+if command -v mpicc.mpich > /dev/null && command -v h5pcc.openmpi > /dev/null; then
+    configure -DMPI_C_COMPILER=mpicc.mpich -DHDF5_C_COMPILER_EXECUTABLE="$(command -v h5pcc.openmpi)" &&
+        die "an HDF5 of another MPI is taken: $(tail -n 3 configure.txt)"
+    words | grep -q 'was built with another MPI: found libmpi.so.[0-9]*, expected one of libmpich.so' ||
+        die "an HDF5 of another MPI: $(cat configure.txt)"
+    say "an HDF5 that was built with another MPI is refused by name"
+fi
+
+# Recipes
+
+bash -n <(sed -n '/^%post/,/^%environment/{/^%/!p}' "$repository/jobs/stemma.def") || die "stemma.def: %post is no script"
+for path in $(sed -n '/^%files/,/^%post/s/^    \([^ ]*\) .*/\1/p' "$repository/jobs/stemma.def"); do
+    [ -e "$repository/$path" ] || die "stemma.def copies $path, which is not there"
+done
+say "the image's recipe copies what there is"
