@@ -15,11 +15,11 @@ static stm_status open_job(const stm_options *options, job *j)
 {
     const double start_s = stm_now_s();
     stm_session *s = &j->session;
+    if (!options->check)
+        stm_boundary_catch_signals();
     STM_TRY(stm_session_open(options, options->model.path, stm_trainer_static_bytes, s));
-    if (s->idle) {
-        stm_boundary_catch_signals(); /* they are meant for the ranks that work, which end in order */
+    if (s->idle) /* signals are meant for the ranks that work, which end in order */
         return STM_OK;
-    }
     STM_TRY(stm_prompt_sets_read(s->comm, options, s->model, &s->text, &j->train, &j->eval));
     STM_TRY(stm_session_grid(s, options, (size_t)options->rollout.prompts_per_step));
     STM_TRY(stm_session_engine(s, options));

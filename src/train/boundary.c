@@ -44,7 +44,6 @@ void stm_boundary_catch_signals(void)
     int rank;
     STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
     speaks = rank == 0;
-    end_asked = 0;
     struct sigaction before;
     signal(SIGPIPE, SIG_IGN); /* who read our output is gone; log.txt is still there */
     sigaction(SIGTERM, &ends, NULL);

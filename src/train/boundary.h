@@ -36,7 +36,8 @@ void stm_boundary_init(stm_boundary *boundary, double start_s, double limit_s, d
  * job_start: in seconds since 1970; 0: with this process, which MPI may have kept waiting. Local. */
 double stm_boundary_limit_s(double start_s, double max_hours, double job_start);
 
-/* The second half of it alone. */
+/* The second half of it alone, for what comes before: a signal while a model is loaded ends the run at its first
+ * rollout. Local. */
 void stm_boundary_catch_signals(void);
 
 /* What is to be done now, a sum of the bits above, the same on every rank; what the watch has seen counts. next_s: the

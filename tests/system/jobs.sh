@@ -123,9 +123,9 @@ says flux.log 'TERM: asking stemma to end' && says flux.log 'the job was cancell
 [ "$(submitted)" = 0 ] && ls long/checkpoints | grep -q step || die "a cancelled job: $(cat submitted flux.log)"
 acts_on flux 'touch long/STOP'
 says flux.log 'STOP was placed in long: no other job follows'
-echo "job 10" > long/STOP # of a job that was killed before stemma could read it
-job pbs long.yaml long 00:00:04
-says pbs.log 'the time of --maxh is up'
+rm -rf few && mkdir few && echo "job 10" > few/STOP # of a job that was killed before stemma could read it
+job pbs few.yaml few
+ends_with pbs.log 0 0 'done: step 2'
 say "a warning of the batch system leads to another job; a cancelled job and STOP end the chain"
 
 bash "$jobs/chain.sh" 3 "$jobs/slurm.sh" > chain.log 2>&1 && die "chain.sh takes anything"
