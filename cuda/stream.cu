@@ -4,6 +4,7 @@
  * over when the host does, as messages and files must. */
 #include "cuda/device.cuh"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,13 +27,38 @@ stm_status stm_cublas_failed(cublasStatus_t status, const char *call)
     return stm_fail(STM_ERR_DEVICE, "cublas: %s: %s", call, cublasGetStatusString(status));
 }
 
+static stm_status count_devices(int *n)
+{
+    const cudaError_t found = cudaGetDeviceCount(n);
+    if (found != cudaSuccess || *n == 0)
+        return stm_fail(STM_ERR_INPUT, "backend: cuda: found no GPU (%s)", cudaGetErrorString(found));
+    return STM_OK;
+}
+
+stm_status stm_cuda_choose_device(int node_rank, const char **name)
+{
+    static char text[sizeof(cudaDeviceProp::name) + 64];
+    cudaDeviceProp properties;
+    int n;
+    STM_TRY(count_devices(&n));
+    STM_CUDA(cudaSetDevice(node_rank % n));
+    STM_CUDA(cudaGetDeviceProperties(&properties, node_rank % n));
+    snprintf(text, sizeof text, "%s, %.0f GiB, %d of %d of the node", properties.name,
+             (double)properties.totalGlobalMem / (1 << 30), node_rank % n + 1, n);
+    *name = text;
+    return STM_OK;
+}
+
+size_t stm_cuda_device_bytes(stm_stream *stream)
+{
+    return stream->device_bytes;
+}
+
 static stm_status check_device(stm_stream *stream)
 {
     cudaDeviceProp properties;
-    int n = 0, is_concurrent = 0;
-    const cudaError_t found = cudaGetDeviceCount(&n);
-    if (found != cudaSuccess || n == 0)
-        return stm_fail(STM_ERR_INPUT, "backend: cuda: found no GPU (%s)", cudaGetErrorString(found));
+    int n, is_concurrent = 0;
+    STM_TRY(count_devices(&n));
     STM_CUDA(cudaGetDevice(&stream->device));
     STM_CUDA(cudaGetDeviceProperties(&properties, stream->device));
     if (properties.major < 8)
@@ -43,6 +69,7 @@ static stm_status check_device(stm_stream *stream)
         return stm_fail(STM_ERR_INPUT,
                         "backend: cuda: %s and its driver cannot share memory with the host while kernels run",
                         properties.name);
+    stream->device_bytes = properties.totalGlobalMem;
     stream->n_multiprocessors = properties.multiProcessorCount;
     return STM_OK;
 }

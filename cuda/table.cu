@@ -6,10 +6,12 @@ template <class R> static constexpr stm_backend table_of()
     stm_backend t = {};
     t.name = "cuda";
     t.real_bytes = sizeof(R);
+    t.choose_device = stm_cuda_choose_device;
     t.open = stm_cuda_open;
     t.close = stm_cuda_close;
     t.alloc = stm_cuda_alloc;
     t.free = stm_cuda_free;
+    t.device_bytes = stm_cuda_device_bytes;
     t.reserve = stm_cuda_reserve;
     t.unreserve = stm_cuda_unreserve;
     t.write = stm_cuda_write;

@@ -178,11 +178,15 @@ typedef struct stm_backend {
     const char *precision; /* as --precision spells it; "bfloat16": reals are float, products round their operands */
     size_t real_bytes;
     size_t weight_bytes; /* that a model's weight takes: a real, and what round_weights keeps of it */
+    /* Chooses this process's device, before open: those of a node in turn, by the process's place among the node's.
+     * *name: what it is, for people; "" where there is nothing to choose. It stays the backend's. */
+    stm_status (*choose_device)(int node_rank, const char **name);
     stm_status (*open)(int n_threads, stm_stream **out); /* n_threads 0: as OpenMP says */
     void (*close)(stm_stream *);
     stm_status (*alloc)(stm_stream *, size_t bytes,
                         void *out); /* out: address of a pointer; aligned to 64; contents undefined */
     void (*free)(stm_stream *, void *memory);
+    size_t (*device_bytes)(stm_stream *); /* of a device that has memory of its own; 0: it is the host's */
     /* An array with addresses for all of `bytes`, and memory for ranges of it alone; nothing else may be touched.
      * Contents undefined; aligned to 64. unreserve: with the same number of bytes. */
     stm_status (*reserve)(stm_stream *, size_t bytes, const stm_byte_range *ranges, size_t n_ranges, void *out);

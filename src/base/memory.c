@@ -48,6 +48,7 @@ struct stm_arena {
     char *base;
     size_t reserved, committed; /* bytes of addresses, and of those that may be touched */
     size_t used, peak;
+    bool is_guest; /* in another's range */
 };
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 1 << 21, COMMIT_STEP = 16 << 20 };
@@ -101,12 +102,23 @@ stm_status stm_arena_create(stm_arena **out)
     return STM_OK;
 }
 
+stm_status stm_arena_create_in(void *range, size_t bytes, stm_arena **out)
+{
+    stm_arena *arena = NULL;
+    STM_TRY(stm_alloc(1, sizeof *arena, &arena));
+    *arena = (stm_arena){.base = range, .reserved = bytes, .committed = bytes, .is_guest = true};
+    ASAN_POISON_MEMORY_REGION(arena->base, arena->committed);
+    *out = arena;
+    return STM_OK;
+}
+
 void stm_arena_destroy(stm_arena *arena)
 {
     if (!arena)
         return;
     ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->committed);
-    (void)munmap(arena->base, arena->reserved);
+    if (!arena->is_guest)
+        (void)munmap(arena->base, arena->reserved);
     free(arena);
 }
 

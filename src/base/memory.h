@@ -22,6 +22,10 @@ typedef struct {
 
 /* The caller destroys *out. Local. Fails: STM_ERR_MEMORY. */
 stm_status stm_arena_create(stm_arena **out);
+
+/* An arena in bytes [0, bytes) of `range`, which stays the caller's and may be used as it is: a device's memory. The
+ * caller destroys *out. Local. Fails: STM_ERR_MEMORY. */
+stm_status stm_arena_create_in(void *range, size_t bytes, stm_arena **out);
 void stm_arena_destroy(stm_arena *arena); /* NULL is fine */
 
 /* `bytes` of memory, aligned to 64, contents undefined; the arena owns it until reset. Local. Fails: STM_ERR_MEMORY. */

@@ -57,11 +57,25 @@ static void choose_threads(void)
     STM_MPI(MPI_Comm_free(&host));
 }
 
+/* This process's place among those of its node. */
+static int node_rank(void)
+{
+    MPI_Comm node;
+    int rank;
+    STM_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node));
+    STM_MPI(MPI_Comm_rank(node, &rank));
+    STM_MPI(MPI_Comm_free(&node));
+    return rank;
+}
+
 static stm_status open_backend(const stm_options *options, stm_static_bytes *static_bytes, stm_session *session)
 {
     *session = (stm_session){.static_bytes = static_bytes, .n_stages = 1};
     choose_threads();
+    const int place = node_rank();
     stm_status status = stm_backend_find(options->backend, options->precision, &session->backend);
+    if (status == STM_OK)
+        status = session->backend->choose_device(place, &session->device);
     if (status == STM_OK)
         status = session->backend->open(0, &session->stream);
     return stm_agree_on(MPI_COMM_WORLD, status);

@@ -20,6 +20,7 @@ typedef struct {
     stm_static_bytes *static_bytes;
     const stm_backend *backend;
     stm_stream *stream;
+    const char *device;       /* what this rank computes on; "" for the host itself */
     stm_model *model;         /* of this rank's stage */
     stm_tokenizer *tokenizer; /* NULL: the model has none */
     stm_template *chat;       /* NULL: none is known */

@@ -49,6 +49,8 @@ typedef struct {
 /* Where chunks lie: arenas used as stacks, so that those of one bank end in the reverse order of their creation. */
 typedef struct {
     stm_arena *device, *host;
+    void *range; /* of the device's arena, where its memory is not the host's; else NULL */
+    size_t range_bytes;
 } stm_bank;
 
 typedef struct {

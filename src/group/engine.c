@@ -90,16 +90,23 @@ static stm_status choose_memory(stm_engine *engine, const stm_options *options)
     return STM_OK;
 }
 
-static stm_status create_bank(stm_bank *bank)
+/* A device's own memory is addresses until it is used, as the host's is. */
+static stm_status create_bank(const stm_model *model, stm_bank *bank)
 {
-    STM_TRY(stm_arena_create(&bank->device));
-    return stm_arena_create(&bank->host);
+    STM_TRY(stm_arena_create(&bank->host));
+    bank->range_bytes = model->backend->device_bytes(model->stream);
+    if (bank->range_bytes == 0)
+        return stm_arena_create(&bank->device);
+    STM_TRY(model->backend->reserve(model->stream, bank->range_bytes, NULL, 0, &bank->range));
+    return stm_arena_create_in(bank->range, bank->range_bytes, &bank->device);
 }
 
-static void destroy_bank(stm_bank *bank)
+static void destroy_bank(const stm_model *model, stm_bank *bank)
 {
     stm_arena_destroy(bank->device);
     stm_arena_destroy(bank->host);
+    if (bank->range)
+        model->backend->unreserve(model->stream, bank->range, bank->range_bytes);
 }
 
 static size_t bank_peak_bytes(const stm_bank *bank)
@@ -113,10 +120,10 @@ static stm_status need_banks(stm_engine *engine, size_t n)
     STM_TRY(stm_reserve(&engine->banks, &engine->bank_capacity, n, sizeof *engine->banks));
     while (engine->n_banks < n) {
         stm_bank *bank = &engine->banks[engine->n_banks++];
-        *bank = (stm_bank){NULL, NULL};
-        STM_TRY(create_bank(bank));
+        *bank = (stm_bank){NULL, NULL, NULL, 0};
+        STM_TRY(create_bank(engine->model, bank));
     }
-    return n > 1 && !engine->scratch.device ? create_bank(&engine->scratch) : STM_OK;
+    return n > 1 && !engine->scratch.device ? create_bank(engine->model, &engine->scratch) : STM_OK;
 }
 
 /* Device memory is no matter of windows. */
@@ -157,8 +164,8 @@ void stm_engine_destroy(stm_engine *engine)
     stm_forest_clear(&engine->prompts);
     stm_footprint_clear(&engine->planned);
     for (size_t i = 0; i < engine->n_banks; i++)
-        destroy_bank(&engine->banks[i]);
-    destroy_bank(&engine->scratch);
+        destroy_bank(engine->model, &engine->banks[i]);
+    destroy_bank(engine->model, &engine->scratch);
     stm_window_destroy(engine->window);
     free(engine->banks);
     free(engine);

@@ -132,7 +132,7 @@ static stm_status run(walk *w, const stm_grid *grid, stm_timers *timers)
 stm_status stm_walk_run(stm_pass *pass, const stm_schedule *schedule, const stm_bank *banks, const stm_grid *grid,
                         stm_timers *timers)
 {
-    const stm_bank temporary = {pass->device, pass->host};
+    const stm_bank temporary = {.device = pass->device, .host = pass->host};
     const stm_bank_mark mark = stm_bank_mark_of(&temporary);
     walk w = {.pass = pass, .schedule = schedule, .banks = banks};
     const stm_status status = run(&w, grid, timers);

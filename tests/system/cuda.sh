@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# --backend cuda as --backend cpu: recorded gradients on several layouts, the tokens that generate samples, training, and
+# checkpoints that either backend goes on from. Where STEMMA_EMULATED names a folder, its module runs the kernels on the
+# host; else a GPU does.
+. "$(dirname "$0")/common.sh"
+command -v h5diff > /dev/null || die "h5diff is missing (Debian: hdf5-tools)"
+cd "$work" || exit 1
+. "$tests/support/toy.sh"
+export STEMMA_MODULES=${STEMMA_EMULATED:-}
+LIMIT_S=150
+
+edge=$fixtures/parity/edge_cases
+grpo="--precision float64 objective.kl_coef=0.04 objective.aggregate=sequence-mean objective.clip_high=0.2"
+launch 0 "$STEMMA" score "$edge" "$edge/groups.jsonl" --out score.h5 --precision float64 --backend cuda
+if [ "$code" = 2 ] && [ -z "${STEMMA_EMULATED:-}" ]; then
+    say "skipped: $(cat err)"
+    exit 77
+fi
+[ "$code" = 0 ] || die "score: exit code $code: $(cat err)"
+h5diff -d 1e-13 score.h5 "$edge/score.h5" /groups /groups > diff.txt || die "score: $(head -4 diff.txt)"
+for layout in "0 1 tree" "2 1 tree" "3 1 prompt" "2 2 repeated" "4 2 tree"; do
+    read -r ranks stages forward <<< "$layout"
+    succeeds "$ranks" "$STEMMA" grad "$edge" "$edge/groups.jsonl" --out grad.h5 --backend cuda $grpo \
+        parallel.pipeline="$stages" --forward "$forward" memory.chunk_tokens=24
+    h5diff -d 1e-13 grad.h5 "$edge/grad_grpo.h5" /grad /grad > diff.txt || die "grad, $layout: $(head -4 diff.txt)"
+done
+say "score and grad: the recorded values on 1 to 4 ranks, 1 and 2 stages, by three forwards"
+
+ids() { grep -o '"ids":\[[^]]*\]' "$1"; }
+printf '%s\n' '{"prompt_ids": [3, 1, 4, 1, 5, 9, 2, 6]}' '{"prompt_ids": [7]}' > ids.jsonl
+for sampling in "rollout.top_p=0.9" "rollout.top_k=7 rollout.min_p=0.02" "rollout.temperature=0"; do
+    for backend in cpu cuda; do
+        succeeds 0 "$STEMMA" generate "$fixtures/parity/qwen3" ids.jsonl --out $backend.jsonl --backend $backend \
+            --precision float64 rollout.group_size=3 rollout.max_new_tokens=12 run.seed=3 $sampling
+    done
+    [ "$(ids cpu.jsonl)" = "$(ids cuda.jsonl)" ] || die "generate, $sampling: other tokens than the CPU's"
+done
+say "generate: the CPU's tokens, with filters and greedy"
+
+# Without measured rates: the host is no GPU. Two steps on each backend, then one that changes it half way.
+input cpu.yaml cpu 2 "objective: { kl_coef: 0.02 }\n"
+train() { succeeds "$1" "$STEMMA" train cpu.yaml run.folder="$2" run.steps="$3" --backend "$4" --precision float64 \
+    parallel.machine=none; }
+train 0 cpu 2 cpu
+train 2 cuda 2 cuda
+train 0 mixed 1 cuda
+train 0 mixed 2 cpu
+same_parameters "$(checkpoint cpu 2)" "$(checkpoint cuda 2)" 1e-9
+same_parameters "$(checkpoint cpu 2)" "$(checkpoint mixed 2)" 1e-9
+say "train: the CPU's weights, on 2 ranks too, and where one backend goes on from the other's checkpoint"
