@@ -21,9 +21,15 @@ struct stm_background_save {
     double busy_s;     /* of all parts */
 };
 
-size_t stm_checkpoint_copy_bytes(const stm_shards *shards, int rank, size_t real_bytes)
+size_t stm_checkpoint_copy_bytes(size_t owned_n, size_t real_bytes)
 {
-    return (STM_CHECKPOINT_N_KINDS - 1) * stm_shards_count(shards, rank) * real_bytes;
+    return (STM_CHECKPOINT_N_KINDS - 1) * owned_n * real_bytes;
+}
+
+size_t stm_checkpoint_background_bytes(size_t owned_n, size_t real_bytes)
+{
+    enum { N_BLOCKS = 2 }; /* of stm_saving, and to read back through */
+    return stm_checkpoint_copy_bytes(owned_n, real_bytes) + N_BLOCKS * STM_BLOCK_BYTES;
 }
 
 static void do_work(stm_background_save *save)

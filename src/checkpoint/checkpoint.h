@@ -57,14 +57,15 @@ stm_status stm_checkpoint_save(MPI_Comm comm, const char *folder, const stm_chec
                                const stm_model *model, const stm_shards *shards, const void *exp_avg,
                                const void *exp_avg_sq);
 
-/* The same beside the run. begin lays the file out and copies what this rank owns into `copy`
+/* The same beside the run. begin lays the file out and copies what this rank owns (owned_n elements) into `copy`
  * ([stm_checkpoint_copy_bytes], which stays until the end); then a thread writes that, and later one reads back, while
  * the caller does what it likes. They know neither MPI nor HDF5. advance looks whether all ranks are done with either
  * and takes the step that follows, so it is called now and then; wait: until it is *done, well or not, with the status
  * that save would have returned. end is called in any case: before it is done, it waits for the thread and gives up the
- * file. model and shards must outlive it. Collective over comm; end, busy_s and copy_bytes: local. */
+ * file. model and shards must outlive it. Collective over comm; the others: local. */
 typedef struct stm_background_save stm_background_save;
-size_t stm_checkpoint_copy_bytes(const stm_shards *shards, int rank, size_t real_bytes); /* rank: in the stage */
+size_t stm_checkpoint_copy_bytes(size_t owned_n, size_t real_bytes);
+size_t stm_checkpoint_background_bytes(size_t owned_n, size_t real_bytes); /* copy and all else of size */
 stm_status stm_checkpoint_save_begin(MPI_Comm comm, const char *folder, const stm_checkpoint_state *state,
                                      const stm_model *model, const stm_shards *shards, const void *exp_avg,
                                      const void *exp_avg_sq, void *copy, stm_background_save **out);

@@ -229,6 +229,8 @@ const stm_option_row stm_option_rows[] = {
 
     INTEGER("checkpoint.every", checkpoint.every, "20", FROM(0), INPUT, FREE, "steps between checkpoints; 0: only at the end"),
     INTEGER("checkpoint.keep", checkpoint.keep, "3", FROM(1), INPUT, FREE, "newest checkpoints that stay; the best one stays beside them"),
+    BOOLEAN("checkpoint.async", checkpoint.async, "false", INPUT, FREE,
+        "go on while a thread writes a copy of the state, which takes memory: three times the parameters that a rank owns"),
 
     INTEGER("eval.every", eval.every, "50", FROM(0), INPUT, FREE, "steps between evaluations; 0: none"),
     TEXT("eval.prompts", eval.prompts, "", INPUT, FREE, "JSON lines to evaluate on; empty: no evaluation"),

@@ -160,6 +160,7 @@ typedef struct {
     } tree;
     struct {
         int64_t every, keep;
+        bool async;
     } checkpoint;
     struct {
         int64_t every;

@@ -44,7 +44,7 @@ typedef struct {
 
 /* Bytes of the rank that needs most. */
 typedef struct {
-    double weights, gradient, optimizer, reference, tables;
+    double weights, gradient, optimizer, reference, copy, tables;
     double kv, activations, scratch, messages; /* of a pass at its fullest */
     double slots; /* K and V of decoding, prompts included; not at the same time as a pass */
     double total, limit;

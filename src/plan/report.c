@@ -55,6 +55,7 @@ static const struct {
     {"gradient", "gradient", offsetof(stm_plan_memory, gradient)},
     {"optimizer", "optimizer", offsetof(stm_plan_memory, optimizer)},
     {"reference model", "reference", offsetof(stm_plan_memory, reference)},
+    {"copy to save", "copy", offsetof(stm_plan_memory, copy)},
     {"tables", "tables", offsetof(stm_plan_memory, tables)},
     {"KV and dKV", "kv", offsetof(stm_plan_memory, kv)},
     {"activations", "activations", offsetof(stm_plan_memory, activations)},

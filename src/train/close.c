@@ -46,8 +46,7 @@ stm_status stm_trainer_finish(stm_trainer *t, const char *reason)
     const stm_grid *grid = t->policy.grid;
     char line[STM_MEMORY_LINE_BYTES];
     stm_trainer_try_succeeded(t);
-    if (t->saved_step != t->progress.step)
-        STM_TRY(stm_trainer_save(t));
+    STM_TRY(stm_trainer_save(t));
     if (!reason)
         STM_TRY(stm_agree(grid, stm_run_folder_done(t->folder, t->progress.step)));
     if (grid->rank == 0)

@@ -55,6 +55,12 @@ static size_t rounds_bytes(const stm_model *model, const stm_shards *shards)
            stm_rounds_bytes(&options);
 }
 
+size_t stm_optimizer_owned(const stm_model *model, int n_ranks)
+{
+    const stm_shards shards = cut(model, n_ranks, stm_optimizer_bucket(n_ranks));
+    return stm_shards_count(&shards, 0);
+}
+
 size_t stm_optimizer_bytes(const stm_model *model, int n_ranks, stm_shard shard)
 {
     const stm_shards shards = cut(model, n_ranks, stm_optimizer_bucket(n_ranks));

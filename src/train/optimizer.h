@@ -37,6 +37,9 @@ void stm_optimizer_destroy(stm_optimizer *optimizer, const stm_model *model);
 /* Bytes that create will take on the rank that owns most. Local. */
 size_t stm_optimizer_bytes(const stm_model *model, int n_ranks, stm_shard shard);
 
+/* Elements whose state the rank that owns most of n_ranks owns. Local. */
+size_t stm_optimizer_owned(const stm_model *model, int n_ranks);
+
 /* What one update did; the same on every rank. */
 typedef struct {
     stm_objective_sums sums;

@@ -17,11 +17,17 @@
 
 /* Beginning */
 
+size_t stm_trainer_async_bytes(const stm_options *options, const stm_model *model, int n_ranks)
+{
+    const size_t n = stm_optimizer_owned(model, n_ranks);
+    return options->checkpoint.async ? stm_checkpoint_background_bytes(n, model->backend->real_bytes) : 0;
+}
+
 size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *model, int n_ranks)
 {
     const bool has_reference = stm_objective_has_reference(&options->objective);
     return stm_optimizer_bytes(model, n_ranks, options->parallel.shard) +
-           (has_reference ? stm_model_weights_bytes(model) : 0);
+           (has_reference ? stm_model_weights_bytes(model) : 0) + stm_trainer_async_bytes(options, model, n_ranks);
 }
 
 /* A first guess, for --maxh, of the seconds that a save takes: a slow disk. */
@@ -29,6 +35,13 @@ static double guess_save_s(const stm_model *model)
 {
     static const double BYTES_PER_S = 50e6;
     return 1.0 + 3.0 * (double)(model->n_parameters * model->backend->real_bytes) / BYTES_PER_S;
+}
+
+/* Room for what is saved beside the steps. */
+static stm_status take_copy(stm_trainer *t)
+{
+    const size_t n = stm_shards_count(&t->optimizer.shards, t->policy.grid->stage_rank);
+    return stm_alloc(stm_checkpoint_copy_bytes(n, t->policy.model->backend->real_bytes), 1, &t->background.copy);
 }
 
 static stm_status set_up(stm_trainer *t)
@@ -46,8 +59,9 @@ static stm_status set_up(stm_trainer *t)
     STM_TRY(stm_reward_set_create(o->reward.items, o->reward.n, &t->rewards));
     if (stm_objective_has_reference(&o->objective))
         STM_TRY(stm_reference_create(model, &t->reference)); /* before a checkpoint takes the start weights' place */
-    return stm_optimizer_create(model, t->policy.grid, o->parallel.shard,
-                                stm_optimizer_bucket(t->policy.grid->stage_size), &t->optimizer);
+    STM_TRY(stm_optimizer_create(model, t->policy.grid, o->parallel.shard,
+                                 stm_optimizer_bucket(t->policy.grid->stage_size), &t->optimizer));
+    return o->checkpoint.async ? take_copy(t) : STM_OK;
 }
 
 static void log_refused(const stm_trainer *t)
@@ -89,6 +103,8 @@ void stm_trainer_destroy(stm_trainer *t)
 {
     if (!t)
         return;
+    stm_checkpoint_save_end(t->background.save);
+    free(t->background.copy);
     stm_metrics_close(t->metrics);
     stm_run_folder_close(t->folder);
     stm_resume_point_clear(&t->resume);
@@ -222,8 +238,7 @@ static void report_step(stm_trainer *t, stm_step *step)
 /* SAVE was seen, while rollouts were sampled or between steps: no weight has changed since the last step. */
 static void answer_save(stm_trainer *t)
 {
-    if (t->saved_step != t->progress.step)
-        stm_trainer_save_or_warn(t);
+    stm_trainer_save_or_warn(t);
     stm_boundary_saved(&t->boundary);
     stm_trainer_warn(stm_run_folder_acknowledge(t->folder, STM_REQUEST_SAVE), "a request stays in the run folder");
     stm_log("SAVE: checkpoint after step %" PRId64, t->saved_step);
@@ -324,15 +339,17 @@ static stm_status run_steps(stm_trainer *t, const char **reason)
 
 /* Ending */
 
-/* Rewards that failed have cost nothing but their steps: what was learnt before is kept. Where numbers were none, so
- * may be the weights, and the last good checkpoint stays the newest. */
-static stm_status save_before_failing(stm_trainer *t, stm_status why)
+/* What all ranks have agreed to end by. Rewards that failed have cost nothing but their steps: what was learnt before
+ * is kept. Where numbers were none, so may be the weights, and the last good checkpoint stays the newest. */
+static stm_status keep_before_failing(stm_trainer *t, stm_status why)
 {
     char *message = NULL;
-    stm_trainer_try_succeeded(t); /* the checkpoint is not to blame */
-    if (t->saved_step == t->progress.step || stm_format(&message, "%s", stm_failure()) != STM_OK)
-        return why;
-    stm_trainer_save_or_warn(t);
+    STM_TRY(stm_agree(t->policy.grid, stm_format(&message, "%s", stm_failure())));
+    stm_trainer_await_save(t);
+    if (t->reward_failed) {
+        stm_trainer_try_succeeded(t); /* the checkpoint is not to blame */
+        stm_trainer_save_or_warn(t);
+    }
     stm_fail(why, "%s", message);
     free(message);
     return why;
@@ -355,8 +372,8 @@ stm_status stm_trainer_run(stm_trainer *t)
     STM_TRY(begin(t));
     stm_pulse_elsewhere(NULL);
     const stm_status status = run_steps(t, &reason);
-    if (status == STM_ERR_NUMERIC && t->reward_failed)
-        return save_before_failing(t, status);
+    if (status == STM_ERR_NUMERIC)
+        return keep_before_failing(t, status);
     STM_TRY(status);
     return stm_trainer_finish(t, reason);
 }

@@ -14,6 +14,9 @@ typedef struct stm_trainer stm_trainer;
  * model's stage. Local. */
 size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *model, int stage_size);
 
+/* The part of it that checkpoint.async takes. Local. */
+size_t stm_trainer_async_bytes(const stm_options *options, const stm_model *model, int stage_size);
+
 /* Everything that can be wrong beforehand: takes the run folder (not with --check, which changes nothing), finds the
  * checkpoint to go on from, and compares. policy (copied; its timers are set) and sets must outlive the trainer; the
  * model holds the start weights. eval: NULL where there is none. start_s: when the job began (stm_now_s), for --maxh.

@@ -36,6 +36,12 @@ struct stm_trainer {
     int64_t first_step;  /* done before this start */
     int64_t retry_after; /* steps from a failed save to the next try; 0: the latest did not fail */
     int64_t retry_step;
+    struct {
+        stm_background_save *save; /* NULL: none is under way */
+        void *copy;                /* [stm_checkpoint_copy_bytes]; NULL without checkpoint.async */
+        int64_t step;
+        bool is_best;
+    } background;
     bool is_trying;     /* rank 0: this start is noted as a try (train/tries.h) */
     bool reward_failed; /* and nothing else: the last that was skipped was so for a reward */
 };
@@ -65,12 +71,14 @@ stm_status stm_step_update(stm_trainer *trainer, stm_step *step);
 stm_status stm_trainer_skip(stm_trainer *trainer, stm_step *step, const char *what);
 stm_status stm_trainer_judged_of(stm_trainer *trainer, const stm_step *step, stm_batch *kept);
 
-/* keep.c: checkpoints. save: also removes those beyond checkpoint.keep; a failure leaves the earlier ones.
- * save_or_warn: a failure is a warning, and keep_step tries again: after the next step, then after 2, 4, .. more.
- * keep_step: saves where it is due, or the step is the best. load: the checkpoint that was found, or nothing.
- * try_succeeded: there was a step, or an orderly end. Collective. */
+/* keep.c: checkpoints. save: where the newest is not of this step already; also removes those beyond checkpoint.keep; a
+ * failure leaves the earlier ones. save_or_warn: a failure is a warning, and keep_step tries again: after the next
+ * step, then after 2, 4, .. more. keep_step: sees to the save in the background; where one is due, or the step is the
+ * best, saves or, with checkpoint.async, begins to. save first waits for the one in the background, as await_save does.
+ * load: the checkpoint that was found, or nothing. try_succeeded: there was a step, or an orderly end. Collective. */
 stm_status stm_trainer_save(stm_trainer *trainer);
 void stm_trainer_save_or_warn(stm_trainer *trainer);
+void stm_trainer_await_save(stm_trainer *trainer);
 void stm_trainer_keep_step(stm_trainer *trainer, bool is_best);
 stm_status stm_trainer_load(stm_trainer *trainer);
 void stm_trainer_try_succeeded(stm_trainer *trainer);

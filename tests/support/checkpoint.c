@@ -125,7 +125,7 @@ stm_status run_save_in_background(run *r, const char *folder)
     void *own = stm_at(backend, r->model->weights, r->model->own.first);
     void *exp_avg = device_reals(&r->device, r->owned[0], r->owned_n);
     void *exp_avg_sq = device_reals(&r->device, r->owned[1], r->owned_n);
-    void *copy = malloc(stm_checkpoint_copy_bytes(&r->shards, r->rank % r->shards.n_ranks, backend->real_bytes) + 1);
+    void *copy = malloc(stm_checkpoint_copy_bytes(r->owned_n, backend->real_bytes) + 1);
     void *weights = malloc(own_bytes);
     stm_background_save *save = NULL;
     memcpy(weights, own, own_bytes);

@@ -18,9 +18,15 @@ interrupted() {
 damage() { printf 'stemma' | dd of="$1" bs=1 seek=3000 conv=notrunc status=none; }
 # numbers FILE: metrics.jsonl without what depends on the clock or the memory.
 numbers() { sed -E 's/"[a-z_]*(_s|_per_s|_bytes|_share_s|seconds)": [^,}]*[,}]//g' "$1" | cut -d, -f1-12; }
+# same_state: bit for bit; the options in the files may differ.
+same_state() {
+    for object in /parameters /optimizer; do
+        h5diff "$1" "$2" $object > diff.txt 2>&1 || die "$3: $object: $(head -3 diff.txt)"
+    done
+}
 # same_files: run/ holds what whole/ does.
 same_files() {
-    same_bits "$(checkpoint whole 12)" "$(checkpoint run 12)" "$1: other parameters"
+    same_state "$(checkpoint whole 12)" "$(checkpoint run 12)" "$1"
     cmp <(numbers whole/metrics.jsonl) <(numbers run/metrics.jsonl) || die "$1: metrics.jsonl differs"
     diff -r whole/rollouts run/rollouts > diff.txt || die "$1: rollouts differ: $(head -3 diff.txt)"
     [ "$(grep -o '^step *[0-9]*/' run/log.txt)" = "$(grep -o '^step *[0-9]*/' whole/log.txt)" ] ||
@@ -124,27 +130,65 @@ goes_on_from step-00000002.h5
 same_bits "$(checkpoint tried.whole 6)" "$(checkpoint tried 6)" "a run of many tries"
 say "after two tries that came to no step the checkpoint before is taken, until there is none before"
 
+# Saves beside the steps
+
+rm -rf run
+for ranks in 0 2; do
+    rm -rf run
+    succeeds $ranks "$STEMMA" train run.yaml checkpoint.async=true checkpoint.every=1
+    best=$(sed -n 's/.*best evaluation: .* after step \([0-9]*\):.*/\1/p' out)
+    [ "$(ls -A run/checkpoints | wc -l)" = 10 ] || die "checkpoint.keep=9 and the best: $(ls -A run/checkpoints)"
+    for i in 4 8 12; do succeeds 0 "$STEMMA" inspect "$(checkpoint run $i)"; done
+    [ $ranks != 0 ] || same_files "saved beside the steps"
+    cmp run/checkpoints/best.h5 "$(checkpoint run "$best")" || die "best.h5 is not of step $best"
+done
+for round in 1 2 3 4; do
+    rm -f out
+    "$STEMMA" train run.yaml run.steps=100000 checkpoint.async=true checkpoint.every=1 > out 2>&1 &
+    for ((i = 0; i < 500; i++)); do
+        [ "$(grep -c '^step ' out 2> /dev/null)" -lt 5 ] || break
+        sleep 0.02
+    done
+    sleep 0.$((RANDOM % 300 + 100))
+    before=$(ls run/checkpoints | grep '^step' | tail -n 1)
+    kill -9 $!
+    wait $! 2> /dev/null
+    succeeds 0 "$STEMMA" train run.yaml run.steps=100000 --check
+    found=$(sed -n 's/^going on from .*\(step-[0-9]*.h5\), .*/\1/p' out)
+    ! grep -q refused out && [ -n "$found" ] && [ ! "$found" \< "$before" ] || die "killed: $before was whole, and: $(cat out)"
+done
+"$STEMMA" train run.yaml run.steps=100000 checkpoint.async=true checkpoint.every=1 > out 2>&1 &
+sleep 1
+kill -TERM $!
+wait $! || die "SIGTERM: $(tail -3 out)"
+last=$(sed -n 's/^stopped after step \([0-9]*\) .*/\1/p' out)
+succeeds 0 "$STEMMA" inspect "$(checkpoint run "$last")"
+[ -z "$(find run -name '*.partial')" ] || die "left after an orderly end: $(ls -A run/checkpoints)"
+say "saves beside the steps are those of saves between them, whole after kill -9, and done before an orderly end"
+
 # A disk that is full: a limit on the size of files needs no rights; where we may mount, a tmpfs besides
 
 input full.yaml full 12 'checkpoint: { every: 3, keep: 2 }\n'
 succeeds 0 "$STEMMA" train full.yaml
 mv full whole.full
 bytes=$(stat -c %s "$(checkpoint whole.full 12)")
-rm -f out
-"$STEMMA" train full.yaml run.steps=36 > out 2> err &
-for ((i = 0; i < 500; i++)); do
-    ! grep -qs '^step  *6/' out || break
-    sleep 0.01
+for async in false true; do
+    rm -f out
+    "$STEMMA" train full.yaml run.steps=36 checkpoint.async=$async > out 2> err &
+    for ((i = 0; i < 500; i++)); do
+        ! grep -qs '^step  *6/' out || break
+        sleep 0.01
+    done
+    prlimit --pid $! --fsize=$((bytes / 2)) # MPI itself needs more when it starts
+    wait $! && die "the last checkpoint was not saved, and the run ends well: $(cat out)"
+    [ "$(wc -l < err)" = 1 ] && grep -Eq '^stemma: .*no room: [0-9]+ bytes needed, [0-9]+ free: File too large' err ||
+        die "no last checkpoint: $(cat err)"
+    [ "$(grep -c '^warning: the checkpoint is not saved: .* bytes needed' out)" -ge 3 ] || die "failed saves: $(cat out)"
+    [ "$(wc -l < full/metrics.jsonl)" = 36 ] || die "steps were lost: $(wc -l full/metrics.jsonl)"
+    succeeds 0 "$STEMMA" inspect "$(find full/checkpoints -name '*.h5' | sort | tail -n 1)"
+    [ "$(ls -A full/checkpoints | grep -vc '^step-0000')" = 0 ] || die "left over: $(ls -A full/checkpoints)"
+    rm -rf full
 done
-prlimit --pid $! --fsize=$((bytes / 2)) # MPI itself needs more when it starts
-wait $! && die "the last checkpoint was not saved, and the run ends well: $(cat out)"
-[ "$(wc -l < err)" = 1 ] && grep -Eq '^stemma: .*no room: [0-9]+ bytes needed, [0-9]+ free: File too large' err ||
-    die "no last checkpoint: $(cat err)"
-[ "$(grep -c '^warning: the checkpoint is not saved: .* bytes needed' out)" -ge 3 ] || die "failed saves: $(cat out)"
-[ "$(wc -l < full/metrics.jsonl)" = 36 ] || die "steps were lost: $(wc -l full/metrics.jsonl)"
-succeeds 0 "$STEMMA" inspect "$(find full/checkpoints -name '*.h5' | sort | tail -n 1)"
-[ "$(ls -A full/checkpoints | grep -vc '^step-0000')" = 0 ] || die "left over: $(ls -A full/checkpoints)"
-rm -rf full
 mkdir full
 if mount -t tmpfs -o size=1m tmpfs full 2> mount.err; then
     trap 'umount -l "$work/full"; rm -rf "$work"' EXIT
@@ -152,7 +196,7 @@ if mount -t tmpfs -o size=1m tmpfs full 2> mount.err; then
     head -c 2m /dev/zero > full/filler 2> dd.err
     truncate -s -50000 full/filler # for the log; the filler goes when a save has failed
     rm -f out
-    "$STEMMA" train full.yaml > out 2> err &
+    "$STEMMA" train full.yaml checkpoint.async=true > out 2> err &
     for ((i = 0; i < 500; i++)); do
         ! grep -qs 'not saved' out || break
         sleep 0.02
@@ -162,7 +206,7 @@ if mount -t tmpfs -o size=1m tmpfs full 2> mount.err; then
     wait $! || die "a disk that was full for a while: $(cat err)"
     grep -Eq '^warning: the checkpoint is not saved: .*: [0-9]+ bytes needed, [0-9]+ free: No space left on device' out ||
         die "nothing about the full disk: $(cat out)"
-    same_bits "$(checkpoint whole.full 12)" "$(checkpoint full 12)" "a disk that was full for a while"
+    same_state "$(checkpoint whole.full 12)" "$(checkpoint full 12)" "a disk that was full for a while"
     umount full
     trap '[ -n "${KEEP:-}" ] || rm -rf "$work"' EXIT
     say "a full disk costs no step and no older checkpoint, and the next saves find room"

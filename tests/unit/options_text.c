@@ -37,7 +37,7 @@ static const char another[] =
     "  shard: gradient, prefix: send, machine: none}\n"
     "memory: {limit: 1536MiB, recompute: always, max_segment_tokens: 100, chunk_tokens: 64}\n"
     "tree: {min_shared_tokens: 1, across_groups: false}\n"
-    "checkpoint: {every: 0, keep: 1}\n"
+    "checkpoint: {every: 0, keep: 1, async: true}\n"
     "fault: {timeout: 5, io_timeout: 60, max_skips: 7}\n"
     "eval: {every: 1, prompts: e, samples: 2, temperature: 0, stop_after: 3, stop_at_reward: -0.5}\n";
 
