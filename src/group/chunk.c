@@ -379,6 +379,7 @@ typedef struct {
     stm_head_rows rows;
     const void *x; /* [n_active, hidden] */
     size_t first;
+    bool goes_back;
     void *scratch;
     double *dlogp; /* [n], device */
     /* Host; of the chunk's rows, but compact [n]. */
@@ -416,13 +417,14 @@ static void move_head(const stm_pass *pass, const stm_chunk *chunk, size_t first
 /* The tokens of one use that rows [begin, end) of the chunk predict; the use's first lies at row `at`. */
 static void visit_use(stm_pass *pass, const stm_use *use, size_t at, size_t begin, size_t end, const chunk_head *head)
 {
+    const bool previews = pass->kind == STM_PASS_GRADIENT && !head->goes_back;
     begin = STM_MAX(begin, at);
     end = STM_MIN(end, at + use->n);
     if (begin >= end)
         return;
     const stm_sequence *sequence = &pass->forest->sequences[use->sequence];
     for (size_t r = begin; r < end; r++)
-        if (!isfinite(head->host_logp[r]) && pass->counts.n_not_finite++ == 0) {
+        if (!previews && !isfinite(head->host_logp[r]) && pass->counts.n_not_finite++ == 0) {
             pass->not_finite_group = sequence->group;
             pass->not_finite_response = sequence->response;
         }
@@ -432,8 +434,8 @@ static void visit_use(stm_pass *pass, const stm_use *use, size_t at, size_t begi
                              .n = end - begin,
                              .logp = head->host_logp + begin,
                              .entropy = head->host_entropy + begin,
-                             .dlogp = pass->kind == STM_PASS_GRADIENT ? head->host_dlogp + begin : NULL};
-    pass->visit(pass->context, &visit);
+                             .dlogp = head->goes_back ? head->host_dlogp + begin : NULL};
+    (previews ? pass->preview : pass->visit)(pass->context, &visit);
 }
 
 /* Calls the visitor for the block's part of every use of every segment; rows without loss go with those before them,
@@ -473,11 +475,13 @@ static stm_status head_block_backward(stm_pass *pass, const stm_chunk *chunk, co
                              stm_at(model->backend, dx, head->first * model->config.hidden_size), pass->gradient);
 }
 
-/* The head over the active rows and the visitor, block by block; x and dx [n_active, hidden], dx NULL: no backward. */
+/* The head over the active rows and the visitor, block by block; x and dx [n_active, hidden], dx NULL: no backward; the
+ * visitor then is preview where the pass goes back. */
 static stm_status run_head(stm_pass *pass, const stm_chunk *chunk, const void *x, void *dx)
 {
     chunk_head head;
     STM_TRY(take_head(pass, chunk, x, &head));
+    head.goes_back = dx != NULL;
     for (size_t first = 0; first < chunk->n_active; first += STM_HEAD_ROWS) {
         move_head(pass, chunk, first, &head);
         STM_TRY(stm_head_forward(pass->model, &head.rows, head.scratch));
@@ -497,7 +501,7 @@ static stm_status run_head(stm_pass *pass, const stm_chunk *chunk, const void *x
 static stm_status forward_and_forget(stm_pass *pass, stm_chunk *chunk)
 {
     const bool last = stm_model_is_last(pass->model);
-    const bool score = last && pass->kind == STM_PASS_SCORE && chunk->n_active > 0;
+    const bool score = last && (pass->kind == STM_PASS_SCORE || pass->preview) && chunk->n_active > 0;
     stm_layer_kept kept[2];
     void *x_out;
     STM_TRY(take_kept(pass, chunk->n_rows, chunk->n_rows, &kept[0]));
@@ -527,6 +531,10 @@ stm_status stm_chunk_forward(stm_pass *pass, stm_chunk *chunk, bool keep)
     if (keep) {
         STM_TRY(run_layers(pass, chunk, chunk->kept, n_layers_here(pass->model), true, false, chunk->x_out));
         stm_profile_lap_forward(pass, chunk->segments, chunk->n_segments);
+        if (pass->preview && stm_model_is_last(pass->model) && chunk->n_active > 0) {
+            STM_TRY(run_head(pass, chunk, chunk->x_out, NULL));
+            stm_profile_lap(pass, STM_STAGE_HEAD);
+        }
     } else {
         STM_TRY(forward_and_forget(pass, chunk));
     }

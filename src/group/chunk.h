@@ -77,6 +77,9 @@ typedef struct {
     stm_place *places;        /* [n_segments] */
     void *gradient;           /* [n_parameters] reals, added to; GRADIENT only */
     void (*visit)(void *context, const stm_visit *visit);
+    void (*preview)(void *context, const stm_visit *visit); /* GRADIENT: also sees log-probs when rows go forward, which
+                                                             * is before any row of their responses goes back; dlogp is
+                                                             * NULL. NULL: the head runs in the backward alone */
     void *context;
     stm_pass_counts counts;
     size_t not_finite_group, not_finite_response; /* of the first log-prob that was not a number */

@@ -552,10 +552,61 @@ stm_status stm_engine_score(stm_engine *engine, const stm_batch *batch,
     return run(engine, batch, NULL, &pass);
 }
 
+/* rank_of [n_segments]: who computes it; -1: each for itself, and no response runs through it. */
+static void find_ranks(const stm_forest *forest, const stm_placement *placement, int *rank_of)
+{
+    for (size_t i = 0; i < placement->n_shared; i++)
+        for (size_t k = 0; k < placement->shared[i].n; k++)
+            rank_of[placement->segments[placement->shared[i].first + k]] =
+                placement->shared[i].everywhere ? -1 : placement->shared[i].owner;
+    for (size_t i = 0; i < placement->n_units; i++)
+        for (size_t s = placement->units[i].segment; s < forest->segments[placement->units[i].segment].last; s++)
+            rank_of[s] = placement->units[i].rank;
+}
+
+static stm_status look_for_cuts(const stm_forest *forest, const stm_placement *placement, bool *whole)
+{
+    int *rank_of, *of_sequence;
+    STM_TRY(stm_alloc(forest->n_segments + forest->n_sequences, sizeof *rank_of, &rank_of));
+    of_sequence = rank_of + forest->n_segments;
+    find_ranks(forest, placement, rank_of);
+    for (size_t i = 0; i < forest->n_sequences; i++)
+        of_sequence[i] = rank_of[forest->ends[i]];
+    *whole = true;
+    for (size_t s = 0; s < forest->n_segments; s++)
+        for (size_t u = 0; u < forest->segments[s].n_uses; u++)
+            *whole = *whole && rank_of[s] == of_sequence[forest->uses[forest->segments[s].first_use + u].sequence];
+    free(rank_of);
+    return STM_OK;
+}
+
+stm_status stm_engine_keeps_responses_whole(stm_engine *engine, const stm_batch *batch, const uint8_t *skip,
+                                            bool *whole)
+{
+    sequence_list sequences;
+    stm_forest forest = {0};
+    stm_placement placement = {0};
+    const stm_forest_options options = forest_options(engine);
+    stm_status status;
+    STM_GOTO_OUT(list_sequences(batch, true, skip, &sequences));
+    STM_GOTO_OUT(keep_own(engine, batch, &sequences));
+    STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &forest));
+    STM_GOTO_OUT(stm_placement_create(&forest, &engine->model->config, engine->grid->team_size,
+                                      &engine->settings.placement, &placement));
+    STM_GOTO_OUT(look_for_cuts(&forest, &placement, whole));
+out:
+    stm_placement_clear(&placement);
+    stm_forest_clear(&forest);
+    free(sequences.items);
+    return status;
+}
+
 stm_status stm_engine_gradient(stm_engine *engine, const stm_batch *batch, const uint8_t *skip,
+                               void (*preview)(void *context, const stm_visit *visit),
                                void (*visit)(void *context, const stm_visit *visit), void *context, void *gradient)
 {
-    stm_pass pass = {.kind = STM_PASS_GRADIENT, .visit = visit, .context = context, .gradient = gradient};
+    stm_pass pass = {
+        .kind = STM_PASS_GRADIENT, .preview = preview, .visit = visit, .context = context, .gradient = gradient};
     return run(engine, batch, skip, &pass);
 }
 

@@ -45,9 +45,17 @@ stm_engine_settings *stm_engine_settings_of(stm_engine *engine);
 stm_status stm_engine_score(stm_engine *engine, const stm_batch *batch,
                             void (*visit)(void *context, const stm_visit *visit), void *context);
 
+/* Whether the rank that computes one token with loss of a response computes all of them, for every response of this
+ * rank's team. Local; the same on the ranks of a team. Fails: STM_ERR_MEMORY. */
+stm_status stm_engine_keeps_responses_whole(stm_engine *engine, const stm_batch *batch, const uint8_t *skip,
+                                            bool *whole);
+
 /* As score, for tokens with loss, and adds to `gradient` [n_parameters] this rank's part of the gradient; the caller
- * sums over ranks. skip [n_groups]: 1 for groups that have none (NULL: none has), the same on every rank. */
+ * sums over ranks. skip [n_groups]: 1 for groups that have none (NULL: none has), the same on every rank. preview
+ * (NULL: none): sees every token once before any token of its response is visited on this rank, at the cost of a second
+ * head forward. */
 stm_status stm_engine_gradient(stm_engine *engine, const stm_batch *batch, const uint8_t *skip,
+                               void (*preview)(void *context, const stm_visit *visit),
                                void (*visit)(void *context, const stm_visit *visit), void *context, void *gradient);
 
 /* K and V of the prompts of `groups` [n] (indices into the batch; the same on every rank of the team), on every rank of

@@ -57,11 +57,17 @@ stm_status stm_score_batch(stm_engine *engine, const stm_grid *grid, const stm_b
 
 /* Gradient */
 
+/* How an objective comes to the log-probs that it needs: those of the range that is visited; those of a response, seen
+ * as its rows go forward; or those of all, from a forward without gradient. */
+typedef enum { RANGES, RESPONSES, ALL } knowledge;
+
 typedef struct {
     stm_objective_batch view;
+    knowledge knows;
     uint8_t *skip;     /* [n_groups] */
-    stm_scores scores; /* of the forward without gradient; empty where the scope needs none */
-    double *dlogp;     /* [n_tokens], laid out as the scores */
+    stm_scores scores; /* seen so far, laid out as the view's tokens; empty with RANGES */
+    double *dlogp;     /* [n_tokens], laid out so; NULL with RANGES */
+    uint8_t *done;     /* [n_responses]: dlogp is there; RESPONSES */
     stm_objective_sums sums;
 } gradient_context;
 
@@ -71,6 +77,7 @@ static void clear(gradient_context *c)
     stm_scores_clear(&c->scores);
     free(c->skip);
     free(c->dlogp);
+    free(c->done);
 }
 
 bool stm_group_is_equal(const stm_group *group)
@@ -89,7 +96,43 @@ static stm_status prepare(gradient_context *c, const stm_batch *batch, const stm
     STM_TRY(stm_alloc(batch->n_groups, sizeof *c->skip, &c->skip));
     for (size_t g = 0; g < batch->n_groups; g++)
         c->skip[g] = stm_objective_skips_equal(objective, options) && stm_group_is_equal(&batch->groups[g]);
-    return c->view.scope == STM_SCOPE_TOKEN ? STM_OK : stm_alloc(c->view.n_tokens, sizeof *c->dlogp, &c->dlogp);
+    if (c->view.scope == STM_SCOPE_TOKEN)
+        return STM_OK;
+    STM_TRY(stm_alloc(c->view.n_responses, 1, &c->done));
+    return stm_alloc(c->view.n_tokens, sizeof *c->dlogp, &c->dlogp);
+}
+
+/* Scope response: responses that several ranks share need each other's log-probs, as if the scope were the group. */
+static stm_status choose(gradient_context *c, stm_engine *engine, const stm_grid *grid)
+{
+    bool whole = true;
+    stm_status status = STM_OK;
+    c->knows = c->view.scope == STM_SCOPE_TOKEN ? RANGES : c->view.scope == STM_SCOPE_RESPONSE ? RESPONSES : ALL;
+    if (c->knows != RESPONSES)
+        return STM_OK;
+    status = stm_engine_keeps_responses_whole(engine, c->view.batch, c->skip, &whole);
+    double cut = !whole;
+    stm_all_reduce_max(grid->world, &cut, 1);
+    STM_TRY(stm_agree(grid, status));
+    if (cut > 0)
+        c->knows = ALL;
+    else
+        status = lay_out(c->view.batch, &c->scores);
+    return stm_agree(grid, status);
+}
+
+/* What has no token with loss is visited by nobody; rank 0 counts what it may add to the loss. */
+static void count_unvisited(gradient_context *c, const stm_grid *grid)
+{
+    const stm_objective_batch *v = &c->view;
+    for (size_t g = 0; grid->rank == 0 && g < v->batch->n_groups; g++)
+        for (size_t i = 0; i < v->batch->groups[g].n_responses; i++) {
+            const size_t at = v->first_token[v->response_0[g] + i], n = v->batch->groups[g].responses[i].n;
+            const stm_tokens t =
+                stm_objective_view(v, g, i, 0, n, c->scores.logp + at, c->scores.entropy + at, c->dlogp + at);
+            if (t.n_masked == 0 && !c->skip[g])
+                v->objective->tokens(v->options, &v->totals, &t, &c->sums);
+        }
 }
 
 /* A forward of the whole batch without gradient; then every rank has every log-prob and forms all of dlogp, and rank 0
@@ -106,17 +149,38 @@ static stm_status look_ahead(gradient_context *c, stm_engine *engine, const stm_
     return STM_OK;
 }
 
+/* A response whose rows have all gone forward: its loss and dlogp, once. */
+static void complete(gradient_context *c, size_t g, size_t i)
+{
+    const stm_objective_batch *v = &c->view;
+    const size_t r = v->response_0[g] + i, at = v->first_token[r];
+    if (c->done[r])
+        return;
+    const stm_tokens t = stm_objective_view(v, g, i, 0, v->batch->groups[g].responses[i].n, c->scores.logp + at,
+                                            c->scores.entropy + at, c->dlogp + at);
+    v->objective->tokens(v->options, &v->totals, &t, &c->sums);
+    c->done[r] = 1;
+}
+
+static void preview(void *context, const stm_visit *visit)
+{
+    gradient_context *c = context;
+    record(&c->scores, visit);
+}
+
 static void apply(void *context, const stm_visit *visit)
 {
     gradient_context *c = context;
-    const stm_objective_batch *view = &c->view;
-    if (view->scope == STM_SCOPE_TOKEN) {
-        const stm_tokens tokens = stm_objective_view(view, visit->group, visit->response, visit->first_token, visit->n,
+    const stm_objective_batch *v = &c->view;
+    if (c->knows == RANGES) {
+        const stm_tokens tokens = stm_objective_view(v, visit->group, visit->response, visit->first_token, visit->n,
                                                      visit->logp, visit->entropy, visit->dlogp);
-        view->objective->tokens(view->options, &view->totals, &tokens, &c->sums);
+        v->objective->tokens(v->options, &v->totals, &tokens, &c->sums);
         return;
     }
-    const double *dlogp = c->dlogp + view->first_token[view->response_0[visit->group] + visit->response];
+    if (c->knows == RESPONSES)
+        complete(c, visit->group, visit->response);
+    const double *dlogp = c->dlogp + v->first_token[v->response_0[visit->group] + visit->response];
     for (size_t k = 0; k < visit->n; k++)
         visit->dlogp[k] += dlogp[visit->first_token + k];
 }
@@ -146,10 +210,16 @@ stm_status stm_objective_gradient(stm_engine *engine, const stm_grid *grid, cons
 {
     gradient_context c = {0};
     stm_status status = agree(engine, grid, prepare(&c, batch, objective, options));
-    if (status == STM_OK && c.view.scope != STM_SCOPE_TOKEN)
-        status = look_ahead(&c, engine, grid);
     if (status == STM_OK)
-        status = agree(engine, grid, stm_engine_gradient(engine, batch, c.skip, apply, &c, gradient));
+        status = choose(&c, engine, grid);
+    if (status == STM_OK && c.knows == ALL)
+        status = look_ahead(&c, engine, grid);
+    if (status == STM_OK && c.knows == RESPONSES)
+        count_unvisited(&c, grid);
+    if (status == STM_OK)
+        status = agree(
+            engine, grid,
+            stm_engine_gradient(engine, batch, c.skip, c.knows == RESPONSES ? preview : NULL, apply, &c, gradient));
     else if (stm_engine_settings_of(engine)->rounds)
         stm_rounds_settle(stm_engine_settings_of(engine)->rounds);
     add_over_ranks(grid, &c.sums);

@@ -86,6 +86,14 @@ static stm_status update_with(stm_trainer *t, stm_step *step, stm_batch *batch)
     return STM_OK;
 }
 
+/* The weight of the KL term at this step: on a line from kl_coef_start to kl_coef. */
+static double kl_coef(const stm_objective_options *o, int64_t step)
+{
+    if (o->kl_coef_steps == 0 || step >= o->kl_coef_steps)
+        return o->kl_coef;
+    return o->kl_coef_start + (o->kl_coef - o->kl_coef_start) * (double)step / (double)o->kl_coef_steps;
+}
+
 stm_status stm_step_update(stm_trainer *t, stm_step *step)
 {
     const stm_options *o = t->options;
@@ -93,6 +101,7 @@ stm_status stm_step_update(stm_trainer *t, stm_step *step)
     stm_batch judged;
     step->record.lr = stm_learning_rate(o->optim.schedule, o->optim.lr, o->optim.min_lr_ratio, o->optim.warmup_steps,
                                         o->run.steps, t->progress.step + 1);
+    t->objective_options.kl_coef = kl_coef(&o->objective, t->progress.step);
     if (t->objective_options.mask_truncated && !t->supervised)
         stm_batch_mask_truncated(&step->batch);
     STM_TRY(stm_trainer_judged_of(t, step, &judged));

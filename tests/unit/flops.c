@@ -154,7 +154,7 @@ static void profile_of_a_pass_has_its_stages_and_no_more_than_its_time(void **st
         assert_ok(backend->zero(stream, gradient, model->n_parameters * backend->real_bytes));
         stm_engine_settings_of(engine)->profile = &profile;
         const double start = stm_now_s();
-        assert_ok(stm_engine_gradient(engine, &batch, NULL, visit_nothing, NULL, gradient));
+        assert_ok(stm_engine_gradient(engine, &batch, NULL, NULL, visit_nothing, NULL, gradient));
         const double wall_s = stm_now_s() - start;
         double sum = 0;
         for (stm_stage stage = 0; stage < STM_N_STAGES; stage++)
