@@ -222,15 +222,35 @@ static void time_model(const char *folder, const char *dtype, const char *named,
     free(path);
 }
 
+/* For how long a save beside other work, which is to sleep here, holds it up. */
+static double held_up_s(const char *folder, const stm_checkpoint_state *state, const stm_model *model,
+                        const stm_shards *shards, void *const moments[2], void *copy)
+{
+    stm_background_save *save;
+    double held_s;
+    begin();
+    must(stm_checkpoint_save_begin(MPI_COMM_WORLD, folder, state, model, shards, moments[0], moments[1], copy, &save));
+    held_s = end();
+    for (bool done = false; !done;) {
+        usleep(20000);
+        begin();
+        must(stm_checkpoint_save_advance(save, false, &done));
+        held_s += end();
+    }
+    stm_checkpoint_save_end(save);
+    return held_s;
+}
+
 static void time_checkpoint(const char *folder, stm_model *model)
 {
-    times save = {{0}}, save_plain = {{0}}, verify = {{0}}, load = {{0}}, read = {{0}}, verify_warm = {{0}},
-          read_warm = {{0}};
+    times beside = {{0}}, save = {{0}}, save_plain = {{0}}, verify = {{0}}, load = {{0}}, read = {{0}},
+          verify_warm = {{0}}, read_warm = {{0}};
     const stm_shards shards = {.n = model->n_parameters, .bucket_n = (size_t)4 << 20, .n_ranks = n_ranks};
     const size_t owned = stm_shards_count(&shards, rank);
     stm_checkpoint_state state = {.step = 1, .options_yaml = (char[]){""}, .best = 0}, loaded;
-    void *moments[2];
+    void *moments[2], *copy;
     char *path, *plain;
+    must(stm_alloc(stm_checkpoint_copy_bytes(owned, backend->real_bytes), 1, &copy));
     for (int k = 0; k < 2; k++) {
         must(backend->alloc(stream, owned * backend->real_bytes, &moments[k]));
         memset(moments[k], 1 + k, owned * backend->real_bytes);
@@ -239,6 +259,7 @@ static void time_checkpoint(const char *folder, stm_model *model)
     must(stm_format(&plain, "%s/plain", folder));
     const uint64_t about = 3 * (uint64_t)model->n_parameters * backend->real_bytes;
     for (int i = 0; i < repeats; i++) {
+        beside.s[i] = held_up_s(folder, &state, model, &shards, moments, copy);
         save_plain.s[i] = plain_write_s(plain, about);
         if (rank == 0)
             unlink(plain);
@@ -266,11 +287,13 @@ static void time_checkpoint(const char *folder, stm_model *model)
         MPI_Barrier(MPI_COMM_WORLD);
     }
     report("save a checkpoint", about, &save, "plain write", &save_plain);
+    report("held up by a save beside", about, &beside, "a save at once", &save);
     report("verify a checkpoint, cold", about, &verify, "plain read", &read);
     report("verify a checkpoint, warm", about, &verify_warm, "plain read", &read_warm);
     report("load a checkpoint, cold", about, &load, "plain read", &read);
     backend->free(stream, moments[0]);
     backend->free(stream, moments[1]);
+    free(copy);
     free(path);
     free(plain);
 }
