@@ -11,12 +11,15 @@
 #include "mpi/grid.h"
 
 static const double LOOK_S = 0.1, BEAT_S = 0.5; /* between two looks at the pulse, and two beats */
+static const double AFTER_SIGNAL_S = 10;
 
 /* What a rank sends to the next one. */
 typedef struct {
     bool last; /* no more will come */
     int rank;
-    double stalled_s, patience_s;
+    double stalled_s, patience_s; /* of this rank: since when nothing goes on, and how long that may be */
+    double anywhere_s;            /* as far as it knows: since when nothing has gone on on any rank */
+    bool waits;                   /* for others: then stalled_s is anywhere_s */
     char host[STM_PULSE_HOST_BYTES], what[STM_PULSE_TEXT_BYTES];
 } beat;
 
@@ -32,7 +35,7 @@ static struct {
     pthread_t thread;
     bool runs;
     MPI_Comm comm; /* the service thread's alone */
-    int before, after;
+    int before, after, n_ranks;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     bool stops;
@@ -41,6 +44,7 @@ static struct {
     beat out, in;
     MPI_Request sending, receiving;
     bool said_last, heard_last;
+    int sent_phase;
     double sent_s, heard_s, looked_s;
     beat heard; /* the latest; rank -1: none yet */
     observer observer;
@@ -79,17 +83,20 @@ static void observe(observer *o, const stm_pulse *pulse, double now_s)
 }
 
 /* Fills in what goes to the next rank. Without progress a rank either waits, and MPI was called a moment ago, or hangs.
- */
+ * Who waits does so in vain when nobody goes on; news of that takes a beat for each rank. */
 static void describe(const observer *o, const stm_pulse *pulse, double io_timeout_s, double now_s, beat *b)
 {
-    const double own_s = stm_heartbeat_patience_s(o->phase, false, o->longest_s[o->phase], io_timeout_s);
-    const bool waits = o->calls_s > o->progress_s;
+    const double longest_s = o->longest_s[o->phase], silent_s = now_s - STM_MAX(o->progress_s, o->calls_s);
     b->rank = pulse->rank;
-    b->stalled_s = now_s - STM_MAX(o->progress_s, o->calls_s);
-    b->patience_s = own_s;
-    if (waits && b->stalled_s < own_s) {
-        b->stalled_s = now_s - o->progress_s;
-        b->patience_s = stm_heartbeat_patience_s(o->phase, true, o->longest_s[o->phase], io_timeout_s);
+    b->anywhere_s = now_s - o->progress_s;
+    if (h.heard.rank >= 0)
+        b->anywhere_s = STM_MIN(b->anywhere_s, h.heard.anywhere_s + now_s - h.heard_s);
+    b->stalled_s = silent_s;
+    b->patience_s = stm_heartbeat_patience_s(o->phase, false, longest_s, io_timeout_s);
+    b->waits = o->calls_s > o->progress_s && silent_s < b->patience_s;
+    if (b->waits) {
+        b->stalled_s = b->anywhere_s;
+        b->patience_s = stm_heartbeat_patience_s(o->phase, true, longest_s, io_timeout_s) + h.n_ranks * BEAT_S;
     }
     if (pulse->resting)
         b->patience_s = INFINITY;
@@ -116,6 +123,8 @@ static void judge(double now_s, double timeout_s)
     const beat *b = &h.heard;
     if (h.heard_last)
         return;
+    if (stm_pulse_own->told_to_end) /* by a launcher, perhaps, that has ended others and will soon end this one */
+        timeout_s += AFTER_SIGNAL_S;
     if (now_s - h.heard_s > timeout_s) {
         if (b->rank < 0)
             snprintf(message, sizeof message, "rank %d has stopped: it has never been heard", h.before);
@@ -125,8 +134,8 @@ static void judge(double now_s, double timeout_s)
         abort_job(message);
     }
     if (b->rank >= 0 && b->stalled_s > b->patience_s) {
-        snprintf(message, sizeof message, "rank %d on %s hangs: nothing has gone on for %.0f s (%s)", b->rank, b->host,
-                 b->stalled_s, b->what);
+        snprintf(message, sizeof message, "rank %d on %s %s: nothing has gone on for %.0f s (%s)", b->rank, b->host,
+                 b->waits ? "waits in vain" : "hangs", b->stalled_s, b->what);
         abort_job(message);
     }
 }
@@ -159,17 +168,20 @@ static void hear(double now_s)
     }
 }
 
-/* One at a time: the next rank may be stopped. */
+/* One at a time, since the next rank may be stopped; at once when a phase begins, so that it is not another one that
+ * is named. */
 static void speak(double now_s, double timeout_s, double io_timeout_s, bool stops)
 {
     int gone;
+    const bool is_due = now_s - h.sent_s >= STM_MIN(BEAT_S, timeout_s / 4) || h.observer.phase != h.sent_phase;
     check(MPI_Test(&h.sending, &gone, MPI_STATUS_IGNORE));
-    if (!gone || h.said_last || (!stops && now_s - h.sent_s < STM_MIN(BEAT_S, timeout_s / 4)))
+    if (!gone || h.said_last || !(stops || is_due))
         return;
     describe(&h.observer, stm_pulse_own, io_timeout_s, now_s, &h.out);
     h.out.last = stops;
     check(MPI_Isend(&h.out, sizeof h.out, MPI_BYTE, h.after, 0, h.comm, &h.sending));
     h.sent_s = now_s;
+    h.sent_phase = h.observer.phase;
     h.said_last = stops;
 }
 
@@ -219,14 +231,14 @@ static void *serve(void *unused)
 
 bool stm_heartbeat_start(int provided)
 {
-    int rank, n_ranks;
+    int rank;
     if (provided < MPI_THREAD_MULTIPLE)
         return false;
     STM_MPI(MPI_Comm_dup(MPI_COMM_WORLD, &h.comm));
     STM_MPI(MPI_Comm_rank(h.comm, &rank));
-    STM_MPI(MPI_Comm_size(h.comm, &n_ranks));
-    h.before = (rank + n_ranks - 1) % n_ranks;
-    h.after = (rank + 1) % n_ranks;
+    STM_MPI(MPI_Comm_size(h.comm, &h.n_ranks));
+    h.before = (rank + h.n_ranks - 1) % h.n_ranks;
+    h.after = (rank + 1) % h.n_ranks;
     h.sending = MPI_REQUEST_NULL;
     h.heard.rank = -1;
     h.observer = (observer){.phase = STM_PHASE_OTHER};

@@ -8,9 +8,9 @@
  *
  * How long nothing may go on: compute, ten times as long as the phase has ever taken, but 120 s at least, and
  * io_timeout_s when it comes for the first time; all else (load, rewards, checkpoints, evaluation) io_timeout_s. A rank
- * that is inside MPI or polls it waits for others, which may be allowed io_timeout_s: it has twice the longer, so that
- * the one that hangs is named, not one that waits for it. What has no more to do has no limit. A process that was
- * itself stopped for a while blames nobody for that. */
+ * that is inside MPI, or polls it, waits for others: it does so in vain when nothing has gone on on any rank, which the
+ * beats tell, for twice as long; so the one that hangs is named, and not one that waits for it. What has no more to do
+ * has no limit. A process that was itself stopped for a while blames nobody for that. */
 #ifndef STM_MPI_HEARTBEAT_H
 #define STM_MPI_HEARTBEAT_H
 

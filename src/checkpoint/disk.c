@@ -10,6 +10,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/pulse.h"
+
 static stm_status open_file(const char *path, int flags, const char *verb, int *descriptor)
 {
     const int opened = open(path, flags | O_CLOEXEC, 0666);
@@ -100,6 +102,7 @@ stm_status stm_disk_write(int descriptor, const char *path, uint64_t offset, con
         if (written < 0)
             return stm_fail(STM_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
         done += (size_t)written;
+        stm_pulse_progress();
     }
     return STM_OK;
 }
@@ -116,6 +119,7 @@ stm_status stm_disk_read(int descriptor, const char *path, uint64_t offset, void
             return stm_fail(STM_ERR_IO, "%s: ends after %llu bytes, expected %llu or more", path,
                             (unsigned long long)(offset + done), (unsigned long long)(offset + n));
         done += (size_t)got;
+        stm_pulse_progress();
     }
     return STM_OK;
 }

@@ -215,6 +215,18 @@ static stm_status read_options(const stm_command *command, int n, char *const *a
     return check_registered(options);
 }
 
+/* A reward may take as long as it was allowed, and a plan, which one rank makes while the others wait, as it takes. */
+static void watch(const stm_command *command, const stm_options *options)
+{
+    double rewards_s = 0;
+    for (size_t i = 0; i < options->reward.n; i++)
+        if (strcmp(options->reward.items[i].name, "command") == 0)
+            rewards_s += options->reward.items[i].timeout_s;
+    stm_heartbeat_set(options->fault.timeout_s, STM_MAX(options->fault.io_timeout_s, 1.5 * rewards_s));
+    if (command->bit == STM_COMMAND_PLAN)
+        stm_pulse_rest();
+}
+
 /* runs: false on a rank that only checks what it was given, so that all exit alike. */
 static stm_status run_command(const stm_command *command, int n, char *const *argv, bool runs)
 {
@@ -222,7 +234,7 @@ static stm_status run_command(const stm_command *command, int n, char *const *ar
     STM_TRY(stm_options_init(&options));
     stm_status status = read_options(command, n, argv, &options);
     if (status == STM_OK)
-        stm_heartbeat_set(options.fault.timeout_s, options.fault.io_timeout_s);
+        watch(command, &options);
     if (status == STM_OK && runs)
         status = command->run(&options);
     stm_options_clear(&options);

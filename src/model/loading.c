@@ -5,6 +5,7 @@
 #include <string.h>
 #include <xxhash.h>
 
+#include "base/pulse.h"
 #include "model/prefetch.h"
 #include "model/stages.h"
 #include "model/weights.h"
@@ -343,6 +344,7 @@ static void only_pass_on(const stm_loading *l, const stm_transport *transport, s
 static stm_status load_waves(stm_loading *l, const stm_transport *transport, bool hash, stm_prefetch *prefetch)
 {
     for (size_t first = 0; first < l->n; first += l->wave) {
+        stm_pulse_progress();
         stm_prefetch_reached(prefetch, first);
         if (!l->weights)
             receive(l, transport, first);
