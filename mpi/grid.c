@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/helper.h"
+
 /* Prints who, where, when and what. */
 static void abort_with(const char *what) __attribute__((noreturn));
 static void abort_with(const char *what)
@@ -16,7 +18,7 @@ static void abort_with(const char *what)
     stm_pulse_text(stm_pulse_own, when);
     fprintf(stderr, "stemma: rank %d on %s: %s (%s)\n", rank, host, what, when);
     fflush(stderr);
-    stm_pulse_told_to_end();
+    (void)stm_helper_speaks_first();
     MPI_Abort(MPI_COMM_WORLD, 1);
     abort(); /* MPI_Abort need not return, but its declaration does not say so */
 }

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/helper.h"
 #include "mpi/grid.h"
 
 static const double LOOK_S = 0.1, BEAT_S = 0.5; /* between two looks at the pulse, and two beats */
@@ -109,9 +110,9 @@ static void describe(const observer *o, const stm_pulse *pulse, double io_timeou
 static void abort_job(const char *message) __attribute__((noreturn));
 static void abort_job(const char *message)
 {
-    fprintf(stderr, "stemma: %s\n", message);
+    if (stm_helper_speaks_first())
+        fprintf(stderr, "stemma: %s\n", message);
     fflush(stderr);
-    stm_pulse_told_to_end();
     MPI_Abort(MPI_COMM_WORLD, 1);
     _exit(1);
 }

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/base.h"
+#include "base/helper.h"
 #include "base/pulse.h"
 
 static const struct {
@@ -42,7 +42,7 @@ static void on_crash(int number)
         say(" (");
         say(what);
         say(")\n");
-        stm_pulse_told_to_end();
+        (void)stm_helper_speaks_first();
         sigaction(number, &before[i], NULL);
         raise(number);
     }

@@ -7,18 +7,21 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/process.h"
 #include "base/pulse.h"
 
-enum { OUR_SOCKET = 3 }; /* the helper's own number for it */
+enum { OUR_SOCKET = 3, OUR_CLAIM = 4 }; /* the helper's own numbers for them */
+enum { SILENCE_S = 2 };                 /* in which a node's other ranks, killed by their launcher, say nothing */
 
 static struct {
-    pid_t id; /* 0: none */
+    pid_t id, launcher; /* id 0: none */
     int socket;
-} helper = {.socket = -1};
+    int claim; /* a socket that rank and helper share: whose name is its own may speak for the node */
+} helper = {.socket = -1, .claim = -1};
 
 /* What travels: a request, then the bytes of command (with its NUL) and input; an answer, then what the command
  * printed, or the message of the failure. */
@@ -53,6 +56,26 @@ static bool receive_all(int socket, void *bytes, size_t n)
             return false;
         done += got > 0 ? (size_t)got : 0;
     }
+    return true;
+}
+
+/* The name, which is no file's, is free again when both have ended. Where it cannot be had for another reason than that
+ * it is taken, two messages are better than none. */
+bool stm_helper_speaks_first(void)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    char *at = name.sun_path + 1;
+    stm_pulse_told_to_end();
+    if (stm_pulse_own->spoke || helper.claim < 0)
+        return true;
+    memcpy(at, "stemma", 6);
+    at += 6;
+    for (long number = (long)helper.launcher; number > 0; number /= 10)
+        *at++ = (char)('0' + number % 10);
+    const socklen_t n = (socklen_t)(at - (char *)&name);
+    if (bind(helper.claim, (const struct sockaddr *)&name, n) != 0 && errno == EADDRINUSE)
+        return false;
+    stm_pulse_own->spoke = true;
     return true;
 }
 
@@ -98,7 +121,7 @@ static void report_death(void)
 {
     const stm_pulse *pulse = stm_pulse_own;
     char what[STM_PULSE_TEXT_BYTES];
-    if (pulse->told_to_end)
+    if (pulse->told_to_end || !stm_helper_speaks_first())
         return;
     stm_pulse_text(pulse, what);
     fprintf(stderr, "stemma: rank %d on %s died without a word: killed, or out of memory (%s)\n", pulse->rank,
@@ -116,12 +139,19 @@ static void be_helper(int socket)
     const int nothing = open("/dev/null", O_RDWR);
     dup2(nothing, STDIN_FILENO);
     dup2(nothing, STDOUT_FILENO);
-    dup2(socket, OUR_SOCKET);
+    const int claim = dup(helper.claim), high = fcntl(socket, F_DUPFD, OUR_CLAIM + 1);
+    dup2(claim, OUR_CLAIM);
+    dup2(high, OUR_SOCKET);
+    helper.claim = claim < 0 ? -1 : OUR_CLAIM;
     fcntl(OUR_SOCKET, F_SETFD, FD_CLOEXEC);
-    closefrom(OUR_SOCKET + 1); /* a launcher that waits for the end of the rank's own files must not wait for us */
+    fcntl(OUR_CLAIM, F_SETFD, FD_CLOEXEC);
+    closefrom(OUR_CLAIM + 1); /* a launcher that waits for the end of the rank's own files must not wait for us */
     while (serve_one())
         ;
     report_death();
+    close(STDERR_FILENO); /* which a launcher may wait for */
+    if (stm_pulse_own->spoke)
+        sleep(SILENCE_S);
     _exit(0);
 }
 
@@ -133,6 +163,8 @@ stm_status stm_helper_begin(void)
     STM_TRY(stm_pulse_share());
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return stm_fail(STM_ERR_IO, "no socket for the helper process: %s", strerror(errno));
+    helper.launcher = getppid();
+    helper.claim = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     const pid_t id = fork();
     if (id == 0)
         be_helper(ends[1]);
@@ -152,10 +184,11 @@ void stm_helper_end(void)
         return;
     stm_pulse_told_to_end();
     close(helper.socket);
+    close(helper.claim);
     while (waitpid(helper.id, NULL, 0) < 0 && errno == EINTR)
         ;
     helper.id = 0;
-    helper.socket = -1;
+    helper.socket = helper.claim = -1;
 }
 
 static stm_status no_helper(void)

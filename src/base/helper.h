@@ -16,6 +16,11 @@ stm_status stm_helper_begin(void);
 /* The rank ends in order from here on. Without a helper: nothing. */
 void stm_helper_end(void);
 
+/* This rank ends by a failure that it is about to tell, or somebody has told of: its end is no news for its helper.
+ * True for the first rank of the node (of those that the same launcher has started) in some seconds, since the launcher
+ * may end the others as one that is killed, and one message is enough. A signal handler may call it. */
+bool stm_helper_speaks_first(void);
+
 /* stm_process_run in the helper. Fails: as that does; STM_ERR_IO where there is no helper or it has died. */
 stm_status stm_helper_run(const char *command, const char *input, size_t n_input, double timeout_s, size_t most_output,
                           char **output, size_t *n_output);

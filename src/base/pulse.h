@@ -21,6 +21,7 @@ typedef struct {
     _Atomic uint64_t calls;          /* entries to and returns from MPI: odd inside */
     _Atomic bool resting;            /* has no more to do than to wait for the others' end */
     _Atomic bool told_to_end;        /* by a signal, or by itself: its end is no news */
+    _Atomic bool spoke;              /* its node's first message about a failure */
     _Atomic int rank;
     char host[STM_PULSE_HOST_BYTES];
 } stm_pulse;

@@ -260,7 +260,7 @@ static stm_status end_together(stm_status status)
             stm_pulse_text(stm_pulse_own, what);
             fprintf(stderr, "stemma: rank %d on %s: %s (%s)\n", (int)stm_pulse_own->rank, stm_pulse_own->host,
                     stm_failure(), what);
-            stm_pulse_told_to_end();
+            (void)stm_helper_speaks_first();
             MPI_Abort(MPI_COMM_WORLD, 1);
         }
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);

@@ -87,11 +87,11 @@ ends() {
     awk "BEGIN { exit !($s < $2) }" < /dev/null || die "ended after $s s, expected $2"
     [ "$(grep -c '^stemma: ' err)" = 1 ] || die "expected one message: $(cat err)"
     grep -qE "^stemma: $1\$" err || die "expected stemma: $1, found: $(grep '^stemma: ' err)"
-    for ((i = 0; i < 20; i++)); do
+    for ((i = 0; i < 50; i++)); do
         pgrep -f "^$STEMMA train" > left || break
         sleep 0.1
     done
-    [ $i -lt 20 ] || die "processes are left: $(cat left)"
+    [ $i -lt 50 ] || die "processes are left: $(cat left)"
     begin=
 }
 
