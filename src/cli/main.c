@@ -187,9 +187,11 @@ static stm_status check_arguments(const stm_command *command, const stm_options 
 
 /* What the table of options cannot tell, for the registries know it: names of objectives, and rewards with their
  * patterns. */
-static stm_status check_registered(const stm_options *options)
+static stm_status check_registered(const stm_options *options, stm_command_bit command)
 {
     STM_TRY(stm_objective_check_name(options->objective.name));
+    if (command == STM_COMMAND_TRAIN)
+        STM_TRY(stm_objective_check_online(&options->objective));
     stm_reward_set *rewards;
     STM_TRY(stm_reward_set_create(options->reward.items, options->reward.n, &rewards));
     stm_reward_set_destroy(rewards);
@@ -212,7 +214,7 @@ static stm_status read_options(const stm_command *command, int n, char *const *a
         STM_TRY(status);
     }
     STM_TRY(stm_options_check(options, command->bit));
-    return check_registered(options);
+    return check_registered(options, command->bit);
 }
 
 /* A reward may take as long as it was allowed, and a plan, which one rank makes while the others wait, as it takes. */

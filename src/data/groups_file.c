@@ -4,8 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const response_keys[] = {"text",         "ids",          "reward",    "mask",
-                                            "old_logprobs", "ref_logprobs", "kept_mass", "finish"};
+static const char *const response_keys[] = {
+    "text",      "ids",    "reward",           "mask",          "old_logprobs", "ref_logprobs",
+    "kept_mass", "finish", "sampler_logprobs", "token_weights", "off_policy",   "cluster"};
 enum { N_RESPONSE_KEYS = sizeof response_keys / sizeof *response_keys };
 
 /* One line under way. */
@@ -121,6 +122,28 @@ static stm_status read_reward(const parser *p, const json_t *object, stm_respons
     return STM_OK;
 }
 
+/* What only some objectives read. */
+static stm_status read_notes(const parser *p, const json_t *object, stm_response *response)
+{
+    char where[PLACE_BYTES];
+    stm_json_found_text found;
+    const json_t *off = stm_json_get(object, "off_policy"), *cluster = stm_json_get(object, "cluster");
+    if (off && !json_is_boolean(off))
+        return stm_json_lines_fail(p->lines, "%s: found %s, expected true or false", place(p, "off_policy", where),
+                                   stm_json_found(off, found));
+    if (cluster && !json_is_integer(cluster))
+        return stm_json_lines_fail(p->lines, "%s: found %s, expected an integer", place(p, "cluster", where),
+                                   stm_json_found(cluster, found));
+    if (!off && !cluster && !stm_json_get(object, "sampler_logprobs") && !stm_json_get(object, "token_weights"))
+        return STM_OK;
+    STM_TRY(stm_alloc(1, sizeof *response->notes, &response->notes));
+    response->notes->off_policy = json_is_true(off);
+    response->notes->has_cluster = cluster != NULL;
+    response->notes->cluster = json_integer_value(cluster);
+    STM_TRY(read_doubles(p, object, "sampler_logprobs", response->n, &response->notes->sampler_logprobs));
+    return read_doubles(p, object, "token_weights", response->n, &response->notes->token_weights);
+}
+
 static stm_status read_finish(const parser *p, const json_t *object, stm_response *response)
 {
     char where[PLACE_BYTES];
@@ -176,6 +199,7 @@ static stm_status read_response(const parser *p, const json_t *object, size_t n_
                                    place(p, "ref_logprobs", where), response->n);
     STM_TRY(read_kept_mass(p, object, response));
     STM_TRY(read_reward(p, object, response));
+    STM_TRY(read_notes(p, object, response));
     return read_finish(p, object, response);
 }
 

@@ -27,6 +27,22 @@ static const char *missing(unsigned needs, const stm_objective_options *o, const
     return NULL;
 }
 
+stm_status stm_objective_check_online(const stm_objective_options *options)
+{
+    const unsigned needs = stm_objective_find(options->name)->needs(options);
+    const char *key = needs & STM_NEEDS_CLUSTERS  ? "objective.seed_alpha"
+                      : needs & STM_NEEDS_BUDGETS ? "objective.advantage_baseline"
+                      : needs & STM_NEEDS_STEPS   ? "objective.name"
+                                                  : NULL;
+    if (!key)
+        return STM_OK;
+    return stm_fail(STM_ERR_INPUT,
+                    "%s: needs %s of recorded responses, which rollouts have not; expected with `stemma grad`", key,
+                    needs & STM_NEEDS_CLUSTERS  ? "clusters of the answers"
+                    : needs & STM_NEEDS_BUDGETS ? "scores at budgets"
+                                                : "steps with advantages");
+}
+
 static stm_status check(const stm_objective_batch *b)
 {
     const unsigned needs = b->objective->needs(b->options);

@@ -101,6 +101,9 @@ size_t stm_objective_names(const char *const **names);
  * registered. */
 stm_status stm_objective_check_name(const char *name);
 
+/* Fails: STM_ERR_INPUT where the objective needs what no rollout has: clusters, budgets, steps. */
+stm_status stm_objective_check_online(const stm_objective_options *options);
+
 /* Counts, prepares. The batch and the options must outlive *out; the caller clears it, also after a failure. Fails:
  * STM_ERR_INPUT where something that is needed was not recorded ("group 0, response 2: found no ref_logprobs, ..");
  * STM_ERR_MEMORY. */

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "data/groups_file.h"
 
@@ -87,17 +88,31 @@ bool stm_group_is_judged(const stm_group *group)
     return all;
 }
 
-static void hand_out(stm_verdicts *v, stm_batch *batch)
+/* What the objective may read beside the weighted sum. */
+static stm_status note_parts(const double *parts, size_t n, stm_response *response)
+{
+    STM_TRY(stm_alloc(1, sizeof *response->notes, &response->notes));
+    STM_TRY(stm_alloc(n, sizeof *parts, &response->notes->reward_parts));
+    memcpy(response->notes->reward_parts, parts, n * sizeof *parts);
+    response->notes->n_parts = n;
+    return STM_OK;
+}
+
+/* Each response gets its reward, and where the objective combines them the parts of it. */
+static stm_status hand_out(stm_verdicts *v, bool with_parts, stm_batch *batch)
 {
     size_t at = 0;
     for (size_t g = 0; g < batch->n_groups; g++) {
         stm_group *group = &batch->groups[g];
-        for (size_t i = 0; i < group->n_responses; i++) {
-            group->responses[i].reward = v->total[at++];
+        for (size_t i = 0; i < group->n_responses; i++, at++) {
+            group->responses[i].reward = v->total[at];
             group->responses[i].has_reward = isfinite(group->responses[i].reward);
+            if (with_parts)
+                STM_TRY(note_parts(v->parts + at * v->n_rewards, v->n_rewards, &group->responses[i]));
         }
         v->n_failed += !stm_group_is_judged(group);
     }
+    return STM_OK;
 }
 
 stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set, const size_t *which,
@@ -113,8 +128,8 @@ stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const st
     STM_TRY(stm_agree(grid, status));
     stm_broadcast(grid->world, 0, v->total, v->n * sizeof *v->total);
     stm_broadcast(grid->world, 0, v->parts, v->n * v->n_rewards * sizeof *v->parts);
-    hand_out(v, batch);
-    return STM_OK;
+    const bool with_parts = policy->options->objective.reward_combine == STM_REWARDS_NORMALIZE_THEN_SUM;
+    return stm_agree(grid, hand_out(v, with_parts, batch));
 }
 
 stm_status stm_verdicts_write(const stm_verdicts *v, const stm_prompt_set *set, const size_t *which,

@@ -57,6 +57,12 @@ static stm_status set_up(stm_trainer *t)
     STM_TRY(stm_format(&t->checkpoints, "%s/checkpoints", o->run.folder));
     STM_TRY(stm_options_print(o, STM_COMMAND_TRAIN, &t->options_yaml));
     STM_TRY(stm_reward_set_create(o->reward.items, o->reward.n, &t->rewards));
+    if (o->objective.reward_weights.n == 0 && o->objective.reward_combine == STM_REWARDS_NORMALIZE_THEN_SUM) {
+        STM_TRY(stm_alloc(o->reward.n, sizeof *t->reward_weights, &t->reward_weights));
+        for (size_t i = 0; i < o->reward.n; i++)
+            t->reward_weights[i] = o->reward.items[i].weight;
+        t->objective_options.reward_weights = (stm_numbers){o->reward.n, t->reward_weights};
+    }
     if (stm_objective_has_reference(&o->objective))
         STM_TRY(stm_reference_create(model, &t->reference)); /* before a checkpoint takes the start weights' place */
     STM_TRY(stm_optimizer_create(model, t->policy.grid, o->parallel.shard,
@@ -113,6 +119,7 @@ void stm_trainer_destroy(stm_trainer *t)
     stm_reward_set_destroy(t->rewards);
     free(t->checkpoints);
     free(t->options_yaml);
+    free(t->reward_weights);
     free(t);
 }
 

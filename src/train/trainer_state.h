@@ -17,7 +17,9 @@ struct stm_trainer {
     const stm_options *options;
     const stm_prompt_set *train, *eval; /* eval: NULL: none */
     const stm_objective *objective;
-    stm_objective_options objective_options; /* as given, the divisor of fixed-length settled */
+    stm_objective_options objective_options; /* as given, with the divisor of fixed-length, weights of rewards, and the
+                                              * KL term's weight at this step */
+    double *reward_weights;                  /* [rewards] */
     bool supervised;
     stm_reward_set *rewards;
     stm_optimizer optimizer;

@@ -270,6 +270,11 @@ static void wrong_responses_are_named(void **state)
     refuses_response(state, "\"ids\": [4], \"reward\": \"1\"",
                      "responses[1].reward: found text \"1\", expected a number");
     refuses_response(state, "\"ids\": [4], \"reward\": true", "responses[1].reward: found true, expected a number");
+    refuses_response(state, "\"ids\": [4], \"off_policy\": 1",
+                     "responses[1].off_policy: found 1, expected true or false");
+    refuses_response(state, "\"ids\": [4], \"cluster\": 0.5", "responses[1].cluster: found 0.5, expected an integer");
+    refuses_response(state, "\"ids\": [4], \"sampler_logprobs\": [-1, -2]",
+                     "responses[1].sampler_logprobs: found 2 numbers, expected 1, one for each id");
     refuses_response(state, "\"ids\": [4], \"finish\": \"eos\"",
                      "responses[1].finish: found text \"eos\", expected \"stop\" or \"length\"");
     refuses_response(state, "\"ids\": [4], \"finish\": 1", "responses[1].finish: found 1, expected \"stop\" or");
@@ -455,9 +460,24 @@ static void damaged_lines_are_read_or_refused(void **state)
     assert_true(n_read > 200 && n_refused > 5000);
 }
 
+static void what_only_some_objectives_read_is_kept(void **state)
+{
+    stm_batch batch;
+    assert_ok(read_with(text_of(state), 0,
+                        "{\"prompt_ids\": [1], \"responses\": [{\"ids\": [4, 5], \"sampler_logprobs\": [-1, -2], "
+                        "\"token_weights\": [1, 0.5], \"off_policy\": true, \"cluster\": 3}, {\"ids\": [6]}]}\n",
+                        &batch));
+    const stm_response_notes *notes = batch.groups[0].responses[0].notes;
+    assert_true(notes->sampler_logprobs[1] == -2 && notes->token_weights[1] == 0.5);
+    assert_true(notes->off_policy && notes->has_cluster && notes->cluster == 3);
+    assert_null(batch.groups[0].responses[1].notes);
+    stm_batch_clear(&batch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_only_some_objectives_read_is_kept),
         cmocka_unit_test(a_full_line_is_read_as_it_stands),
         cmocka_unit_test(a_byte_order_mark_is_skipped),
         cmocka_unit_test(scoring_ignores_masks_but_checks_them),

@@ -371,6 +371,22 @@ static void what_an_objective_needs_and_a_file_lacks_is_named(void **state)
                  "objective.max_tokens: found 0, expected at least 1 with objective.aggregate=fixed-length");
 }
 
+static void what_no_rollout_has_is_refused_before_a_run(void **state)
+{
+    (void)state;
+    stm_objective_options o = defaults;
+    o.name = (char *)"grpo";
+    assert_ok(stm_objective_check_online(&o));
+    o.seed_alpha = 0.5;
+    assert_fails(stm_objective_check_online(&o), STM_ERR_INPUT,
+                 "objective.seed_alpha: needs clusters of the answers of recorded responses, which rollouts have not; "
+                 "expected with `stemma grad`");
+    o.name = (char *)"direct_advantage";
+    assert_fails(stm_objective_check_online(&o), STM_ERR_INPUT,
+                 "objective.name: needs steps with advantages of recorded responses, which rollouts have not; "
+                 "expected with `stemma grad`");
+}
+
 static void every_registered_name_is_found_and_no_other(void **state)
 {
     (void)state;
@@ -401,6 +417,7 @@ int main(void)
         cmocka_unit_test(weights_follow_the_aggregation_and_an_empty_response_weighs_nothing),
         cmocka_unit_test(totals_count_empty_responses_and_only_tokens_with_loss),
         cmocka_unit_test(what_an_objective_needs_and_a_file_lacks_is_named),
+        cmocka_unit_test(what_no_rollout_has_is_refused_before_a_run),
         cmocka_unit_test(every_registered_name_is_found_and_no_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
