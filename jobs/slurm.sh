@@ -45,7 +45,7 @@ job_end=${SLURM_JOB_END_TIME:-$(seconds_of %e)}
 
 submit() { sbatch --dependency="afterany:$SLURM_JOB_ID" "$0" "$input" "$folder" ${options[@]+"${options[@]}"}; }
 case $CHAIN in
-requeue) again() { scontrol requeue "$SLURM_JOB_ID" || submit; } ;;
+requeue) again() { scontrol requeue "$SLURM_JOB_ID" || { [ -z "${SLURM_ARRAY_TASK_ID:-}" ] && submit; }; } ;;
 submit) again() { submit; } ;;
 esac
 

@@ -115,7 +115,7 @@ eval_of() { sed -n "s/^{\"step\": $2,.*\"eval_reward\": \([^,]*\),.*/\1/p" "$1/m
 rm -rf run whole
 sed 's/prompts_per_step: 5, group_size: 4/prompts_per_step: 1, group_size: 2/' base.yaml > few.yaml
 {
-    echo 'run: { folder: run, steps: 3 }'
+    echo 'run: { folder: run, steps: 2 }'
     cat few.yaml
     echo 'checkpoint: { every: 2 }'
     echo 'eval: { every: 2, prompts: few.jsonl, samples: 8 }'
@@ -136,17 +136,16 @@ done
 [ "$(eval_of run 2)" = null ] || die "the evaluation after step 2 was not left: $(eval_of run 2)"
 succeeds 2 "$STEMMA" train run.yaml
 [ "$(eval_of run 2)" != null ] || die "the evaluation after step 2 is missing"
-same_run whole run 3
-same_bits "$(checkpoint whole 2)" "$(checkpoint run 2)" "the checkpoint with a late evaluation differs"
+same_run whole run 2
 say "an evaluation that was left, of the start or of a step, is made up for in its place"
 
 # In an update: the step is finished. A second signal some seconds later: no save, exit code 1
 
 rm -rf run
-input run.yaml run 9 'objective: { name: sft }\nupdate: { epochs: 2000 }\ncheckpoint: { every: 9 }\n'
+input run.yaml run 9 'objective: { name: sft }\nupdate: { epochs: 400 }\ncheckpoint: { every: 9 }\n'
 start 2 run.yaml
 until_true test -f run/input.yaml
-sleep 0.5
+sleep 0.1
 kill -TERM "$(processes | tail -1)"
 ends_with 0
 left_after run 1
