@@ -77,6 +77,7 @@ stm_status stm_trainer_evaluate_before(stm_trainer *t)
         stm_eval_line(line, &record);
         stm_log("%s", line);
         stm_trainer_write_record(t, &record);
+        t->saved_step = -1; /* the checkpoint of this step does not have it */
         if (t->progress.step > 0)
             stm_trainer_keep_step(t, is_best);
     } else if (t->progress.step > 0) {
