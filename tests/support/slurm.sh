@@ -69,7 +69,10 @@ start() { # NODES
 stop() {
     local file i
     scancel -u root 2> /dev/null
-    sleep 0.5
+    for ((i = 0; i < 100; i++)); do # a job that outlived its daemons would stay for ever
+        [ -n "$(squeue -h 2> /dev/null)" ] || break
+        sleep 0.1
+    done
     for file in "$folder"/slurmd-*.pid "$folder/slurmctld.pid" "$folder/munged.pid"; do
         [ -s "$file" ] || continue
         kill "$(cat "$file")" 2> /dev/null
