@@ -12,6 +12,7 @@
 #include "plan/replay.h"
 #include "rollout/decode.h"
 #include "train/optimizer.h"
+#include "train/parameter_set.h"
 #include "train/trainer.h"
 
 const char *stm_plan_part_name(stm_plan_part part)
@@ -89,7 +90,8 @@ static void add_static(const stm_planner *planner, const stm_model *stage, size_
     m->weights = (double)stm_model_weights_bytes(stage);
     m->optimizer = (double)stm_optimizer_bytes(stage, (int)stage_size, STM_SHARD_OPTIMIZER) - own;
     m->gradient = (double)stm_optimizer_bytes(stage, (int)stage_size, planner->options->parallel.shard) - m->optimizer;
-    m->reference = has_reference(planner) ? m->weights : 0;
+    const size_t bucket_n = stm_optimizer_bucket((int)stage_size);
+    m->reference = has_reference(planner) ? (double)stm_parameter_set_bytes(stage, (int)stage_size, bucket_n) : 0;
     m->copy = (double)stm_trainer_async_bytes(planner->options, stage, (int)stage_size);
     m->tables = (double)(c->max_positions * c->head_dim * stage->backend->real_bytes); /* cosine and sine */
 }

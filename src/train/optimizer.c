@@ -5,7 +5,7 @@
 
 #include "group/tied.h"
 
-static stm_shards cut(const stm_model *model, int n_ranks, size_t bucket_n)
+stm_shards stm_optimizer_cut(const stm_model *model, int n_ranks, size_t bucket_n)
 {
     return (stm_shards){.first = model->own.first, .n = model->own.n, .bucket_n = bucket_n, .n_ranks = n_ranks};
 }
@@ -63,7 +63,7 @@ size_t stm_optimizer_owned(const stm_model *model, int n_ranks)
 
 size_t stm_optimizer_bytes(const stm_model *model, int n_ranks, stm_shard shard)
 {
-    const stm_shards shards = cut(model, n_ranks, stm_optimizer_bucket(n_ranks));
+    const stm_shards shards = stm_optimizer_cut(model, n_ranks, stm_optimizer_bucket(n_ranks));
     const size_t real_bytes = model->backend->real_bytes, state = 2 * stm_shards_count(&shards, 0) * real_bytes;
     if (in_rounds(shard, n_ranks))
         return state + rounds_bytes(model, &shards);
@@ -116,7 +116,7 @@ static stm_status create_whole(const stm_model *model, const stm_grid *grid, stm
 stm_status stm_optimizer_create(const stm_model *model, const stm_grid *grid, stm_shard shard, size_t bucket_n,
                                 stm_optimizer *optimizer)
 {
-    *optimizer = (stm_optimizer){.shards = cut(model, grid->stage_size, bucket_n)};
+    *optimizer = (stm_optimizer){.shards = stm_optimizer_cut(model, grid->stage_size, bucket_n)};
     const size_t owned = stm_shards_count(&optimizer->shards, grid->stage_rank),
                  real_bytes = model->backend->real_bytes;
     if (grid->stage_size > 1)

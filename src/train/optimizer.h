@@ -28,6 +28,9 @@ typedef struct {
 /* Elements that are summed, updated and gathered at once: a message is a rank's share of them. */
 size_t stm_optimizer_bucket(int n_ranks);
 
+/* The model's own parameters over the ranks of its stage. Local. */
+stm_shards stm_optimizer_cut(const stm_model *model, int n_ranks, size_t bucket_n);
+
 /* The cut is a function of the model, the number of ranks of its stage, and bucket_n. State is zero. The grid must
  * outlive it; the caller destroys it, also after a failure. Local. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_optimizer_create(const stm_model *model, const stm_grid *grid, stm_shard shard, size_t bucket_n,

@@ -27,7 +27,8 @@ size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *mod
 {
     const bool has_reference = stm_objective_has_reference(&options->objective);
     return stm_optimizer_bytes(model, n_ranks, options->parallel.shard) +
-           (has_reference ? stm_model_weights_bytes(model) : 0) + stm_trainer_async_bytes(options, model, n_ranks);
+           (has_reference ? stm_parameter_set_bytes(model, n_ranks, stm_optimizer_bucket(n_ranks)) : 0) +
+           stm_trainer_async_bytes(options, model, n_ranks);
 }
 
 /* A first guess, for --maxh, of the seconds that a save takes: a slow disk. */
@@ -63,10 +64,11 @@ static stm_status set_up(stm_trainer *t)
             t->reward_weights[i] = o->reward.items[i].weight;
         t->objective_options.reward_weights = (stm_numbers){o->reward.n, t->reward_weights};
     }
-    if (stm_objective_has_reference(&o->objective))
-        STM_TRY(stm_reference_create(model, &t->reference)); /* before a checkpoint takes the start weights' place */
-    STM_TRY(stm_optimizer_create(model, t->policy.grid, o->parallel.shard,
-                                 stm_optimizer_bucket(t->policy.grid->stage_size), &t->optimizer));
+    const stm_grid *grid = t->policy.grid;
+    const size_t bucket_n = stm_optimizer_bucket(grid->stage_size);
+    if (stm_objective_has_reference(&o->objective)) /* before a checkpoint takes the start weights' place */
+        STM_TRY(stm_parameter_set_create(model, grid, bucket_n, &t->reference));
+    STM_TRY(stm_optimizer_create(model, grid, o->parallel.shard, bucket_n, &t->optimizer));
     return o->checkpoint.async ? take_copy(t) : STM_OK;
 }
 
@@ -115,7 +117,7 @@ void stm_trainer_destroy(stm_trainer *t)
     stm_run_folder_close(t->folder);
     stm_resume_point_clear(&t->resume);
     stm_optimizer_destroy(&t->optimizer, t->policy.model);
-    stm_reference_destroy(t->reference);
+    stm_parameter_set_destroy(t->reference);
     stm_reward_set_destroy(t->rewards);
     free(t->checkpoints);
     free(t->options_yaml);

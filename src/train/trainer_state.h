@@ -23,7 +23,7 @@ struct stm_trainer {
     bool supervised;
     stm_reward_set *rewards;
     stm_optimizer optimizer;
-    stm_reference *reference; /* NULL: no KL term */
+    stm_parameter_set *reference; /* NULL: no KL term */
     stm_timers timers;
     stm_boundary boundary;
 

@@ -177,11 +177,11 @@ static void the_reference_keeps_the_weights_of_its_making(void **state)
 {
     (void)state;
     fixture f;
-    stm_reference *reference;
+    stm_parameter_set *reference;
     stm_scores start, now;
     set_up(&f, MPI_COMM_WORLD, NULL, 0);
     assert_ok(stm_score_batch(f.policy.engine, &f.grid, &f.batch, &start));
-    assert_ok(stm_reference_create(f.model, &reference));
+    assert_ok(stm_parameter_set_create(f.model, &f.grid, FINE_BUCKET, &reference));
     assert_ok(stm_model_randomize(f.model, 99));
     double *before = stm_test_weights(f.model);
     assert_ok(stm_reference_score(reference, &f.policy, &f.batch));
@@ -200,7 +200,7 @@ static void the_reference_keeps_the_weights_of_its_making(void **state)
     stm_scores_clear(&now);
     free(before);
     free(after);
-    stm_reference_destroy(reference);
+    stm_parameter_set_destroy(reference);
     tear_down(&f);
 }
 
