@@ -142,11 +142,40 @@ stm_status stm_grid_create(MPI_Comm comm, const stm_axes *axes, size_t n_groups,
     return STM_OK;
 }
 
+stm_status stm_grid_imagine(const stm_axes *axes, int n_ranks, int rank, int ranks_per_node, size_t n_groups,
+                            stm_grid *grid)
+{
+    int64_t n_teams = 0;
+    *grid = (stm_grid){.world = MPI_COMM_SELF,
+                       .column_comm = MPI_COMM_SELF,
+                       .stage_comm = MPI_COMM_SELF,
+                       .team_comm = MPI_COMM_SELF,
+                       .rank = rank,
+                       .n_ranks = n_ranks,
+                       .n_stages = (int)axes->pipeline,
+                       .node_rank = rank % ranks_per_node,
+                       .node_size = STM_MIN(ranks_per_node, n_ranks)};
+    grid->stage_size = n_ranks / grid->n_stages;
+    grid->stage = rank / grid->stage_size;
+    grid->stage_rank = rank % grid->stage_size;
+    STM_TRY(count_teams(grid->stage_size, axes->suffix, axes->replica, n_groups, &n_teams));
+    grid->n_teams = (int)n_teams;
+    STM_TRY(stm_alloc((size_t)n_teams + 1, sizeof *grid->team_first, &grid->team_first));
+    find_team(grid);
+    const int first = grid->team_first[grid->team];
+    grid->team_size = grid->team_first[grid->team + 1] - first;
+    grid->team_rank = grid->stage_rank - first;
+    STM_TRY(stm_alloc((size_t)grid->team_size, sizeof *grid->team_nodes, &grid->team_nodes));
+    for (int i = 0; i < grid->team_size; i++)
+        grid->team_nodes[i] = (grid->stage * grid->stage_size + first + i) / ranks_per_node;
+    return STM_OK;
+}
+
 void stm_grid_destroy(stm_grid *grid)
 {
     MPI_Comm *const all[] = {&grid->team_comm, &grid->column_comm, &grid->stage_comm, &grid->world};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (*all[i] != MPI_COMM_NULL)
+        if (*all[i] != MPI_COMM_NULL && *all[i] != MPI_COMM_SELF)
             STM_MPI(MPI_Comm_free(all[i]));
     free(grid->team_first);
     free(grid->team_nodes);

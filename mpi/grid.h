@@ -62,6 +62,11 @@ typedef struct {
 stm_status stm_grid_create(MPI_Comm comm, const stm_axes *axes, size_t n_groups, stm_grid *grid);
 void stm_grid_destroy(stm_grid *grid);
 
+/* The place of one of n_ranks ranks, which fill nodes of ranks_per_node one after the other, for a process that reckons
+ * what that rank would do: the communicators are MPI_COMM_SELF. The caller destroys it. Local. Fails as create. */
+stm_status stm_grid_imagine(const stm_axes *axes, int n_ranks, int rank, int ranks_per_node, size_t n_groups,
+                            stm_grid *grid);
+
 /* Worst status over the world, the same on every rank; every rank then holds the message of the lowest rank that saw it
  * ("rank R: " before it unless it is rank 0). Collective over the world. */
 stm_status stm_agree(const stm_grid *grid, stm_status mine);

@@ -26,7 +26,7 @@ typedef struct {
     stm_prompt_set prompts, eval;
     bool has_prompts, supervised;
     int64_t ranks_per_node;
-    stm_batch batch;
+    stm_batch batch, longest;
     stm_planner planner;
     stm_plan_report report;
 } plan_run;
@@ -65,17 +65,18 @@ static stm_status read_prompts(plan_run *run)
     return STM_OK;
 }
 
-static stm_status draw_batch(plan_run *run, int64_t group_size, stm_batch *batch)
+/* longest: all responses of full length. */
+static stm_status draw_batch(plan_run *run, int64_t group_size, bool longest, stm_batch *batch)
 {
     const stm_options *o = run->options;
-    const int64_t longest = o->rollout.max_new_tokens;
-    const int64_t answer = o->plan.answer_tokens == STM_AUTO ? (longest + 1) / 2 : o->plan.answer_tokens;
+    const int64_t most = o->rollout.max_new_tokens;
+    const int64_t mean = o->plan.answer_tokens == STM_AUTO ? (most + 1) / 2 : o->plan.answer_tokens;
     const stm_workload workload = {.n_groups = (size_t)o->rollout.prompts_per_step,
                                    .group_size = run->supervised ? 1 : (size_t)group_size,
                                    .n_prompt = (size_t)o->plan.prompt_tokens,
-                                   .n_answer = (size_t)answer,
-                                   .most_answer = (size_t)longest,
-                                   .spread = o->plan.spread,
+                                   .n_answer = (size_t)(longest ? most : mean),
+                                   .most_answer = (size_t)most,
+                                   .spread = longest ? 0 : o->plan.spread,
                                    .seed = (uint64_t)o->run.seed};
     return stm_workload_draw(&workload, run->has_prompts ? &run->prompts.prompts : NULL, o->data.shuffle,
                              run->supervised, batch);
@@ -110,12 +111,15 @@ static stm_status open_plan(plan_run *run)
         STM_TRY(read_prompts(run));
     if (*o->out)
         STM_TRY(stm_check_output(o->out));
-    STM_TRY(draw_batch(run, o->rollout.group_size, &run->batch));
+    STM_TRY(draw_batch(run, o->rollout.group_size, false, &run->batch));
+    STM_TRY(draw_batch(run, o->rollout.group_size, true, &run->longest));
     run->ranks_per_node = o->plan.ranks_per_node == STM_AUTO ? run->machine.ranks : o->plan.ranks_per_node;
     run->planner = (stm_planner){.options = o,
                                  .machine = &run->machine,
                                  .model = run->model,
                                  .batch = &run->batch,
+                                 .longest = &run->longest,
+                                 .eval = run->eval.present ? &run->eval.prompts : NULL,
                                  .threads = o->plan.threads == STM_AUTO ? 0 : o->plan.threads,
                                  .supervised = run->supervised};
     return STM_OK;
@@ -123,11 +127,13 @@ static stm_status open_plan(plan_run *run)
 
 /* Tables */
 
-static stm_status find_best(const plan_run *run, const stm_batch *batch, int64_t nodes, stm_estimate *best)
+static stm_status find_best(const plan_run *run, const stm_batch *batch, stm_batch *longest, int64_t nodes,
+                            stm_estimate *best)
 {
     stm_planner planner = run->planner;
     stm_estimates found;
     planner.batch = batch;
+    planner.longest = longest;
     const stm_status status = stm_plan_search(&planner, nodes, run->ranks_per_node, MOST_LAYOUTS_OF_TABLE, &found);
     if (status == STM_OK)
         *best = found.items[0];
@@ -150,7 +156,7 @@ static stm_status fill_nodes(plan_run *run)
         n++;
     STM_TRY(stm_alloc(n, sizeof *r->nodes_rows, &r->nodes_rows));
     for (int64_t nodes = 1; nodes <= most; nodes *= 2) {
-        const stm_status status = find_best(run, &run->batch, nodes, &r->nodes_rows[r->n_nodes_rows]);
+        const stm_status status = find_best(run, &run->batch, &run->longest, nodes, &r->nodes_rows[r->n_nodes_rows]);
         if (status != STM_OK && !are_axes_given(run->options))
             return status;
         r->n_nodes_rows += status == STM_OK;
@@ -167,12 +173,15 @@ static stm_status fill_sizes(plan_run *run)
     STM_TRY(stm_alloc(sizes->n, sizeof *r->size_rows, &r->size_rows));
     STM_TRY(stm_alloc(sizes->n, sizeof *r->sizes, &r->sizes));
     for (size_t i = 0; i < sizes->n; i++) {
-        stm_batch batch;
+        stm_batch batch, longest = {0};
         r->sizes[i] = (int64_t)sizes->items[i];
-        stm_status status = draw_batch(run, r->sizes[i], &batch);
+        stm_status status = draw_batch(run, r->sizes[i], false, &batch);
         if (status == STM_OK)
-            status = find_best(run, &batch, run->options->plan.nodes, &r->size_rows[i]);
+            status = draw_batch(run, r->sizes[i], true, &longest);
+        if (status == STM_OK)
+            status = find_best(run, &batch, &longest, run->options->plan.nodes, &r->size_rows[i]);
         stm_batch_clear(&batch);
+        stm_batch_clear(&longest);
         STM_TRY(status);
         r->n_size_rows++;
     }
@@ -201,6 +210,7 @@ static void clear(plan_run *run)
     free(run->report.size_rows);
     free(run->report.sizes);
     stm_batch_clear(&run->batch);
+    stm_batch_clear(&run->longest);
     stm_prompt_set_clear(&run->prompts);
     stm_prompt_set_clear(&run->eval);
     stm_template_destroy(run->chat);

@@ -98,7 +98,7 @@ static double least_limit(const stm_options *options)
 
 static size_t static_bytes_of(const stm_session *session, const stm_options *options, int stage_size)
 {
-    return stm_model_weights_bytes(session->model) +
+    return stm_model_weights_bytes(session->model) + stm_engine_process_bytes(session->model) +
            (session->static_bytes ? session->static_bytes(options, session->model, stage_size) : 0);
 }
 

@@ -150,6 +150,7 @@ stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const
     STM_GOTO_OUT(choose_memory(engine, options));
     STM_GOTO_OUT(stm_agree_on(grid->team_comm, need_banks(engine, 1)));
     STM_GOTO_OUT(create_window(engine, options));
+    engine->settings.shares_kv = engine->window != NULL;
     *out = engine;
     return STM_OK;
 out:
@@ -381,6 +382,7 @@ static stm_status plan(stm_engine *engine, const stm_pass *pass, const stm_place
         engine->settings.log("no shared memory (/dev/shm) for the keys and values of prompts: each rank keeps its own");
     stm_window_destroy(engine->window);
     engine->window = NULL;
+    engine->settings.shares_kv = false;
     stm_schedule_clear(schedule);
     return plan(engine, pass, placement, options, schedule);
 }
@@ -467,7 +469,7 @@ static stm_status expect_placed(stm_engine *engine, const stm_forest *forest, co
     stm_schedule schedule;
     stm_footprint footprint = {0};
     stm_status status;
-    options.nodes = engine->window ? engine->grid->team_nodes : NULL;
+    options.nodes = engine->settings.shares_kv ? engine->grid->team_nodes : NULL;
     STM_GOTO_OUT(stm_schedule_create(forest, placement, engine->model, &options, &schedule));
     STM_GOTO_OUT(stm_footprint_of(&schedule, engine->model, &options, &footprint));
     stm_footprint_add_slots(slots_bytes, &footprint);
@@ -519,9 +521,14 @@ out:
     return status;
 }
 
+stm_footprint_parts stm_engine_planned_parts(const stm_engine *engine)
+{
+    return stm_footprint_sum(&engine->planned);
+}
+
 size_t stm_engine_planned_bytes(const stm_engine *engine)
 {
-    return engine->static_bytes + stm_engine_process_bytes(engine->model) + stm_footprint_bytes(&engine->planned);
+    return engine->static_bytes + stm_footprint_bytes(&engine->planned);
 }
 
 /* After a failure that the others know nothing of. */

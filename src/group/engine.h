@@ -10,14 +10,15 @@
 #include "base/timers.h"
 #include "group/chunk.h"
 #include "group/flops.h"
+#include "group/footprint.h"
 #include "group/placement.h"
 #include "mpi/grid.h"
 
 typedef struct stm_engine stm_engine;
 
-/* static_bytes: what the process holds besides (weights, gradients, optimizer), for memory.limit. The options are read,
- * not kept. Collective over the grid's world. Fails: STM_ERR_INPUT (memory.limit too small for the smallest chunk),
- * STM_ERR_MEMORY. */
+/* static_bytes: what the process holds besides (weights, gradients, optimizer, its own), for memory.limit. The options
+ * are read, not kept. Collective over the grid's world. Fails: STM_ERR_INPUT (memory.limit too small for the smallest
+ * chunk), STM_ERR_MEMORY. */
 stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const stm_options *options,
                              size_t static_bytes, stm_engine **out);
 void stm_engine_destroy(stm_engine *engine); /* NULL is fine. Collective over the team */
@@ -31,6 +32,7 @@ typedef struct {
     size_t limit_bytes;        /* of a rank's memory, static bytes included */
     stm_recompute recompute;
     stm_placement_options placement;
+    bool shares_kv;                  /* ranks of a node have one copy of the team's shared K and V */
     stm_timers *timers;              /* of the caller, for the phases that lie inside a call; NULL: none */
     stm_profile *profile;            /* of the caller, group/profile.h; NULL: none */
     struct stm_reduction *reduction; /* of the caller, begun on the gradient that comes next, or NULL: hears what of it
@@ -74,8 +76,11 @@ stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch,
 stm_status stm_engine_expect(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind);
 stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
                                      size_t slots_bytes);
-size_t stm_engine_planned_bytes(const stm_engine *engine); /* with what is static, and the process's own */
-size_t stm_engine_process_bytes(const stm_model *model);   /* the latter: tables of positions, buffers of libraries */
+size_t stm_engine_planned_bytes(const stm_engine *engine);              /* with what is static */
+stm_footprint_parts stm_engine_planned_parts(const stm_engine *engine); /* the rest of it */
+
+/* What every process has besides weights: tables of positions, buffers of libraries. Local. */
+size_t stm_engine_process_bytes(const stm_model *model);
 
 /* memory.limit of a rank, one of node_size on its node, in bytes; and the least that an engine of this model, of which
  * the rank may hold one stage, needs besides what is static. Local. */

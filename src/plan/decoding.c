@@ -3,7 +3,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "group/chunk.h"
 #include "rollout/decode.h"
 
 typedef struct {
@@ -107,24 +106,15 @@ static stm_status run(sampling *s)
 }
 
 /* As many slots as have room on every stage, whose layers are not the same in number, and no more than rollouts. */
-static void add_memory(sampling *s)
+static void choose_slots(sampling *s)
 {
-    stm_decoding *d = s->d;
-    size_t rows = 0;
-    for (size_t g = 0; g < d->batch->n_groups; g++)
-        if (d->team_of[g] == (int)d->team)
-            rows += d->batch->groups[g].n_prompt;
+    const stm_decoding *d = s->d;
     s->n_slots = d->slots;
     for (size_t i = 0; i < d->n_stages; i++)
         while (s->n_slots > 1 &&
                (double)stm_decode_slot_bytes(&d->stages[i], s->n_slots, d->max_new_tokens) > d->room_bytes)
             s->n_slots /= 2;
     s->n_slots = STM_MAX(STM_MIN(s->n_slots, s->n_items), 1);
-    for (size_t i = 0; i < d->n_stages; i++) {
-        const double prompts = (double)stm_chunk_kv_bytes(&d->stages[i], rows, false);
-        const double slots = (double)stm_decode_slot_bytes(&d->stages[i], s->n_slots, d->max_new_tokens);
-        d->bytes = fmax(d->bytes, slots + fmin(prompts, fmax(d->room_bytes, 0)));
-    }
 }
 
 stm_status stm_decoding_estimate(stm_decoding *d)
@@ -143,7 +133,7 @@ stm_status stm_decoding_estimate(stm_decoding *d)
         if (rank == 0 || tokens(&other) > tokens(&most))
             list_items(&most, rank, n_all, all);
     }
-    add_memory(&most);
+    choose_slots(&most);
     const stm_status status = run(&most);
     free(all);
     return status;

@@ -17,9 +17,9 @@ typedef struct {
     const int *team_of; /* [n_groups] */
     size_t team, team_size;
     size_t slots, max_new_tokens;
-    double room_bytes; /* for slots, and as much for prompts */
+    double room_bytes; /* for slots */
     /* Found: */
-    double seconds, n_rounds, bytes;
+    double seconds, n_rounds;
 } stm_decoding;
 
 /* Fails: STM_ERR_MEMORY. */

@@ -6,13 +6,13 @@
 
 #include "group/engine.h"
 #include "model/stages.h"
+#include "objective/objective.h"
 #include "plan/decoding.h"
 #include "plan/gradients.h"
+#include "plan/memory.h"
 #include "plan/rates.h"
 #include "plan/replay.h"
 #include "rollout/decode.h"
-#include "train/optimizer.h"
-#include "train/parameter_set.h"
 #include "train/trainer.h"
 
 const char *stm_plan_part_name(stm_plan_part part)
@@ -32,7 +32,7 @@ typedef struct {
     stm_model *stages;                              /* [pipeline] */
     size_t n_stages, n_teams, stage_size, heaviest; /* heaviest: the stage that holds most */
     int *team_sizes;                                /* [n_teams] */
-    size_t limit_bytes, static_bytes, room_bytes;
+    size_t room_bytes;
     stm_batch minibatch; /* what one update is of; not owned */
     double n_updates;
     int *team_of;       /* [n_groups] */
@@ -42,6 +42,13 @@ typedef struct {
 } estimate;
 
 /* The layout */
+
+static double static_bytes_of(const estimate *e, const stm_model *stage)
+{
+    stm_plan_memory m;
+    stm_plan_static(e->planner, stage, (int64_t)e->stage_size, &m);
+    return stm_plan_static_bytes(&m);
+}
 
 static stm_status lay_out(estimate *e)
 {
@@ -59,7 +66,7 @@ static stm_status lay_out(estimate *e)
     for (size_t s = 0; s < e->n_stages; s++) {
         e->stages[s] = *e->planner->model;
         stm_model_hold_stage(&e->stages[s], e->n_stages, s);
-        if (stm_model_weights_bytes(&e->stages[s]) > stm_model_weights_bytes(&e->stages[e->heaviest]))
+        if (static_bytes_of(e, &e->stages[s]) > static_bytes_of(e, &e->stages[e->heaviest]))
             e->heaviest = s;
     }
     return STM_OK;
@@ -67,51 +74,21 @@ static stm_status lay_out(estimate *e)
 
 /* Memory */
 
-/* Of a rank: its part of the node's. */
-static double limit_bytes(const stm_planner *planner, int64_t ranks_per_node)
-{
-    static const double AUTO_SHARE = 0.9; /* as stm_engine_limit_bytes */
-    const double ranks = fmax((double)ranks_per_node, (double)planner->machine->devices);
-    return planner->options->memory.limit_bytes != STM_AUTO
-               ? (double)planner->options->memory.limit_bytes
-               : AUTO_SHARE * (double)planner->machine->memory_bytes / ranks;
-}
-
-static bool has_reference(const stm_planner *planner)
-{
-    return stm_objective_has_reference(&planner->options->objective);
-}
-
-/* What a rank holds from start to end. */
-static void add_static(const stm_planner *planner, const stm_model *stage, size_t stage_size, stm_plan_memory *m)
-{
-    const stm_model_config *c = &stage->config;
-    const double own = (double)stm_model_own_bytes(stage);
-    m->weights = (double)stm_model_weights_bytes(stage);
-    m->optimizer = (double)stm_optimizer_bytes(stage, (int)stage_size, STM_SHARD_OPTIMIZER) - own;
-    m->gradient = (double)stm_optimizer_bytes(stage, (int)stage_size, planner->options->parallel.shard) - m->optimizer;
-    const size_t bucket_n = stm_optimizer_bucket((int)stage_size);
-    m->reference = has_reference(planner) ? (double)stm_parameter_set_bytes(stage, (int)stage_size, bucket_n) : 0;
-    m->copy = (double)stm_trainer_async_bytes(planner->options, stage, (int)stage_size);
-    m->tables = (double)(c->max_positions * c->head_dim * stage->backend->real_bytes); /* cosine and sine */
-}
-
-static double static_bytes(const stm_plan_memory *m)
-{
-    return m->weights + m->gradient + m->optimizer + m->reference + m->copy;
-}
-
+/* Whether there is room for what is static and the smallest chunk; if so, for how much. */
 static bool fits_at_all(estimate *e)
 {
     stm_plan_memory *m = &e->out->memory;
-    add_static(e->planner, &e->stages[e->heaviest], e->stage_size, m);
-    m->limit = limit_bytes(e->planner, e->out->layout.ranks_per_node);
-    m->total = static_bytes(m) + m->tables;
-    e->limit_bytes = (size_t)m->limit;
-    e->static_bytes = (size_t)static_bytes(m);
-    e->room_bytes = e->limit_bytes > e->static_bytes ? e->limit_bytes - e->static_bytes : 0;
-    e->out->chunk_rows = stm_engine_chunk_rows(e->options, &e->stages[e->heaviest], e->room_bytes);
-    return e->room_bytes >= stm_engine_least_bytes(&e->stages[e->heaviest]);
+    size_t least = 0;
+    stm_plan_static(e->planner, &e->stages[e->heaviest], (int64_t)e->stage_size, m);
+    m->limit = stm_plan_limit_bytes(e->planner, e->out->layout.ranks_per_node);
+    m->total = stm_plan_static_bytes(m);
+    e->room_bytes = m->limit > m->total ? (size_t)(m->limit - m->total) : 0;
+    for (size_t s = 0; s < e->n_stages; s++) {
+        const size_t rows = stm_engine_chunk_rows(e->options, &e->stages[s], e->room_bytes);
+        least = STM_MAX(least, stm_engine_least_bytes(&e->stages[s]));
+        e->out->chunk_rows = s == 0 ? rows : STM_MIN(rows, e->out->chunk_rows);
+    }
+    return e->room_bytes >= least;
 }
 
 /* Groups and teams */
@@ -194,6 +171,20 @@ static stm_status assign(estimate *e, const stm_batch *batch, bool prompts)
     return STM_OK;
 }
 
+/* Memory of all that a step does. */
+static stm_status add_memory(estimate *e)
+{
+    stm_plan_memory *m = &e->out->memory;
+    const stm_plan_ranks ranks = {.planner = e->planner,
+                                  .stages = e->stages,
+                                  .layout = e->out->layout,
+                                  .stage_size = (int64_t)e->stage_size,
+                                  .rates = placement_rates(e)};
+    STM_TRY(stm_plan_memory_of(&ranks, e->out->chunk_rows, m));
+    e->out->fits = m->total <= m->limit;
+    return STM_OK;
+}
+
 /* Passes */
 
 /* Of the links of the nodes that a team and its columns are on, what is not other teams'. */
@@ -247,18 +238,6 @@ static void add_bytes(estimate *e, const stm_replayed *r, double times)
     e->out->between_bytes += times * teams * r->between_bytes / nodes;
 }
 
-static void add_pass_memory(estimate *e, const stm_replayed *r)
-{
-    stm_plan_memory *m = &e->out->memory;
-    const double pass = (double)(r->kv_bytes + r->kept_bytes + r->scratch_bytes + r->message_bytes);
-    if (pass <= m->kv + m->activations + m->scratch + m->messages)
-        return;
-    m->kv = (double)r->kv_bytes;
-    m->activations = (double)r->kept_bytes;
-    m->scratch = (double)r->scratch_bytes;
-    m->messages = (double)r->message_bytes;
-}
-
 /* Runs over the team's sequences of the batch; NULL forest_out: it is thrown away. */
 static stm_status run_pass(estimate *e, const stm_batch *batch, stm_pass_kind kind, double times, stm_replayed *out)
 {
@@ -274,10 +253,8 @@ static stm_status run_pass(estimate *e, const stm_batch *batch, stm_pass_kind ki
         status = replay(e, &forest, kind, out);
     stm_forest_clear(&forest);
     free(mine.items);
-    if (status == STM_OK) {
+    if (status == STM_OK)
         add_bytes(e, out, times);
-        add_pass_memory(e, out);
-    }
     return status;
 }
 
@@ -302,7 +279,6 @@ static stm_status add_rollout(estimate *e)
     STM_TRY(stm_decoding_estimate(&decoding));
     out->parts[STM_PLAN_PREFILL] = prefill.seconds;
     out->parts[STM_PLAN_DECODE] = decoding.seconds;
-    out->memory.slots = decoding.bytes;
     return STM_OK;
 }
 
@@ -350,7 +326,7 @@ static stm_status add_update(estimate *e)
                                                            [STM_REPLAY_IDLE] = STM_PLAN_IDLE};
     stm_estimate *out = e->out;
     stm_replayed gradient, score;
-    if (has_reference(e->planner)) {
+    if (stm_objective_has_reference(&e->options->objective)) {
         STM_TRY(run_pass(e, e->planner->batch, STM_PASS_SCORE, 1, &score));
         out->parts[STM_PLAN_REFERENCE] = score.seconds;
     }
@@ -368,13 +344,9 @@ static stm_status add_update(estimate *e)
 static void add_up(estimate *e)
 {
     stm_estimate *out = e->out;
-    stm_plan_memory *m = &out->memory;
     for (size_t p = 0; p < STM_PLAN_N_PARTS; p++)
         *(p <= STM_PLAN_DECODE ? &out->rollout_s : &out->update_s) += out->parts[p];
     out->step_s = out->rollout_s + out->update_s;
-    const double pass = m->kv + m->activations + m->scratch + m->messages;
-    m->total = static_bytes(m) + m->tables + fmax(pass, m->slots);
-    out->fits = m->total <= m->limit * 1.001 + m->tables;
 }
 
 static stm_status count_flops(const estimate *e)
@@ -437,6 +409,9 @@ stm_status stm_plan_estimate(const stm_planner *planner, const stm_layout *layou
     stm_status status;
     STM_GOTO_OUT(begin(planner, layout, out, &e));
     if (!fits_at_all(&e))
+        goto out;
+    STM_GOTO_OUT(add_memory(&e));
+    if (!out->fits)
         goto out;
     if (!planner->supervised)
         STM_GOTO_OUT(add_rollout(&e));

@@ -9,6 +9,7 @@
 #include "config/machine.h"
 #include "config/options.h"
 #include "data/groups.h"
+#include "data/prompts.h"
 #include "model/model.h"
 
 /* X(NAME, "name", "what it is"); those of the rollout first. Means over ranks; the sum is the step. */
@@ -44,10 +45,9 @@ typedef struct {
 
 /* Bytes of the rank that needs most. */
 typedef struct {
-    double weights, gradient, optimizer, reference, copy, tables;
-    double kv, activations, scratch, messages; /* of a pass at its fullest */
-    double slots; /* K and V of decoding, prompts included; not at the same time as a pass */
-    double total, limit;
+    double weights, gradient, optimizer, reference, copy, process; /* process: stm_engine_process_bytes */
+    double kv, activations, scratch, messages, slots; /* arena by arena at its fullest: stm_footprint_sum */
+    double total, limit;                              /* total: of all but the limit */
 } stm_plan_memory;
 
 typedef struct {
@@ -65,10 +65,12 @@ typedef struct {
 typedef struct {
     const stm_options *options;
     const stm_machine *machine;
-    const stm_model *model; /* laid out, with a backend that says how large its reals are */
-    const stm_batch *batch; /* of a step */
-    int64_t threads;        /* of a rank; 0: its share of the cores */
-    bool supervised;        /* no rollouts */
+    const stm_model *model;  /* laid out, with a backend that says how large its reals are */
+    const stm_batch *batch;  /* of a step */
+    stm_batch *longest;      /* the same with responses of full length, for memory */
+    const stm_prompts *eval; /* of evaluations; NULL: none, or not known */
+    int64_t threads;         /* of a rank; 0: its share of the cores */
+    bool supervised;         /* no rollouts */
 } stm_planner;
 
 /* layout: pipeline and replica are given, the rest of it is filled in. A layout that does not fit into memory is no

@@ -244,56 +244,6 @@ static stm_status act(stm_world *w, const stm_moment *m)
     return STM_OK;
 }
 
-/* Memory: what is held at once, as group/schedule.c counts it */
-
-static void add_memory(const stm_world *w, const stm_actor *a)
-{
-    const stm_model *model = &w->replay->stages[a->stage];
-    const bool gradient = w->replay->kind == STM_PASS_GRADIENT;
-    size_t kv = 0, kept = 0, most = 0;
-    for (size_t e = 0; e < a->schedule->n_events; e++) {
-        const stm_planned_chunk *c = &a->schedule->chunks[a->schedule->events[e].chunk];
-        const size_t kv_bytes = stm_chunk_kv_bytes(model, c->n_rows, gradient);
-        const size_t kept_bytes = c->computes ? stm_chunk_kept_bytes(model, c->n_rows) : 0;
-        switch (a->schedule->events[e].kind) {
-        case STM_EVENT_OPEN:
-            kv += kv_bytes;
-            break;
-        case STM_EVENT_FORWARD:
-            kept += c->keeps ? kept_bytes : 0;
-            break;
-        case STM_EVENT_BACKWARD:
-            kept -= c->keeps ? kept_bytes : 0;
-            break;
-        case STM_EVENT_CLOSE:
-            kv -= kv_bytes;
-            break;
-        }
-        const size_t now = kept + (gradient && !c->keeps && c->computes ? kept_bytes : 0);
-        if (kv + now <= most)
-            continue;
-        most = kv + now;
-        if (most > w->out->kv_bytes + w->out->kept_bytes) {
-            w->out->kv_bytes = kv;
-            w->out->kept_bytes = now;
-        }
-    }
-    w->out->n_chunks = STM_MAX(w->out->n_chunks, a->schedule->n_chunks);
-    w->out->largest_rows = STM_MAX(w->out->largest_rows, a->schedule->largest_rows);
-    w->out->scratch_bytes =
-        STM_MAX(w->out->scratch_bytes, stm_chunk_scratch_bytes(model, a->schedule->largest_rows, gradient));
-}
-
-/* Buffers of two messages each way to each neighbour, and room to add a part of dK, dV. */
-static void add_message_memory(const stm_world *w)
-{
-    const stm_replay *r = w->replay;
-    const double rows = (double)w->out->largest_rows, layer = stm_cost_kv_bytes(r->cost);
-    const double stages = (double)r->stages[0].config.hidden_size * r->cost->real_bytes;
-    const double links = r->n_stages == 1 ? 0 : r->kind == STM_PASS_GRADIENT ? 4 : 2;
-    w->out->message_bytes = (size_t)(2 * links * rows * stages + (r->team_size > 1 ? rows * layer : 0));
-}
-
 /* All of it */
 
 static stm_status set_up(stm_world *w)
@@ -313,12 +263,10 @@ static stm_status set_up(stm_world *w)
                                    .stage = i / (size_t)r->team_size,
                                    .team_rank = (int)(i % (size_t)r->team_size)};
         stm_world_cores_of(w, &w->actors[i])->n_here++;
-        add_memory(w, &w->actors[i]);
+        w->out->n_chunks = STM_MAX(w->out->n_chunks, w->schedules[i].n_chunks);
         STM_TRY(stm_moments_push(&w->moments, (stm_moment){.kind = STM_MOMENT_RESUME, .actor = i}));
     }
-    STM_TRY(stm_world_open_routes(w));
-    add_message_memory(w);
-    return STM_OK;
+    return stm_world_open_routes(w);
 }
 
 static stm_status finish(stm_world *w)

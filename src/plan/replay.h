@@ -46,9 +46,8 @@ typedef struct {
     double seconds;
     double parts[STM_REPLAY_N_PARTS]; /* seconds, mean over ranks */
     double tail_s; /* of the last backward, the shortest of any rank: sums of gradients fit behind it */
-    double inside_bytes, between_bytes;                        /* sent by all that were replayed */
-    size_t kv_bytes, kept_bytes, scratch_bytes, message_bytes; /* of the rank that needs most at once */
-    size_t n_chunks, largest_rows;                             /* of the rank that has most */
+    double inside_bytes, between_bytes; /* sent by all that were replayed */
+    size_t n_chunks;                    /* of the rank that has most */
 } stm_replayed;
 
 /* schedules [n_stages * team_size], stage-major. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE (the schedules wait in a

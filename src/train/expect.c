@@ -4,6 +4,7 @@
 
 #include "rollout/rollout.h"
 #include "train/batch.h"
+#include "train/expect.h"
 #include "train/trainer_state.h"
 
 /* Tokens that no two responses have in one place: nothing of them is shared. */
@@ -32,37 +33,45 @@ static stm_status add_responses(size_t group_size, size_t n_tokens, stm_batch *b
     return STM_OK;
 }
 
-static stm_status expect_rollouts(stm_trainer *t, stm_random_use use, size_t group_size, stm_batch *batch)
+static stm_status expect_rollouts(const stm_policy *policy, stm_random_use use, size_t group_size, stm_batch *batch)
 {
     stm_sampling sampling;
-    stm_sampling_init(t->options, t->policy.model, t->policy.tokenizer, use, 0, &sampling);
+    stm_sampling_init(policy->options, policy->model, policy->tokenizer, use, 0, &sampling);
     sampling.group_size = group_size;
-    return stm_rollout_expect(t->policy.engine, t->policy.model, t->policy.grid, &sampling, batch);
+    return stm_rollout_expect(policy->engine, policy->model, policy->grid, &sampling, batch);
 }
 
-static stm_status expect_evaluation(stm_trainer *t, size_t *which)
+stm_status stm_expect_rollouts(const stm_policy *policy, stm_batch *batch)
 {
-    stm_batch batch = {0};
-    if (!t->eval)
-        return STM_OK;
-    const size_t n = STM_MIN((size_t)t->options->rollout.prompts_per_step, t->eval->prompts.n);
-    for (size_t i = 0; i < n; i++)
-        which[i] = i;
-    stm_status status = stm_batch_of_prompts(&t->eval->prompts, which, n, &batch);
-    status = stm_agree(t->policy.grid, status);
-    if (status == STM_OK)
-        status = expect_rollouts(t, STM_RANDOM_EVAL, (size_t)t->options->eval.samples, &batch);
-    stm_batch_clear(&batch);
-    return status;
+    return expect_rollouts(policy, STM_RANDOM_TRAIN, (size_t)policy->options->rollout.group_size, batch);
 }
 
-static stm_status expect_updates(stm_trainer *t, const stm_batch *batch)
+stm_status stm_expect_updates(const stm_policy *policy, const stm_batch *batch)
 {
-    const size_t asked = (size_t)t->options->update.minibatch_groups;
+    const stm_options *o = policy->options;
+    const size_t asked = (size_t)o->update.minibatch_groups;
     const stm_batch first = stm_batch_slice(batch, 0, asked > 0 ? STM_MIN(asked, batch->n_groups) : batch->n_groups);
-    if (t->reference)
-        STM_TRY(stm_engine_expect(t->policy.engine, batch, STM_PASS_SCORE));
-    return stm_engine_expect(t->policy.engine, &first, STM_PASS_GRADIENT);
+    if (stm_objective_has_reference(&o->objective))
+        STM_TRY(stm_engine_expect(policy->engine, batch, STM_PASS_SCORE));
+    return stm_engine_expect(policy->engine, &first, STM_PASS_GRADIENT);
+}
+
+stm_status stm_expect_evaluation(const stm_policy *policy, const stm_prompts *prompts)
+{
+    const size_t n = STM_MIN((size_t)policy->options->rollout.prompts_per_step, prompts->n);
+    stm_batch batch = {0};
+    size_t *which;
+    stm_status status = stm_alloc(n, sizeof *which, &which);
+    for (size_t i = 0; status == STM_OK && i < n; i++)
+        which[i] = i;
+    if (status == STM_OK)
+        status = stm_batch_of_prompts(prompts, which, n, &batch);
+    status = stm_agree(policy->grid, status);
+    if (status == STM_OK)
+        status = expect_rollouts(policy, STM_RANDOM_EVAL, (size_t)policy->options->eval.samples, &batch);
+    stm_batch_clear(&batch);
+    free(which);
+    return status;
 }
 
 static stm_status make_batch(const stm_trainer *t, const size_t *which, size_t n, stm_batch *batch)
@@ -76,11 +85,11 @@ static stm_status expect_step(stm_trainer *t, const size_t *which, size_t n, stm
     const stm_options *o = t->options;
     STM_TRY(stm_agree(t->policy.grid, make_batch(t, which, n, batch)));
     if (!t->supervised) {
-        STM_TRY(expect_rollouts(t, STM_RANDOM_TRAIN, (size_t)o->rollout.group_size, batch));
+        STM_TRY(stm_expect_rollouts(&t->policy, batch));
         STM_TRY(stm_agree(t->policy.grid,
                           add_responses((size_t)o->rollout.group_size, (size_t)o->rollout.max_new_tokens, batch)));
     }
-    return stm_agree(t->policy.grid, expect_updates(t, batch));
+    return stm_agree(t->policy.grid, stm_expect_updates(&t->policy, batch));
 }
 
 stm_status stm_trainer_expect(stm_trainer *t)
@@ -93,8 +102,8 @@ stm_status stm_trainer_expect(stm_trainer *t)
     for (size_t i = 0; i < n; i++)
         which[i] = stm_prompt_at(&t->train->prompts, (uint64_t)o->run.seed, o->data.shuffle, t->progress.cursor + i);
     stm_status status = expect_step(t, which, n, &batch);
-    if (status == STM_OK)
-        status = expect_evaluation(t, which);
+    if (status == STM_OK && t->eval)
+        status = stm_expect_evaluation(&t->policy, &t->eval->prompts);
     stm_batch_clear(&batch);
     free(which);
     return status;

@@ -61,6 +61,31 @@ checkpoint=$work/run/checkpoints/step-00000002.h5
 }
 train 2 parallel.pipeline=2
 train 2 parallel.suffix=2
+
+# agrees RANKS AXES WORDS..: `plan` of that layout says what --check says on it, within 2 %.
+machine=$tests/../inputs/machines/two-cores.yaml
+agrees() {
+    local planned checked words=(parallel.pipeline=$2 parallel.suffix=$3 parallel.replica=$4 "${@:5}")
+    succeeds 0 "$STEMMA" plan "$work/input.yaml" --machine "$machine" --max-nodes 0 --ranks-per-node "$1" "${words[@]}"
+    planned=$(awk '/most at once/ { print $4 }' "$work/out")
+    grep -q ' nodes x .*: pipeline '"$2 x suffix $3 x replica $4" "$work/out" || die "plan: another layout than ${words[*]}"
+    launch "$1" "$STEMMA" train "$work/input.yaml" --check "${words[@]}"
+    checked=$(awk '/^memory of a rank: .* planned/ { print $5 }' "$work/out")
+    say "$1 ranks ${words[*]}: plan $planned MiB, --check $checked MiB"
+    awk -v a="${planned:-0}" -v b="${checked:-0}" 'BEGIN { exit !(b > 0 && a > 0.98 * b && a < 1.02 * b) }' ||
+        die "$1 ranks ${words[*]}: plan says $planned MiB, --check $checked MiB: expected them within 2 %"
+}
+agrees 1 1 1 1
+agrees 2 1 2 1 objective.kl_coef=0.1
+agrees 2 2 1 1 memory.limit=360MiB
+agrees 2 1 1 2 parallel.shard=gradient
+[ -z "${MEMORY_ALL:-}" ] || {
+    agrees 2 1 1 2
+    agrees 2 1 2 1
+    agrees 2 2 1 1 objective.kl_coef=0.1
+    agrees 4 2 2 1 parallel.shared_kv=off
+}
+say "plan and --check agree"
 for command in score grad; do
     LEAST_MIB=100 succeeds 1 "$STEMMA" $command "$checkpoint" "$work/groups.jsonl" --out "$work/o.h5"
     LEAST_MIB=100 near "$command"
