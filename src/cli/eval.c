@@ -4,7 +4,9 @@
 
 #include "cli/commands.h"
 #include "cli/session.h"
+#include "group/memory.h"
 #include "train/evaluate.h"
+#include "train/expect.h"
 
 static stm_status open_all(const stm_options *options, stm_session *s, stm_prompt_set *set)
 {
@@ -28,14 +30,29 @@ static void print_evaluation(const stm_prompt_set *set, const stm_evaluation *e)
     printf("pass@%zu %.6f\n", e->n_samples, stm_evaluation_pass_at(e, e->n_samples));
 }
 
+static stm_policy policy_of(const stm_options *options, const stm_session *s)
+{
+    return (stm_policy){.options = options,
+                        .model = s->model,
+                        .tokenizer = s->tokenizer,
+                        .text = &s->text,
+                        .grid = &s->grid,
+                        .engine = s->engine};
+}
+
+/* For the memory that is planned. */
+static stm_status expect(const stm_options *options, const stm_session *s, const stm_prompt_set *set)
+{
+    const stm_policy policy = policy_of(options, s);
+    do
+        STM_TRY(stm_expect_evaluation(&policy, &set->prompts));
+    while (stm_memory_spare(s->engine, &s->grid, options));
+    return stm_memory_check(s->engine, &s->grid, options);
+}
+
 static stm_status evaluate(const stm_options *options, const stm_session *s, const stm_prompt_set *set)
 {
-    const stm_policy policy = {.options = options,
-                               .model = s->model,
-                               .tokenizer = s->tokenizer,
-                               .text = &s->text,
-                               .grid = &s->grid,
-                               .engine = s->engine};
+    const stm_policy policy = policy_of(options, s);
     stm_reward_set *rewards;
     stm_evaluation evaluation = {0};
     STM_TRY(stm_agree(&s->grid, stm_reward_set_create(options->reward.items, options->reward.n, &rewards)));
@@ -56,6 +73,8 @@ stm_status stm_cli_eval(const stm_options *options)
     stm_session session = {0};
     stm_prompt_set set = {0};
     stm_status status = open_all(options, &session, &set);
+    if (status == STM_OK && !session.idle)
+        status = expect(options, &session, &set);
     const bool works = status == STM_OK && !session.idle;
     if (works && options->check)
         stm_session_print_layout(&session);

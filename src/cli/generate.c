@@ -7,6 +7,7 @@
 #include "cli/session.h"
 #include "data/groups_file.h"
 #include "data/prompts.h"
+#include "group/memory.h"
 #include "rollout/rollout.h"
 
 static stm_status read_prompts(const stm_options *options, const stm_session *session, stm_prompts *prompts)
@@ -104,8 +105,11 @@ static stm_status expect(const stm_options *options, const stm_session *session,
 {
     stm_sampling sampling;
     stm_sampling_init(options, session->model, session->tokenizer, STM_RANDOM_GENERATE, 0, &sampling);
-    return stm_agree(&session->grid,
-                     stm_rollout_expect(session->engine, session->model, &session->grid, &sampling, batch));
+    do
+        STM_TRY(stm_agree(&session->grid,
+                          stm_rollout_expect(session->engine, session->model, &session->grid, &sampling, batch)));
+    while (stm_memory_spare(session->engine, &session->grid, options));
+    return stm_memory_check(session->engine, &session->grid, options);
 }
 
 stm_status stm_cli_generate(const stm_options *options)

@@ -1,7 +1,8 @@
 #include "cli/groups_input.h"
-
 #include <stdio.h>
 #include <stdlib.h>
+
+#include "group/memory.h"
 
 stm_status stm_groups_input_read(const char *path, unsigned use, const stm_session *session, stm_batch *batch)
 {
@@ -25,8 +26,11 @@ stm_status stm_groups_input_open(const stm_options *options, unsigned use, stm_s
     STM_TRY(stm_groups_input_read(options->arguments.items[1], use, session, batch));
     STM_TRY(stm_session_grid(session, options, batch->n_groups));
     STM_TRY(stm_session_engine(session, options));
-    return stm_agree(&session->grid,
-                     stm_engine_expect(session->engine, batch, static_bytes ? STM_PASS_GRADIENT : STM_PASS_SCORE));
+    do
+        STM_TRY(stm_agree(&session->grid, stm_engine_expect(session->engine, batch,
+                                                            static_bytes ? STM_PASS_GRADIENT : STM_PASS_SCORE)));
+    while (stm_memory_spare(session->engine, &session->grid, options));
+    return stm_memory_check(session->engine, &session->grid, options);
 }
 
 void stm_groups_input_report(const stm_session *session, const stm_batch *batch, bool loss_only, double seconds)

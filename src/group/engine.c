@@ -85,7 +85,9 @@ static stm_status choose_memory(stm_engine *engine, const stm_options *options)
     s->chunk_rows = (size_t)rows;
     const size_t least = engine->static_bytes + stm_engine_least_bytes(engine->model);
     if (s->limit_bytes < least)
-        return stm_fail(STM_ERR_INPUT, "memory.limit: found %.1f MiB a rank, expected at least %zu MiB for this model",
+        return stm_fail(STM_ERR_INPUT,
+                        "memory.limit: found %.1f MiB a rank, expected at least %zu MiB for this model; less is needed "
+                        "with more stages (parallel.pipeline) or parallel.shard=gradient",
                         limit / (1 << 20), (least >> 20) + 1);
     return STM_OK;
 }
@@ -188,6 +190,16 @@ size_t stm_engine_peak_bytes(const stm_engine *engine)
     for (size_t i = 0; i < engine->n_banks; i++)
         bytes += bank_peak_bytes(&engine->banks[i]);
     return bytes;
+}
+
+size_t stm_engine_limit(const stm_engine *engine)
+{
+    return engine->settings.limit_bytes;
+}
+
+const stm_model *stm_engine_model(const stm_engine *engine)
+{
+    return engine->model;
 }
 
 size_t stm_engine_static_bytes(const stm_engine *engine)
@@ -519,6 +531,19 @@ out:
     stm_forest_clear(&forest);
     free(sequences.items);
     return status;
+}
+
+bool stm_engine_spare(stm_engine *engine, const stm_options *options)
+{
+    stm_engine_settings *s = &engine->settings;
+    if (options->memory.chunk_tokens == STM_AUTO && s->chunk_rows > SMALLEST_CHUNK_ROWS)
+        s->chunk_rows = STM_MAX(s->chunk_rows / 2, (size_t)SMALLEST_CHUNK_ROWS);
+    else if (s->recompute == STM_RECOMPUTE_AUTO)
+        s->recompute = STM_RECOMPUTE_ALWAYS;
+    else
+        return false;
+    stm_footprint_clear(&engine->planned);
+    return true;
 }
 
 stm_footprint_parts stm_engine_planned_parts(const stm_engine *engine)

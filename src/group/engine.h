@@ -79,6 +79,11 @@ stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch,
 size_t stm_engine_planned_bytes(const stm_engine *engine);              /* with what is static */
 stm_footprint_parts stm_engine_planned_parts(const stm_engine *engine); /* the rest of it */
 
+/* Makes do with less where the options leave it open, smaller chunks first (what is kept of activations follows the
+ * room as it is), and forgets what was planned. False: nothing is left to spare. The same on all ranks that agree on
+ * options and settings; call it on all of them. Local. */
+bool stm_engine_spare(stm_engine *engine, const stm_options *options);
+
 /* What every process has besides weights: tables of positions, buffers of libraries. Local. */
 size_t stm_engine_process_bytes(const stm_model *model);
 
@@ -96,6 +101,8 @@ size_t stm_engine_segment_tokens(size_t as_asked, size_t chunk_rows, int team_si
 /* What the last score or gradient did on this rank, and the most that the arenas ever held. */
 const stm_pass_counts *stm_engine_counts(const stm_engine *engine);
 size_t stm_engine_peak_bytes(const stm_engine *engine);
+size_t stm_engine_limit(const stm_engine *engine); /* of a rank's memory, in bytes */
+const stm_model *stm_engine_model(const stm_engine *engine);
 size_t stm_engine_static_bytes(const stm_engine *engine); /* as given to create, the largest of the ranks */
 
 /* Rows that the batch costs when nothing is shared, less what no forward needs: sum over sequences of n - 1. */

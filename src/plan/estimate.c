@@ -180,7 +180,7 @@ static stm_status add_memory(estimate *e)
                                   .layout = e->out->layout,
                                   .stage_size = (int64_t)e->stage_size,
                                   .rates = placement_rates(e)};
-    STM_TRY(stm_plan_memory_of(&ranks, e->out->chunk_rows, m));
+    STM_TRY(stm_plan_memory_of(&ranks, &e->out->chunk_rows, m));
     e->out->fits = m->total <= m->limit;
     return STM_OK;
 }

@@ -24,7 +24,7 @@ void stm_plan_static(const stm_planner *planner, const stm_model *stage, int64_t
 double stm_plan_static_bytes(const stm_plan_memory *memory);
 
 /* Of the rank that needs most, among some of every kind: total and all that it consists of. chunk_rows: rows of a
- * chunk. Fails: STM_ERR_MEMORY. */
-stm_status stm_plan_memory_of(const stm_plan_ranks *ranks, size_t chunk_rows, stm_plan_memory *out);
+ * chunk, made fewer where it fits only so. Fails: STM_ERR_MEMORY. */
+stm_status stm_plan_memory_of(const stm_plan_ranks *ranks, size_t *chunk_rows, stm_plan_memory *out);
 
 #endif

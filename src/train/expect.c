@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "group/memory.h"
 #include "rollout/rollout.h"
 #include "train/batch.h"
 #include "train/expect.h"
@@ -80,31 +81,39 @@ static stm_status make_batch(const stm_trainer *t, const size_t *which, size_t n
                          : stm_batch_of_prompts(&t->train->prompts, which, n, batch);
 }
 
-static stm_status expect_step(stm_trainer *t, const size_t *which, size_t n, stm_batch *batch)
+static stm_status expect_step(stm_trainer *t, const size_t *which, size_t n)
 {
     const stm_options *o = t->options;
-    STM_TRY(stm_agree(t->policy.grid, make_batch(t, which, n, batch)));
-    if (!t->supervised) {
-        STM_TRY(stm_expect_rollouts(&t->policy, batch));
-        STM_TRY(stm_agree(t->policy.grid,
-                          add_responses((size_t)o->rollout.group_size, (size_t)o->rollout.max_new_tokens, batch)));
+    stm_batch batch = {0};
+    stm_status status = stm_agree(t->policy.grid, make_batch(t, which, n, &batch));
+    if (status == STM_OK && !t->supervised) {
+        STM_GOTO_OUT(stm_expect_rollouts(&t->policy, &batch));
+        STM_GOTO_OUT(stm_agree(
+            t->policy.grid, add_responses((size_t)o->rollout.group_size, (size_t)o->rollout.max_new_tokens, &batch)));
     }
-    return stm_agree(t->policy.grid, stm_expect_updates(&t->policy, batch));
+    if (status == STM_OK)
+        status = stm_agree(t->policy.grid, stm_expect_updates(&t->policy, &batch));
+out:
+    stm_batch_clear(&batch);
+    return status;
 }
 
+/* Of the first step of all, also where a run goes on later: what is chosen by it must not change between starts. */
 stm_status stm_trainer_expect(stm_trainer *t)
 {
     const stm_options *o = t->options;
+    const stm_policy *policy = &t->policy;
     const size_t n = (size_t)o->rollout.prompts_per_step;
-    stm_batch batch = {0};
     size_t *which;
-    STM_TRY(stm_agree(t->policy.grid, stm_alloc(n, sizeof *which, &which)));
+    stm_status status;
+    STM_TRY(stm_agree(policy->grid, stm_alloc(n, sizeof *which, &which)));
     for (size_t i = 0; i < n; i++)
-        which[i] = stm_prompt_at(&t->train->prompts, (uint64_t)o->run.seed, o->data.shuffle, t->progress.cursor + i);
-    stm_status status = expect_step(t, which, n, &batch);
-    if (status == STM_OK && t->eval)
-        status = stm_expect_evaluation(&t->policy, &t->eval->prompts);
-    stm_batch_clear(&batch);
+        which[i] = stm_prompt_at(&t->train->prompts, (uint64_t)o->run.seed, o->data.shuffle, i);
+    do
+        status = expect_step(t, which, n);
+    while (status == STM_OK && stm_memory_spare(policy->engine, policy->grid, o));
     free(which);
-    return status;
+    if (status == STM_OK && t->eval)
+        status = stm_expect_evaluation(policy, &t->eval->prompts);
+    return status == STM_OK ? stm_memory_check(policy->engine, policy->grid, o) : status;
 }

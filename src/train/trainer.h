@@ -25,8 +25,8 @@ stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *tr
                               double start_s, stm_trainer **out);
 void stm_trainer_destroy(stm_trainer *trainer); /* NULL is fine */
 
-/* Adds to what the engine expects (group/engine.h) the rollouts, updates and evaluations of the first step, were all
- * responses of full length. */
+/* Tells the engine (group/engine.h) of the rollouts, updates and evaluations of the first step, were all responses of
+ * full length; where that is beyond memory.limit, the engine does with less. Fails: STM_ERR_INPUT where it cannot. */
 stm_status stm_trainer_expect(stm_trainer *trainer);
 
 /* `--check`: what would be done, on rank 0's standard output. */

@@ -86,6 +86,25 @@ agrees 2 1 1 2 parallel.shard=gradient
     agrees 4 2 2 1 parallel.shared_kv=off
 }
 say "plan and --check agree"
+
+# 524 MiB in chunks of 256 rows; smaller ones, and activations computed again, are enough for less than 500.
+train 1 memory.limit=500MiB
+grep -qE '^memory of a rank: 4[0-9]+ MiB planned, .* limit 500 MiB$' "$work/out" || die "500 MiB: $(cat "$work/out")"
+say "an engine does with less where memory is short"
+
+# beyond RANKS MIB WORDS..: refused by $who, with $words among what would help, and by plan.
+beyond() {
+    refused 2 "${who}memory.limit: found $2 MiB a rank, expected at least .." "$1" "$STEMMA" train "$work/input.yaml" \
+        "memory.limit=$2MiB" "${@:3}" --check
+    grep -qE "[0-9]+ from start to end .*, [0-9]+ K and V, .*; less is needed with .*${words//[()]/.}" "$work/err" ||
+        die "memory.limit=$2MiB: $(cat "$work/err")"
+    launch 0 "$STEMMA" plan "$work/input.yaml" --machine "$machine" --max-nodes 0 --ranks-per-node "$1" \
+        "memory.limit=$2MiB" "${@:3}"
+    grep -q '^no layout fits' "$work/out" || die "memory.limit=$2MiB: plan says $(cat "$work/out")"
+}
+who='' words='more stages (parallel.pipeline)' beyond 1 480
+who='rank 1: ' words='shorter prompts' beyond 2 252 parallel.pipeline=2
+say "what cannot fit is refused"
 for command in score grad; do
     LEAST_MIB=100 succeeds 1 "$STEMMA" $command "$checkpoint" "$work/groups.jsonl" --out "$work/o.h5"
     LEAST_MIB=100 near "$command"
