@@ -57,7 +57,7 @@ static size_t rounds_bytes(const stm_model *model, const stm_shards *shards)
 
 size_t stm_optimizer_owned(const stm_model *model, int n_ranks)
 {
-    const stm_shards shards = cut(model, n_ranks, stm_optimizer_bucket(n_ranks));
+    const stm_shards shards = stm_optimizer_cut(model, n_ranks, stm_optimizer_bucket(n_ranks));
     return stm_shards_count(&shards, 0);
 }
 
