@@ -186,7 +186,7 @@ typedef struct stm_backend {
     stm_status (*alloc)(stm_stream *, size_t bytes,
                         void *out); /* out: address of a pointer; aligned to 64; contents undefined */
     void (*free)(stm_stream *, void *memory);
-    size_t (*device_bytes)(stm_stream *); /* of a device that has memory of its own; 0: it is the host's */
+    size_t (*device_bytes)(stm_stream *); /* of a device that has memory of its own; NULL: it is the host's */
     /* An array with addresses for all of `bytes`, and memory for ranges of it alone; nothing else may be touched.
      * Contents undefined; aligned to 64. unreserve: with the same number of bytes. */
     stm_status (*reserve)(stm_stream *, size_t bytes, const stm_byte_range *ranges, size_t n_ranges, void *out);

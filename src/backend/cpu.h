@@ -43,7 +43,6 @@ static inline void stm_cpu_split(size_t n, size_t grain, size_t part, size_t n_p
 
 /* The rows of the table that do not depend on the precision: cpu_stream.c. */
 stm_status stm_cpu_choose_device(int node_rank, const char **name);
-size_t stm_cpu_device_bytes(stm_stream *stream);
 stm_status stm_cpu_open(int n_threads, stm_stream **out);
 void stm_cpu_close(stm_stream *stream);
 stm_status stm_cpu_alloc(stm_stream *stream, size_t bytes, void *out);

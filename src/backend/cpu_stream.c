@@ -22,12 +22,6 @@ stm_status stm_cpu_choose_device(int node_rank, const char **name)
     return STM_OK;
 }
 
-size_t stm_cpu_device_bytes(stm_stream *stream)
-{
-    (void)stream;
-    return 0;
-}
-
 stm_status stm_cpu_open(int n_threads, stm_stream **out)
 {
     STM_TRY(stm_alloc(1, sizeof **out, out));

@@ -96,9 +96,9 @@ static stm_status choose_memory(stm_engine *engine, const stm_options *options)
 static stm_status create_bank(const stm_model *model, stm_bank *bank)
 {
     STM_TRY(stm_arena_create(&bank->host));
-    bank->range_bytes = model->backend->device_bytes(model->stream);
-    if (bank->range_bytes == 0)
+    if (!model->backend->device_bytes)
         return stm_arena_create(&bank->device);
+    bank->range_bytes = model->backend->device_bytes(model->stream);
     STM_TRY(model->backend->reserve(model->stream, bank->range_bytes, NULL, 0, &bank->range));
     return stm_arena_create_in(bank->range, bank->range_bytes, &bank->device);
 }
