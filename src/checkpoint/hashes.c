@@ -150,6 +150,13 @@ static stm_status read_first_bytes(const char *path, const char first[STM_FIRST_
     return STM_OK;
 }
 
+/* A table with row 0, between the first bytes and the file's end; nothing overflows. */
+static bool has_room(const stm_hash_table *table)
+{
+    return table->table_offset >= STM_FIRST_BYTES && table->table_offset <= table->file_bytes && table->n_rows > 0 &&
+           table->n_rows <= (table->file_bytes - table->table_offset) / sizeof *table->rows;
+}
+
 /* Rows in order, inside the file, that do not overlap each other or the table: what a writer of ours leaves. */
 static bool is_sound(const stm_hash_table *table)
 {
@@ -161,7 +168,8 @@ static bool is_sound(const stm_hash_table *table)
             return false;
         if (i == 0)
             continue;
-        if (row->bytes > STM_BLOCK_BYTES || row->offset < end || row->offset + row->bytes > table->file_bytes ||
+        if (row->bytes > STM_BLOCK_BYTES || row->offset < end || row->offset > table->file_bytes ||
+            row->bytes > table->file_bytes - row->offset ||
             (row->offset < table_end && row->offset + row->bytes > table->table_offset))
             return false;
         end = row->offset + row->bytes;
@@ -182,6 +190,11 @@ stm_status stm_hashes_open(int descriptor, const char *path, stm_hash_table *tab
     if (bytes != table->file_bytes)
         return stm_fail(STM_ERR_INPUT, "%s: %s: has %" PRIu64 " bytes, expected %" PRIu64, path,
                         bytes < table->file_bytes ? "truncated" : "damaged", bytes, table->file_bytes);
+    if (!has_room(table))
+        return stm_fail(STM_ERR_INPUT,
+                        "%s: damaged: found a table of %zu rows at byte %" PRIu64 ", expected at least one, and all "
+                        "between byte %d and the end, %" PRIu64,
+                        path, table->n_rows, table->table_offset, STM_FIRST_BYTES, bytes);
 
     const size_t table_bytes = table->n_rows * sizeof *table->rows;
     STM_TRY(stm_alloc(table->n_rows, sizeof *table->rows, &table->rows));

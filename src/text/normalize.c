@@ -354,13 +354,25 @@ bool stm_normalizer_is_empty(const stm_normalizer *normalizer)
     return normalizer->n == 0;
 }
 
+/* How much longer a text may become: the longest decomposition (NFKD) makes 18 bytes of each, and steps that insert
+ * something between all characters, one after the other, would fill any memory. */
+enum { MOST_GROWTH = 256, ALWAYS_ALLOWED_BYTES = 64 << 10 };
+
 stm_status stm_normalizer_apply(const stm_normalizer *normalizer, stm_string *text)
 {
     stm_status status = STM_OK;
     stm_string next = {0};
+    const size_t before = text->n;
     for (size_t i = 0; i < normalizer->n; i++) {
         next.n = 0;
         STM_GOTO_OUT(normalizer->steps[i].apply(&normalizer->steps[i], text, &next));
+        if (next.n > ALWAYS_ALLOWED_BYTES && next.n / MOST_GROWTH > before) {
+            status = stm_fail(STM_ERR_INPUT,
+                              "normalizer: step %zu made %zu bytes of a text of %zu, expected at most "
+                              "%d times as many",
+                              i + 1, next.n, before, MOST_GROWTH);
+            goto out;
+        }
         const stm_string old = *text;
         *text = next;
         next = old;

@@ -190,6 +190,7 @@ out:
 static stm_status cut_added(const stm_tokenizer *t, const char *text, size_t n_bytes, stm_pieces *pieces)
 {
     STM_TRY(stm_utf8_repair(text, n_bytes, &pieces->text));
+    STM_TRY(stm_string_end(&pieces->text)); /* an empty text has an address, too */
     STM_TRY(stm_pieces_add(pieces, (stm_piece){.n = pieces->text.n, .id = -1, .first = true}));
     STM_TRY(stm_added_split(t->added, false, pieces));
     STM_TRY(normalize_pieces(t, pieces));
