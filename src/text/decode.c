@@ -287,9 +287,11 @@ stm_status stm_decoder_apply(const stm_decoder *decoder, stm_pieces *tokens, stm
 {
     stm_status status = STM_OK;
     stm_pieces next = {0};
+    STM_GOTO_OUT(stm_string_end(&tokens->text)); /* an empty text has an address, too */
     for (size_t i = 0; i < decoder->n; i++) {
         stm_pieces_reset(&next);
         STM_GOTO_OUT(decoder->steps[i].apply(&decoder->steps[i], tokens, &next));
+        STM_GOTO_OUT(stm_string_end(&next.text));
         stm_pieces_swap(tokens, &next);
     }
     for (size_t i = 0; i < tokens->n; i++)

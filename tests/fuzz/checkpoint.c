@@ -1,12 +1,15 @@
 /* A sound checkpoint, changed: the input is a list of patches {place uint32, length uint8, bytes}, after a byte that
- * says which hashes are made right again as a forger would (bit 0: those of the first bytes and the table), and whether
- * the file is cut at the first patch's place (bit 1). It is read as a checkpoint of a run and as a model. */
+ * says which hashes are made right again as a forger would (bit 0: those of the first bytes and the table), whether
+ * the file is cut at the first patch's place (bit 1), and whether all hashes are made right, so that HDF5 and what
+ * reads through it see the patches (bit 2). It is read as a checkpoint of a run and as a model. */
 #include "checkpoint/checkpoint.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "checkpoint/hashes.h"
 #include "fuzz/fuzz.h"
@@ -65,6 +68,29 @@ static void forge(char *bytes, size_t n)
     memcpy(bytes + STM_FIRST_BYTES - sizeof hash, &hash, sizeof hash);
 }
 
+/* Makes all hashes fit the changed bytes: HDF5 then reads them. */
+static void seal(const char *path)
+{
+    static char buffer[STM_BLOCK_BYTES];
+    const int descriptor = open(path, O_RDWR);
+    stm_hash_table table = {.rows = NULL};
+    const char *line = strchr(image, '\n') + 1;
+    fuzz_expect(descriptor >= 0 && sscanf(line, "bytes %" SCNu64 "\ntable %" SCNu64 "\nrows %zu", &table.file_bytes,
+                                          &table.table_offset, &table.n_rows) == 3,
+                "no table");
+    table.rows = malloc(table.n_rows * sizeof *table.rows);
+    memcpy(table.rows, image + table.table_offset, table.n_rows * sizeof *table.rows);
+    for (size_t i = 1; i < table.n_rows; i++) {
+        fuzz_expect(pread(descriptor, buffer, table.rows[i].bytes, (off_t)table.rows[i].offset) ==
+                        (ssize_t)table.rows[i].bytes,
+                    "a row is gone");
+        table.rows[i].hash = stm_hash(buffer, table.rows[i].bytes);
+    }
+    fuzz_expect(stm_hashes_seal(&table, descriptor, descriptor, path, buffer) == STM_OK, "no seal");
+    free(table.rows);
+    close(descriptor);
+}
+
 static size_t change(char *bytes, const uint8_t *data, size_t size)
 {
     size_t n = image_bytes;
@@ -106,6 +132,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(bytes, image, image_bytes);
     const size_t n = change(bytes, data, size);
     const char *path = fuzz_file((const uint8_t *)bytes, n);
+    if (size > 0 && data[0] & 4 && n == image_bytes)
+        seal(path);
     if (stm_checkpoint_is(path)) {
         if (fuzz_took(stm_checkpoint_verify(MPI_COMM_SELF, path)))
             read_as_run(path); /* a file that does not verify is never loaded */
