@@ -210,11 +210,12 @@ static bool has_all_bytes(const stm_subwords *s)
 }
 
 /* Not where the parts of a word depend on each other: what continues a word is spelled otherwise, and the place of an
- * unknown token depends on what comes next. */
+ * unknown token depends on what comes next; without one, what is unknown is left out, and a merge joins its neighbours.
+ */
 static bool may_cut(const stm_subwords *s)
 {
     const bool no_unknown = s->spells ? s->whole_alphabet : has_all_bytes(s);
-    return s->prefix.n == 0 && s->suffix.n == 0 && (no_unknown || s->unknown < 0);
+    return s->prefix.n == 0 && s->suffix.n == 0 && no_unknown;
 }
 
 /* A merge of <0x0A> and the like joins bytes, not the characters of its spelling. */
