@@ -1,6 +1,7 @@
 #include "mpi/reduction.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@
 enum { SLOTS = 4 }; /* buckets under way at a time */
 
 struct stm_reduction {
+    MPI_Comm comm;
     stm_shards shards;
     size_t real_bytes;
     int rank;
@@ -91,7 +93,8 @@ stm_status stm_reduction_create(MPI_Comm comm, const stm_shards *shards, size_t 
     stm_reduction *r;
     STM_TRY(stm_alloc(1, sizeof *r, &r));
     *out = r;
-    *r = (stm_reduction){.shards = *shards, .real_bytes = real_bytes, .slot_bytes = slot_bytes(shards, real_bytes)};
+    *r = (stm_reduction){
+        .comm = comm, .shards = *shards, .real_bytes = real_bytes, .slot_bytes = slot_bytes(shards, real_bytes)};
     STM_MPI(MPI_Comm_rank(comm, &r->rank));
     return shards->n_ranks > 1 ? set_up(r, comm) : STM_OK;
 }
@@ -140,6 +143,20 @@ void stm_reduction_drive(stm_reduction *reduction)
 {
     if (reduction && reduction->pairwise)
         stm_pairwise_drive(reduction->pairwise);
+}
+
+void stm_reduction_meet(stm_reduction *reduction)
+{
+    int all_are_here = 0;
+    MPI_Request request;
+    if (!reduction || !reduction->pairwise)
+        return;
+    STM_MPI(MPI_Ibarrier(reduction->comm, &request));
+    while (!all_are_here) {
+        stm_pairwise_drive(reduction->pairwise);
+        sched_yield();
+        STM_MPI(MPI_Test(&request, &all_are_here, MPI_STATUS_IGNORE));
+    }
 }
 
 void stm_reduction_finish(stm_reduction *reduction)

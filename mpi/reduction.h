@@ -27,7 +27,7 @@ void stm_reduction_destroy(stm_reduction *reduction); /* not between begin and f
 size_t stm_reduction_bytes(const stm_shards *shards, size_t real_bytes);
 
 /* Begins a sum of `reals` (the whole vector's address, the caller's until finish); no element is final yet. Every rank
- * of comm begins and finishes alike; none of these calls waits for the others but finish. Local. */
+ * of comm begins and finishes alike; none of these calls waits for the others but meet and finish. Local. */
 void stm_reduction_begin(stm_reduction *reduction, void *reals);
 
 /* Elements [first, first + n) of the vector are final here, and stay unchanged until finish. Each element is named
@@ -37,6 +37,10 @@ void stm_reduction_ready(stm_reduction *reduction, size_t first, size_t n);
 /* Moves what can move, at most every tenth of a millisecond; cheap where nothing is under way, or nothing was begun. To
  * be called about every millisecond while the ranks compute. NULL is fine. Local. */
 void stm_reduction_drive(stm_reduction *reduction);
+
+/* Returns when every rank of the sum is here, and drives until then: who has nothing left to compute does not hold up
+ * the sums of those who have. NULL is fine. */
+void stm_reduction_meet(stm_reduction *reduction);
 
 /* What was not said to be ready is so now; waits until this rank has the sums of the ranges it owns, in place, and
  * nothing of it is under way. The rest of its buffer is as it was. */

@@ -561,6 +561,15 @@ static size_t end_of_layer(const stm_model *model, size_t layer)
     return layer + 1 < model->config.n_layers ? model->layers[layer + 1].input_norm : model->final_norm;
 }
 
+void stm_pass_without_backward(const stm_pass *pass)
+{
+    const stm_model *model = pass->model;
+    const size_t first = model->layers[model->first_layer].input_norm;
+    const size_t end = stm_model_is_last(model) ? model->n_parameters : end_of_layer(model, model->end_layer - 1);
+    if (pass->reduction)
+        stm_reduction_ready(pass->reduction, first, end - first);
+}
+
 /* Where the gradient of a layer is added to: `gradient` stands for the whole vector's address. A room for one layer is
  * waited for, zeroed. */
 static stm_status begin_layer(const stm_pass *pass, size_t layer, void **gradient)

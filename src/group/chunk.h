@@ -116,6 +116,10 @@ stm_status stm_chunk_forward(stm_pass *pass, stm_chunk *chunk, bool keep);
  * and to the accumulators of ancestors. Local. Fails: STM_ERR_DEVICE, STM_ERR_MEMORY. */
 stm_status stm_chunk_backward(stm_pass *pass, stm_chunk *chunk);
 
+/* No chunk goes back on this rank: what others report layer by layer to pass->reduction is final here at once. Local.
+ */
+void stm_pass_without_backward(const stm_pass *pass);
+
 size_t stm_chunk_n_rows(const stm_chunk *chunk);
 
 /* K and V of one layer that is here, [2, n_kv_heads, n_rows, head_dim], and their accumulators; n reals each. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/reduction.h"
 #include "mpi/rounds.h"
 
 /* Scores */
@@ -190,6 +191,7 @@ static stm_status agree(stm_engine *engine, const stm_grid *grid, stm_status min
 {
     stm_timers *timers = stm_engine_settings_of(engine)->timers;
     stm_timers_push(timers, STM_PHASE_WAIT);
+    stm_reduction_meet(stm_engine_settings_of(engine)->reduction);
     const stm_status status = stm_agree(grid, mine);
     stm_timers_pop(timers, STM_PHASE_WAIT);
     return status;

@@ -13,7 +13,7 @@ typedef struct {
     stm_exchange *exchange;
     stm_chunk **chunks;   /* [n_chunks]: open ones */
     stm_bank_mark *marks; /* [n_chunks]: of their banks, before they were opened */
-    size_t n_backward;    /* still to come */
+    size_t n_backward;    /* chunks with rows that are still to go back */
 } walk;
 
 /* Where K and V of a chunk lie that ranks of this node share, or NULL. */
@@ -44,7 +44,9 @@ static stm_status run_forward(walk *w, size_t i)
 
 static stm_status run_backward(walk *w, size_t i)
 {
-    w->pass->last_backward = --w->n_backward == 0;
+    const bool has_rows = w->schedule->chunks[i].n_rows > 0;
+    w->n_backward -= has_rows;
+    w->pass->last_backward = has_rows && w->n_backward == 0;
     stm_exchange_backward(w->exchange, i);
     STM_TRY(stm_chunk_backward(w->pass, w->chunks[i]));
     stm_exchange_went_back(w->exchange, i);
@@ -58,14 +60,23 @@ static stm_status close_chunk(walk *w, size_t i)
     return STM_OK;
 }
 
+static size_t count_backward(const stm_schedule *s)
+{
+    size_t n = 0;
+    for (size_t e = 0; e < s->n_events; e++)
+        n += s->events[e].kind == STM_EVENT_BACKWARD && s->chunks[s->events[e].chunk].n_rows > 0;
+    return n;
+}
+
 static stm_status run_events(walk *w)
 {
     static stm_status (*const run[])(walk *, size_t) = {[STM_EVENT_OPEN] = open_chunk,
                                                         [STM_EVENT_FORWARD] = run_forward,
                                                         [STM_EVENT_BACKWARD] = run_backward,
                                                         [STM_EVENT_CLOSE] = close_chunk};
-    for (size_t e = 0; e < w->schedule->n_events; e++)
-        w->n_backward += w->schedule->events[e].kind == STM_EVENT_BACKWARD;
+    w->n_backward = count_backward(w->schedule);
+    if (w->n_backward == 0)
+        stm_pass_without_backward(w->pass);
     for (size_t e = 0; e < w->schedule->n_events; e++)
         STM_TRY(run[w->schedule->events[e].kind](w, w->schedule->events[e].chunk));
     if (w->pass->kind == STM_PASS_PREFILL)
