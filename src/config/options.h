@@ -68,6 +68,7 @@ typedef struct {
     char *extract; /* exact, numeric: PCRE2 pattern whose first group (or whole match), last found, is the answer;
                       empty: the whole text */
     bool ignore_case;
+    char *style; /* which form of it, for rewards that have several; empty: the first */
 } stm_reward_options;
 
 typedef struct {

@@ -14,7 +14,8 @@ typedef enum {
     STM_READS_TIMEOUT = 8,
     STM_READS_LENGTHS = 16, /* min_tokens, max_tokens */
     STM_READS_EXTRACT = 32,
-    STM_READS_IGNORE_CASE = 64
+    STM_READS_IGNORE_CASE = 64,
+    STM_READS_STYLE = 128
 } stm_reward_reads;
 
 /* The first thing that went wrong in a run. */
@@ -33,12 +34,14 @@ typedef struct {
     const stm_reward_kind *kind;
     stm_reward_options options; /* strings belong to the caller's options; never NULL here */
     stm_pattern *pattern;       /* of `pattern` or `extract`; NULL: none */
+    size_t style;               /* of kind->styles */
     char where[32];             /* "reward[1]" */
 } stm_reward_item;
 
 struct stm_reward_kind {
     const char *name;
-    unsigned reads; /* stm_reward_reads */
+    unsigned reads;            /* stm_reward_reads */
+    const char *const *styles; /* of STM_READS_STYLE, the first one by default; ends in NULL */
     bool (*needs_answer)(const stm_reward_options *options);
     stm_status (*check)(const stm_reward_item *item);                            /* of the options; may be NULL */
     stm_status (*check_answer)(const stm_reward_item *item, const char *answer); /* may be NULL */
@@ -49,7 +52,7 @@ struct stm_reward_kind {
 };
 
 extern const stm_reward_kind stm_reward_exact, stm_reward_numeric, stm_reward_regex, stm_reward_format,
-    stm_reward_contains, stm_reward_length, stm_reward_command;
+    stm_reward_contains, stm_reward_length, stm_reward_command, stm_reward_bleu;
 
 /* For needs_answer. */
 bool stm_reward_always(const stm_reward_options *options);

@@ -8,9 +8,9 @@
 
 #include "reward/kinds.h"
 
-static const stm_reward_kind *const registry[] = {&stm_reward_exact,  &stm_reward_numeric,  &stm_reward_regex,
-                                                  &stm_reward_format, &stm_reward_contains, &stm_reward_length,
-                                                  &stm_reward_command};
+static const stm_reward_kind *const registry[] = {&stm_reward_exact,   &stm_reward_numeric,  &stm_reward_regex,
+                                                  &stm_reward_format,  &stm_reward_contains, &stm_reward_length,
+                                                  &stm_reward_command, &stm_reward_bleu};
 enum { N_KINDS = sizeof registry / sizeof *registry };
 
 struct stm_reward_set {
@@ -66,10 +66,8 @@ bool stm_reward_extract(const stm_reward_item *item, const char *text, size_t *s
     return found;
 }
 
-static stm_status unknown_name(const char *where, const char *name)
+static stm_status unknown_name(const char *where, const char *key, const char *name, const char *const *names, size_t n)
 {
-    const char *const *names;
-    const size_t n = stm_reward_names(&names);
     const char *nearest = stm_nearest_name(name, names, n);
     char list[256] = "";
     for (size_t i = 0; i < n; i++) {
@@ -77,9 +75,23 @@ static stm_status unknown_name(const char *where, const char *name)
         snprintf(list + used, sizeof list - used, "%s%s", i == 0 ? "" : i + 1 == n ? " or " : ", ", names[i]);
     }
     if (nearest)
-        return stm_fail(STM_ERR_INPUT, "%s.name: found \"%s\", expected %s; did you mean \"%s\"?", where, name, list,
+        return stm_fail(STM_ERR_INPUT, "%s.%s: found \"%s\", expected %s; did you mean \"%s\"?", where, key, name, list,
                         nearest);
-    return stm_fail(STM_ERR_INPUT, "%s.name: found \"%s\", expected %s", where, name, list);
+    return stm_fail(STM_ERR_INPUT, "%s.%s: found \"%s\", expected %s", where, key, name, list);
+}
+
+/* Puts the first style where none is given. */
+static stm_status choose_style(stm_reward_item *item)
+{
+    size_t n = 0, found = SIZE_MAX;
+    const char *const *styles = item->kind->styles;
+    for (; styles[n]; n++)
+        if (strcmp(styles[n], item->options.style) == 0)
+            found = n;
+    if (found == SIZE_MAX && item->options.style[0] != 0)
+        return unknown_name(item->where, "style", item->options.style, styles, n);
+    item->style = found == SIZE_MAX ? 0 : found;
+    return STM_OK;
 }
 
 /* Fields that were set though this kind of reward does not read them. timeout_s has a default, so it cannot be told. */
@@ -94,7 +106,7 @@ static stm_status refuse_unread_fields(const stm_reward_item *item)
         {"pattern", o->pattern[0] != 0, STM_READS_PATTERN},     {"text", o->text[0] != 0, STM_READS_TEXT},
         {"command", o->command[0] != 0, STM_READS_COMMAND},     {"extract", o->extract[0] != 0, STM_READS_EXTRACT},
         {"ignore_case", o->ignore_case, STM_READS_IGNORE_CASE}, {"min_tokens", o->min_tokens > 0, STM_READS_LENGTHS},
-        {"max_tokens", o->max_tokens > 0, STM_READS_LENGTHS},
+        {"max_tokens", o->max_tokens > 0, STM_READS_LENGTHS},   {"style", o->style[0] != 0, STM_READS_STYLE},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (fields[i].set && !(item->kind->reads & fields[i].bit))
@@ -113,8 +125,8 @@ static stm_status item_init(stm_reward_item *item, size_t index, const stm_rewar
 {
     snprintf(item->where, sizeof item->where, "reward[%zu]", index);
     item->options = *options;
-    char **strings[] = {&item->options.name, &item->options.pattern, &item->options.text, &item->options.command,
-                        &item->options.extract};
+    char **strings[] = {&item->options.name,    &item->options.pattern, &item->options.text,
+                        &item->options.command, &item->options.extract, &item->options.style};
     static char empty[] = "";
     for (size_t i = 0; i < sizeof strings / sizeof *strings; i++)
         if (!*strings[i])
@@ -122,11 +134,16 @@ static stm_status item_init(stm_reward_item *item, size_t index, const stm_rewar
     for (size_t i = 0; i < N_KINDS; i++)
         if (strcmp(registry[i]->name, item->options.name) == 0)
             item->kind = registry[i];
-    if (!item->kind)
-        return unknown_name(item->where, item->options.name);
+    if (!item->kind) {
+        const char *const *names;
+        const size_t n = stm_reward_names(&names);
+        return unknown_name(item->where, "name", item->options.name, names, n);
+    }
     if (!isfinite(options->weight))
         return stm_fail(STM_ERR_INPUT, "%s.weight: found %g, expected a finite number", item->where, options->weight);
     STM_TRY(refuse_unread_fields(item));
+    if (item->kind->styles)
+        STM_TRY(choose_style(item));
     if (item->kind->reads & STM_READS_PATTERN) {
         if (item->options.pattern[0] == 0)
             return stm_fail(STM_ERR_INPUT, "%s.pattern: missing; the reward \"%s\" needs one", item->where,
