@@ -28,7 +28,7 @@ test_packages=(
     g++                   # the kernels of cuda/, run on the host
     procps                # pgrep: finds the ranks that a test kills
     iproute2              # ip, tc: virtual hosts
-    strace                # what a run reads when it starts
+    strace                # what a run reads when it starts, and calls that fail
     libmpich-dev          # a second MPI, beside Open MPI: other orders of messages, other buffers
     libhdf5-mpich-dev     # and its HDF5
     slurmctld slurmd      # a Slurm of its own, for the batch scripts

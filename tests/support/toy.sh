@@ -43,6 +43,13 @@ holds() { awk "BEGIN { exit !($1) }" < /dev/null || die "expected $1: $2"; }
 checkpoint() { printf '%s/checkpoints/step-%08d.h5' "$1" "$2"; }
 # Everything but the hashes, which also cover the times in the file's headers.
 same_bits() { h5diff --exclude-path /hashes "$1" "$2" > diff.txt 2>&1 || die "$3: $(head -5 diff.txt)"; }
+# The state alone, bit for bit; the options in the files may differ.
+same_state() { # A B WHAT
+    local object
+    for object in /parameters /optimizer; do
+        h5diff "$1" "$2" $object > diff.txt 2>&1 || die "$3: $object: $(head -3 diff.txt)"
+    done
+}
 same_parameters() { # A B TOLERANCE
     h5diff -d "$3" "$1" "$2" /parameters /parameters > diff.txt 2>&1 || die "$1 and $2 differ: $(head -5 diff.txt)"
 }

@@ -18,12 +18,6 @@ interrupted() {
 damage() { printf 'stemma' | dd of="$1" bs=1 seek=3000 conv=notrunc status=none; }
 # numbers FILE: metrics.jsonl without what depends on the clock or the memory.
 numbers() { sed -E 's/"[a-z_]*(_s|_per_s|_bytes|_share_s|seconds)": [^,}]*[,}]//g' "$1" | cut -d, -f1-12; }
-# same_state: bit for bit; the options in the files may differ.
-same_state() {
-    for object in /parameters /optimizer; do
-        h5diff "$1" "$2" $object > diff.txt 2>&1 || die "$3: $object: $(head -3 diff.txt)"
-    done
-}
 # same_files: run/ holds what whole/ does.
 same_files() {
     same_state "$(checkpoint whole 12)" "$(checkpoint run 12)" "$1"
