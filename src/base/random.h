@@ -13,7 +13,8 @@ typedef enum {
     STM_RANDOM_EVAL,
     STM_RANDOM_GENERATE,
     STM_RANDOM_SHUFFLE,
-    STM_RANDOM_INIT
+    STM_RANDOM_INIT,
+    STM_RANDOM_PAIRS
 } stm_random_use;
 
 /* slot: of the group in the whole step, not in a rank's share. */

@@ -190,6 +190,7 @@ static stm_status check_arguments(const stm_command *command, const stm_options 
 static stm_status check_registered(const stm_options *options, stm_command_bit command)
 {
     STM_TRY(stm_objective_check_name(options->objective.name));
+    STM_TRY(stm_objective_check_options(&options->objective));
     if (command == STM_COMMAND_TRAIN)
         STM_TRY(stm_objective_check_online(&options->objective));
     stm_reward_set *rewards;

@@ -10,7 +10,7 @@
 
 #define STM_AUTO (-1) /* value of an integer option that says `auto` */
 
-enum { STM_OPTIONS_MAX = 224 }; /* room for the table's rows; options.c asserts it */
+enum { STM_OPTIONS_MAX = 288 }; /* room for the table's rows; options.c asserts it */
 
 typedef struct {
     size_t n;
@@ -46,7 +46,39 @@ typedef enum {
 typedef enum { STM_CORRECTION_NONE, STM_CORRECTION_TRUNCATE, STM_CORRECTION_MASK } stm_is_correction;
 typedef enum { STM_IS_TOKEN, STM_IS_SEQUENCE } stm_is_level;
 typedef enum { STM_SEED_LINEAR, STM_SEED_EXPONENTIAL, STM_SEED_RECIPROCAL } stm_seed_scale;
-typedef enum { STM_SCORE_LOGL, STM_SCORE_LRATIO } stm_score_kind;
+typedef enum { STM_SCORE_AUTO, STM_SCORE_LOGL, STM_SCORE_LRATIO, STM_SCORE_REWARD, STM_SCORE_WIN_RATE } stm_score_kind;
+typedef enum {
+    STM_PAIRING_AUTO,
+    STM_PAIRING_BEST_WORST,
+    STM_PAIRING_ALL,
+    STM_PAIRING_EVERY,
+    STM_PAIRING_HALVES,
+    STM_PAIRING_ORIGIN
+} stm_pairing;
+typedef enum { STM_LABEL_HARD, STM_LABEL_ORACLE, STM_LABEL_BT } stm_label;
+typedef enum { STM_ORACLE_RECORDED, STM_ORACLE_REWARD } stm_oracle;
+typedef enum { STM_PAIR_MEAN, STM_PROMPT_MEAN } stm_pair_aggregate;
+typedef enum { STM_LOSS_SIGMOID, STM_LOSS_ROBUST, STM_LOSS_HINGE, STM_LOSS_IPO } stm_pair_loss;
+typedef enum { STM_LENGTH_SUM, STM_LENGTH_MEAN } stm_length;
+typedef enum { STM_SFT_SUM, STM_SFT_MEAN } stm_sft_form;
+typedef enum { STM_CHASE_FAST, STM_CHASE_SLOW } stm_chase_role;
+typedef enum { STM_KL_FORM_TOKEN, STM_KL_FORM_SEQUENCE, STM_KL_FORM_SEQUENCE_LOO } stm_kl_form;
+typedef enum { STM_OPPONENT_GROUP, STM_OPPONENT_OTHER } stm_opponent;
+typedef enum { STM_P3O_SEPARATE, STM_P3O_JOINT } stm_p3o_variant;
+typedef enum {
+    STM_DIVERGENCE_JS,
+    STM_DIVERGENCE_KL,
+    STM_DIVERGENCE_REVERSE_KL,
+    STM_DIVERGENCE_TV,
+    STM_DIVERGENCE_CHI2,
+    STM_DIVERGENCE_REVERSE_CHI2
+} stm_divergence;
+typedef enum { STM_TARGET_EXPONENTIAL, STM_TARGET_CONSTRAINT } stm_target_kind;
+typedef enum { STM_NORMALISER_GROUP, STM_NORMALISER_GIVEN } stm_normaliser;
+
+/* Copies of the model whose log-probs an objective may read: at the start, when sampling, the other of two that are
+ * trained, the one that a step began from. */
+typedef enum { STM_ROW_REF, STM_ROW_OLD, STM_ROW_TWIN, STM_ROW_TARGET, STM_N_ROWS } stm_row;
 typedef enum { STM_SCHEDULE_CONSTANT, STM_SCHEDULE_LINEAR, STM_SCHEDULE_COSINE } stm_schedule_kind;
 typedef enum { STM_OVERLONG_ERROR, STM_OVERLONG_SKIP, STM_OVERLONG_TRUNCATE_LEFT } stm_overlong;
 typedef enum { STM_SHARD_OPTIMIZER, STM_SHARD_GRADIENT } stm_shard;
@@ -104,6 +136,35 @@ typedef struct {
     stm_score_kind score;
     double tau, beta, positive_threshold, penalty_coef, kl_bound;
     bool mask_truncated, skip_equal_groups;
+    /* Pairs of a group */
+    stm_pairing pairing;
+    double pair_margin, pair_filter;
+    int64_t max_pairs; /* 0: all */
+    stm_label label;
+    stm_oracle oracle;
+    double label_scale;
+    stm_pair_aggregate pair_aggregate;
+    /* dpo, orpo */
+    stm_pair_loss loss;
+    double reference[STM_N_ROWS]; /* weights of copies */
+    stm_length length;
+    double target_margin, label_smoothing, sft_coef, chase_coef, explore_coef;
+    stm_sft_form sft_form;
+    stm_chase_role chase_role;
+    stm_kl_form kl_form; /* and self_play */
+    /* kto */
+    double desirable_weight, undesirable_weight, desirable_threshold, kl_point;
+    /* self_play */
+    stm_opponent opponent;
+    double prox_eta; /* 0: no proximal term */
+    /* p3o */
+    stm_p3o_variant variant;
+    double clip;
+    /* fdpg */
+    stm_divergence divergence;
+    stm_target_kind target;
+    double target_beta, target_threshold, log_z, baseline;
+    stm_normaliser normaliser;
 } stm_objective_options;
 
 typedef struct {

@@ -94,6 +94,20 @@ static void write_rewards(const stm_options *options, FILE *to)
     fputs(options->reward.n ? " ]" : "]", to);
 }
 
+static void write_weights(const stm_option_row *row, const double *weights, FILE *to)
+{
+    const char *gap = "";
+    fputs("{", to);
+    for (size_t i = 0; row->choices[i]; i++) {
+        if (weights[i] == 0)
+            continue;
+        fprintf(to, "%s%s: ", gap, row->choices[i]);
+        write_number(weights[i], to);
+        gap = ", ";
+    }
+    fputs("}", to);
+}
+
 void stm_option_write(const stm_option_row *row, const void *base, FILE *to)
 {
     const void *value = (const char *)base + row->offset;
@@ -147,6 +161,9 @@ void stm_option_write(const stm_option_row *row, const void *base, FILE *to)
             write_number(numbers->items[i], to);
         }
         fputs("]", to);
+        break;
+    case STM_KIND_WEIGHTS:
+        write_weights(row, number, to);
         break;
     case STM_KIND_REWARDS:
         write_rewards(base, to);

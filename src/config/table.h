@@ -21,6 +21,7 @@ typedef enum {
     STM_KIND_CHOICE,  /* an enum: the position in `choices` */
     STM_KIND_STRINGS, /* stm_strings; each one of `choices` where the row has them */
     STM_KIND_NUMBERS, /* stm_numbers */
+    STM_KIND_WEIGHTS, /* double for each of `choices`; those that the map leaves out are 0 */
     STM_KIND_REWARDS  /* the struct `reward` of stm_options */
 } stm_option_kind;
 

@@ -63,6 +63,8 @@ void stm_option_write_expected(const stm_option_row *row, FILE *to)
 {
     if (row->traits & STM_OPTION_AUTO)
         fputs("auto or ", to);
+    if (row->kind == STM_KIND_WEIGHTS)
+        fprintf(to, "a map of numbers like {%s: 1.0}, of ", row->choices[0]);
     if (row->choices) {
         for (size_t i = 0; row->choices[i]; i++)
             fprintf(to, "%s%s", i == 0 ? "" : row->choices[i + 1] ? ", " : " or ", row->choices[i]);
@@ -89,6 +91,7 @@ void stm_option_write_expected(const stm_option_row *row, FILE *to)
         break;
     case STM_KIND_TEXT:
     case STM_KIND_CHOICE:
+    case STM_KIND_WEIGHTS:
         fputs("a text", to);
         break;
     case STM_KIND_STRINGS:
@@ -330,6 +333,31 @@ static stm_status set_pair(const stm_option_row *row, double *pair, const stm_op
     return STM_OK;
 }
 
+/* A map of choices to numbers. */
+static stm_status set_weights(const stm_option_row *row, double *weights, const stm_option_source *source,
+                              yaml_node_t *node, const char *key)
+{
+    unsigned seen = 0;
+    if (node->type != YAML_MAPPING_NODE)
+        return wrong(row, source, node, key);
+    for (size_t i = 0; row->choices[i]; i++)
+        weights[i] = 0;
+    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start; pair < node->data.mapping.pairs.top; pair++) {
+        yaml_node_t *name_node = yaml_document_get_node(source->document, pair->key);
+        yaml_node_t *value_node = yaml_document_get_node(source->document, pair->value);
+        const char *name = scalar(name_node, false), *text = scalar(value_node, true);
+        int i;
+        if (!name || !read_choice(row, name, &i))
+            return wrong(row, source, name_node, key);
+        if (seen & 1u << i)
+            return stm_option_fail(source, name_node, key, "%s is given twice", name);
+        seen |= 1u << i;
+        if (!text || !read_number(row, text, &weights[i]))
+            return wrong(row, source, value_node, key);
+    }
+    return STM_OK;
+}
+
 /* One entry of `reward:`; key is "reward[i]". The reward is cleared by the caller, also after a failure. */
 static stm_status set_reward(const stm_option_row *row, stm_reward_options *reward, const stm_option_source *source,
                              yaml_node_t *node, const char *key)
@@ -426,6 +454,8 @@ stm_status stm_option_set(const stm_option_row *row, void *base, const stm_optio
         return set_strings(row, base, source, node, key);
     case STM_KIND_NUMBERS:
         return set_numbers(row, base, source, node, key);
+    case STM_KIND_WEIGHTS:
+        return set_weights(row, value, source, node, key);
     case STM_KIND_REWARDS:
         return set_rewards(row, base, source, node, key);
     }

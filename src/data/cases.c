@@ -1,6 +1,7 @@
 #include "data/cases.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "data/json_lines.h"
 
@@ -103,9 +104,12 @@ static stm_status read_notes(const reader *r, size_t i, stm_response *response)
     stm_response_notes *notes;
     double cluster, off;
     bool has_off;
+    const json_t *origin;
     STM_TRY(stm_alloc(1, sizeof *notes, &response->notes));
     notes = response->notes;
     STM_TRY(get_column(r, "sampler", i, response->n, &notes->sampler_logprobs));
+    STM_TRY(get_column(r, "twin", i, response->n, &notes->twin_logprobs));
+    STM_TRY(get_column(r, "target", i, response->n, &notes->target_logprobs));
     STM_TRY(get_column(r, "token_weights", i, response->n, &notes->token_weights));
     STM_TRY(get_integers(r, "segment", i, response->n, &notes->segment));
     STM_TRY(get_integers(r, "answer", i, response->n, &notes->answer));
@@ -115,6 +119,10 @@ static stm_status read_notes(const reader *r, size_t i, stm_response *response)
     STM_TRY(get_number(r, "off_policy", i, &has_off, &off));
     notes->cluster = (int64_t)cluster;
     notes->off_policy = off != 0;
+    STM_TRY(get(r, "origin", i, &origin));
+    if (origin && !json_is_string(origin))
+        return wrong(r, "origin", i, origin, "a text");
+    notes->other_origin = origin && strcmp(json_string_value(origin), "policy") != 0;
     return read_parts(r, i, notes);
 }
 
@@ -158,6 +166,24 @@ static stm_status read_scores(const reader *r)
     return STM_OK;
 }
 
+/* [n_responses][n_responses] */
+static stm_status read_preferences(const reader *r)
+{
+    const json_t *rows = stm_json_get(r->object, "pref");
+    const size_t n = r->group->n_responses;
+    if (!rows)
+        return STM_OK;
+    STM_TRY(stm_alloc(n * n, sizeof(double), &r->group->preferences));
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) {
+            const json_t *value = json_array_get(json_array_get(rows, i), j);
+            if (!json_is_number(value))
+                return wrong(r, "pref", i, value, "a number for each two responses");
+            r->group->preferences[i * n + j] = json_number_value(value);
+        }
+    return STM_OK;
+}
+
 /* What has been read counts at once, so that stm_batch_clear frees it after a failure. */
 static stm_status read_group(const reader *r, double **logp, size_t *n_tokens, size_t *capacity)
 {
@@ -179,6 +205,7 @@ static stm_status read_group(const reader *r, double **logp, size_t *n_tokens, s
         free(own);
         STM_TRY(status);
     }
+    STM_TRY(read_preferences(r));
     return read_scores(r);
 }
 

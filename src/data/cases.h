@@ -2,9 +2,10 @@
  *
  * {"inputs": {NAME: {"groups": [GROUP, ..]}} | "groups": {NAME: GROUP}, "defaults": {..}, "cases": [{"name",
  * "objective", "options": {..}, "input": NAME | "groups": [NAME, ..]}, ..]}. A group holds a list for each response:
- * "logp", "mask", and, absent or null where there are none, "old", "ref", "sampler", "token_weights", "segment",
- * "answer", "step", "step_advantage"; a value for each response: "rewards", "clusters", "off_policy"; "reward_parts"
- * [parts][responses]; "scores" [responses][budgets][summaries]. Other keys are left alone. Local, all of it. */
+ * "logp", "mask", and, absent or null where there are none, "old", "ref", "sampler", "twin", "target", "token_weights",
+ * "segment", "answer", "step", "step_advantage"; a value for each response: "rewards", "clusters", "off_policy",
+ * "origin" ("policy" or else); "reward_parts" [parts][responses]; "pref" [responses][responses]; "scores"
+ * [responses][budgets][summaries]. Other keys are left alone. Local, all of it. */
 #ifndef STM_DATA_CASES_H
 #define STM_DATA_CASES_H
 

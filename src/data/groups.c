@@ -9,6 +9,8 @@ static void free_notes(stm_response_notes *notes)
     if (!notes)
         return;
     free(notes->sampler_logprobs);
+    free(notes->twin_logprobs);
+    free(notes->target_logprobs);
     free(notes->token_weights);
     free(notes->reward_parts);
     free(notes->segment);
@@ -32,6 +34,7 @@ void stm_batch_clear(stm_batch *batch)
             free_notes(response->notes);
         }
         free(group->scores);
+        free(group->preferences);
         free(group->responses);
         free(group->prompt);
     }

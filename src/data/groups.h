@@ -11,10 +11,13 @@ typedef enum { STM_FINISH_STOP, STM_FINISH_LENGTH } stm_finish;
 /* What only some objectives read of a response; every array may be NULL. */
 typedef struct {
     double *sampler_logprobs; /* [n]: of another engine that sampled */
+    double *twin_logprobs;    /* [n]: of the other of two copies that are trained */
+    double *target_logprobs;  /* [n]: of the copy that a proximal step began from */
     double *token_weights;    /* [n] */
     double *reward_parts;     /* [n_parts] */
     size_t n_parts;
     bool off_policy, has_cluster; /* off_policy: written by no policy of this run */
+    bool other_origin;            /* sampled by another model than the policy, say the reference */
     int64_t cluster;              /* of equal answers: the same number */
     int64_t *segment, *answer;    /* [n]: budget of a token of thinking, and summary of one of an answer; -1: neither */
     int64_t *step;                /* [n]: of each token, counted from 0 */
@@ -43,6 +46,7 @@ typedef struct {
     double temperature; /* > 0: of the log-probs; 1 when sampling was greedy */
     size_t n_budgets, n_summaries;
     double *scores; /* [n_responses, n_budgets, n_summaries] of the summaries of a response at each budget, or NULL */
+    double *preferences; /* [n_responses, n_responses]: probability that the row's response is better, or NULL */
 } stm_group;
 
 typedef struct {

@@ -4,9 +4,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const response_keys[] = {
-    "text",      "ids",    "reward",           "mask",          "old_logprobs", "ref_logprobs",
-    "kept_mass", "finish", "sampler_logprobs", "token_weights", "off_policy",   "cluster"};
+static const char *const response_keys[] = {"text",
+                                            "ids",
+                                            "reward",
+                                            "mask",
+                                            "old_logprobs",
+                                            "ref_logprobs",
+                                            "kept_mass",
+                                            "finish",
+                                            "sampler_logprobs",
+                                            "token_weights",
+                                            "off_policy",
+                                            "cluster",
+                                            "twin_logprobs",
+                                            "target_logprobs",
+                                            "origin"};
 enum { N_RESPONSE_KEYS = sizeof response_keys / sizeof *response_keys };
 
 /* One line under way. */
@@ -122,25 +134,43 @@ static stm_status read_reward(const parser *p, const json_t *object, stm_respons
     return STM_OK;
 }
 
+static bool has_notes(const json_t *object)
+{
+    static const char *const keys[] = {"sampler_logprobs", "token_weights",   "off_policy", "cluster",
+                                       "twin_logprobs",    "target_logprobs", "origin"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (stm_json_get(object, keys[i]))
+            return true;
+    return false;
+}
+
 /* What only some objectives read. */
 static stm_status read_notes(const parser *p, const json_t *object, stm_response *response)
 {
     char where[PLACE_BYTES];
     stm_json_found_text found;
     const json_t *off = stm_json_get(object, "off_policy"), *cluster = stm_json_get(object, "cluster");
+    const json_t *origin = stm_json_get(object, "origin");
     if (off && !json_is_boolean(off))
         return stm_json_lines_fail(p->lines, "%s: found %s, expected true or false", place(p, "off_policy", where),
                                    stm_json_found(off, found));
     if (cluster && !json_is_integer(cluster))
         return stm_json_lines_fail(p->lines, "%s: found %s, expected an integer", place(p, "cluster", where),
                                    stm_json_found(cluster, found));
-    if (!off && !cluster && !stm_json_get(object, "sampler_logprobs") && !stm_json_get(object, "token_weights"))
+    const char *from = !origin ? "policy" : json_is_string(origin) ? json_string_value(origin) : "";
+    if (strcmp(from, "policy") != 0 && strcmp(from, "other") != 0)
+        return stm_json_lines_fail(p->lines, "%s: found %s, expected \"policy\" or \"other\"",
+                                   place(p, "origin", where), stm_json_found(origin, found));
+    if (!has_notes(object))
         return STM_OK;
     STM_TRY(stm_alloc(1, sizeof *response->notes, &response->notes));
     response->notes->off_policy = json_is_true(off);
+    response->notes->other_origin = strcmp(from, "other") == 0;
     response->notes->has_cluster = cluster != NULL;
     response->notes->cluster = json_integer_value(cluster);
     STM_TRY(read_doubles(p, object, "sampler_logprobs", response->n, &response->notes->sampler_logprobs));
+    STM_TRY(read_doubles(p, object, "twin_logprobs", response->n, &response->notes->twin_logprobs));
+    STM_TRY(read_doubles(p, object, "target_logprobs", response->n, &response->notes->target_logprobs));
     return read_doubles(p, object, "token_weights", response->n, &response->notes->token_weights);
 }
 
@@ -237,6 +267,40 @@ static stm_status get_responses(const stm_json_lines *lines, const json_t *objec
     return STM_OK;
 }
 
+static stm_status wrong_preference(const parser *p, size_t i, size_t j, const json_t *value, const char *expected)
+{
+    stm_json_found_text found;
+    return stm_json_lines_fail(p->lines, "preferences[%zu][%zu]: found %s, expected %s", i, j,
+                               stm_json_found(value, found), expected);
+}
+
+/* Both orders of two responses must agree; what stands on the diagonal is not read. */
+static stm_status read_preferences(const parser *p, const json_t *object, stm_group *group)
+{
+    static const double TOLERANCE = 1e-6;
+    const size_t n = group->n_responses;
+    const json_t *rows = stm_json_get(object, "preferences");
+    stm_json_found_text found;
+    if (!rows)
+        return STM_OK;
+    if (!json_is_array(rows) || json_array_size(rows) != n)
+        return stm_json_lines_fail(p->lines, "preferences: found %s, expected %zu rows of as many numbers",
+                                   stm_json_found(rows, found), n);
+    STM_TRY(stm_alloc(n * n, sizeof(double), &group->preferences));
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) {
+            const json_t *value = json_array_get(json_array_get(rows, i), j);
+            const double probability = json_number_value(value);
+            if (json_array_size(json_array_get(rows, i)) != n || !json_is_number(value) || probability < 0 ||
+                probability > 1)
+                return wrong_preference(p, i, j, value, "a number from 0 to 1 for each two responses");
+            if (j < i && fabs(group->preferences[j * n + i] + probability - 1) > TOLERANCE)
+                return wrong_preference(p, i, j, value, "1 less that of the other order");
+            group->preferences[i * n + j] = probability;
+        }
+    return STM_OK;
+}
+
 /* What has been read counts at once, so that stm_batch_clear frees it after a failure. */
 static stm_status read_group(parser *p, const json_t *object, stm_group *group)
 {
@@ -253,7 +317,7 @@ static stm_status read_group(parser *p, const json_t *object, stm_group *group)
     group->n_responses = n;
     for (p->i = 0; p->i < n; p->i++)
         STM_TRY(read_response(p, json_array_get(responses, p->i), group->n_prompt, &group->responses[p->i]));
-    return STM_OK;
+    return read_preferences(p, object, group);
 }
 
 static stm_status read_groups(stm_json_lines *lines, const stm_text_context *context, unsigned use, stm_batch *batch)

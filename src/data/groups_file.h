@@ -4,9 +4,11 @@
  * {"prompt": text | "messages": [{"role", "content"}, ..] | "prompt_ids": [..], "temperature": 1.0, "responses":
  * [{"text": .. | "ids": [..], "reward": x, "mask": [0/1 ..], "old_logprobs": [..], "ref_logprobs": [..], "kept_mass":
  * [..], "finish": "stop" | "length"}, ..], ..} For some objectives a response also has "sampler_logprobs",
- * "token_weights", "off_policy" and "cluster" (of equal answers: the same integer). Where both ids and their text are
- * given, ids are taken. Other keys of a group are its own affair ("answer"), other keys of a response are refused; null
- * is as good as absent. Local, all of it. */
+ * "token_weights", "off_policy", "cluster" (of equal answers: the same integer), "twin_logprobs", "target_logprobs" and
+ * "origin" ("policy", or "other": sampled by another model); the group "preferences" [[..], ..], the probability that
+ * the row's response is better than the column's. Where both ids and their text are given, ids are taken. Other keys of
+ * a group are its own affair ("answer"), other keys of a response are refused; null is as good as absent. Local, all of
+ * it. */
 #ifndef STM_DATA_GROUPS_FILE_H
 #define STM_DATA_GROUPS_FILE_H
 

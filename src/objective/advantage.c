@@ -6,13 +6,12 @@
  * REINFORCE++, arXiv:2501.03262; scaled down by the entropy of the answers: SEED-GRPO, arXiv:2505.12346. */
 #include <math.h>
 
-#include "objective/registry.h"
+#include "objective/preference.h"
 
 double stm_reward_of(const stm_objective_options *o, const stm_group *group, const stm_response *response)
 {
-    (void)group;
     const stm_response_notes *notes = response->notes;
-    double reward = response->reward;
+    double reward = stm_score_of(o, group, (size_t)(response - group->responses));
     if (notes && notes->reward_parts && o->reward_weights.n > 0 && o->reward_combine == STM_REWARDS_SUM) {
         reward = 0;
         for (size_t k = 0; k < notes->n_parts; k++)
@@ -202,6 +201,7 @@ unsigned stm_advantages_needs(const stm_objective_options *o)
 {
     unsigned needs = o->advantage_baseline == STM_BASELINE_BRPO            ? STM_NEEDS_BUDGETS
                      : o->reward_combine == STM_REWARDS_NORMALIZE_THEN_SUM ? STM_NEEDS_PARTS
+                     : o->score == STM_SCORE_WIN_RATE                      ? stm_oracle_needs(o)
                                                                            : STM_NEEDS_REWARDS;
     if (o->kl_coef != 0.0)
         needs |= STM_NEEDS_REFERENCE | (o->kl_in != STM_KL_IN_LOSS ? STM_NEEDS_OLD : 0);

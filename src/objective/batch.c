@@ -22,25 +22,47 @@ static const char *missing(unsigned needs, const stm_objective_options *o, const
         return "segment, answer and scores";
     if ((needs & STM_NEEDS_STEPS) && !(notes && notes->step && notes->step_advantages))
         return "step and step_advantages";
+    if ((needs & STM_NEEDS_TWIN) && !(notes && notes->twin_logprobs))
+        return "twin_logprobs";
+    if ((needs & STM_NEEDS_TARGET) && !(notes && notes->target_logprobs))
+        return "target_logprobs";
+    if ((needs & STM_NEEDS_PREFERENCES) && !group->preferences)
+        return "preferences";
     if (notes && notes->reward_parts && o->reward_weights.n > 0 && o->reward_weights.n != notes->n_parts)
         return "reward for each of objective.reward_weights";
     return NULL;
 }
 
+/* What rollouts have not, the option that asks for it, and how a message names it. */
+static const struct {
+    unsigned need;
+    const char *key, *what;
+} recorded_only[] = {
+    {STM_NEEDS_CLUSTERS, "seed_alpha", "clusters of the answers of recorded responses"},
+    {STM_NEEDS_BUDGETS, "advantage_baseline", "scores at budgets of recorded responses"},
+    {STM_NEEDS_STEPS, "name", "steps with advantages of recorded responses"},
+    {STM_NEEDS_TWIN, "chase_coef or reference", "log-probs of a twin of the model, recorded with responses"},
+    {STM_NEEDS_TARGET, "prox_eta or reference", "log-probs of a target copy of the model, recorded with responses"},
+    {STM_NEEDS_ORIGINS, "pairing, explore_coef or opponent", "recorded responses of another model than the policy"},
+    {STM_NEEDS_PREFERENCES, "oracle", "recorded preferences"},
+};
+
 stm_status stm_objective_check_online(const stm_objective_options *options)
 {
     const unsigned needs = stm_objective_find(options->name)->needs(options);
-    const char *key = needs & STM_NEEDS_CLUSTERS  ? "objective.seed_alpha"
-                      : needs & STM_NEEDS_BUDGETS ? "objective.advantage_baseline"
-                      : needs & STM_NEEDS_STEPS   ? "objective.name"
-                                                  : NULL;
-    if (!key)
-        return STM_OK;
-    return stm_fail(STM_ERR_INPUT,
-                    "%s: needs %s of recorded responses, which rollouts have not; expected with `stemma grad`", key,
-                    needs & STM_NEEDS_CLUSTERS  ? "clusters of the answers"
-                    : needs & STM_NEEDS_BUDGETS ? "scores at budgets"
-                                                : "steps with advantages");
+    for (size_t i = 0; i < sizeof recorded_only / sizeof *recorded_only; i++)
+        if (needs & recorded_only[i].need)
+            return stm_fail(STM_ERR_INPUT,
+                            "objective.%s: needs %s, which rollouts have not; expected with `stemma grad`%s",
+                            recorded_only[i].key, recorded_only[i].what,
+                            recorded_only[i].need == STM_NEEDS_PREFERENCES ? ", or objective.oracle=reward" : "");
+    return STM_OK;
+}
+
+stm_status stm_objective_check_options(const stm_objective_options *options)
+{
+    const stm_objective *objective = stm_objective_find(options->name);
+    return objective->check ? objective->check(options) : STM_OK;
 }
 
 static stm_status check(const stm_objective_batch *b)
@@ -81,7 +103,11 @@ static void count(stm_objective_batch *b)
                 totals->n_control += counts && (int64_t)k < control;
                 totals->n_rest += counts && (int64_t)k >= control;
             }
+            const bool other = response->notes && response->notes->other_origin, active = b->n_masked[r] > 0;
             totals->n_tokens += b->n_masked[r];
+            totals->n_active += active;
+            totals->n_policy += active && !other;
+            totals->n_other += active && other;
         }
     }
     b->first_token[r] = at;
@@ -115,6 +141,8 @@ stm_status stm_objective_batch_create(const stm_objective *objective, const stm_
                                .batch = batch,
                                .scope = objective->scope(options),
                                .by_token = objective->by_token && objective->by_token(options)};
+    if (objective->check)
+        STM_TRY(objective->check(options));
     STM_TRY(check(b));
     STM_TRY(take_room(b));
     count(b);
@@ -223,5 +251,6 @@ bool stm_objective_skips_equal(const stm_objective *objective, const stm_objecti
     const bool centred =
         o->advantage_baseline == STM_BASELINE_MEAN || o->advantage_baseline == STM_BASELINE_LEAVE_ONE_OUT;
     return o->skip_equal_groups && objective == &stm_objective_grpo && centred && o->kl_coef == 0 &&
-           o->proximal_coef == 0 && o->advantage_scale != STM_SCALE_WHITEN && o->reward_combine == STM_REWARDS_SUM;
+           o->score != STM_SCORE_WIN_RATE && o->proximal_coef == 0 && o->advantage_scale != STM_SCALE_WHITEN &&
+           o->reward_combine == STM_REWARDS_SUM;
 }

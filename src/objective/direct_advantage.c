@@ -2,7 +2,7 @@
  * of a critic; Lambda_k = sum of (logp - old) over the step's tokens:
  *
  *   L = (1 / n_steps) sum_k (a_k / beta - Lambda_k)^2 / 2 */
-#include "objective/registry.h"
+#include "objective/preference.h"
 
 static unsigned needs(const stm_objective_options *o)
 {
@@ -48,6 +48,7 @@ const stm_objective stm_objective_direct_advantage = {
     .summary = "regression of each step's log-ratio on the advantage that a critic gave it; offline",
     .needs_rewards = true,
     .needs = needs,
+    .check = stm_check_beta,
     .scope = scope,
     .prepare = prepare,
     .tokens = tokens,

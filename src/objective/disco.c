@@ -16,6 +16,14 @@ static unsigned needs(const stm_objective_options *o)
     return STM_NEEDS_REWARDS;
 }
 
+static stm_status check(const stm_objective_options *o)
+{
+    if (o->score != STM_SCORE_REWARD && o->score != STM_SCORE_WIN_RATE)
+        return STM_OK;
+    return stm_fail(STM_ERR_INPUT, "objective.score: found %s, expected auto, logl or lratio with objective.name=disco",
+                    o->score == STM_SCORE_REWARD ? "reward" : "win_rate");
+}
+
 static stm_scope scope(const stm_objective_options *o)
 {
     return o->penalty_coef > 0 ? STM_SCOPE_BATCH : STM_SCOPE_GROUP;
@@ -44,7 +52,7 @@ static double score(const stm_objective_options *o, const stm_tokens *t)
     double sum = 0, unused;
     for (size_t k = 0; k < t->n; k++)
         if (t->mask[k])
-            sum += o->score == STM_SCORE_LOGL ? t->logp[k] : stm_bounded_exp(stm_log_ratio(t, k), &unused);
+            sum += o->score == STM_SCORE_LRATIO ? stm_bounded_exp(stm_log_ratio(t, k), &unused) : t->logp[k];
     return sum / (double)t->n_masked;
 }
 
@@ -131,6 +139,7 @@ const stm_objective stm_objective_disco = {
     .summary = "discriminates responses with a reward from those without, within a divergence from the sampling policy",
     .needs_rewards = true,
     .needs = needs,
+    .check = check,
     .scope = scope,
     .n_work = n_work,
     .collect = collect,

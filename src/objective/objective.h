@@ -25,6 +25,9 @@ typedef struct {
     double reward_std;                      /* of all rewards, sample standard deviation */
     double whiten_mean, whiten_var;         /* of the advantages over tokens with loss; unbiased */
     double kl_mean;                         /* mean of old - logp over tokens with loss */
+    size_t n_active, n_policy, n_other;     /* responses with a token with loss: all, of the policy, of other models */
+    size_t n_pairs, n_paired_groups;        /* pairs, and groups that have some */
+    size_t n_chosen_tokens;                 /* with loss, of the better response of each pair */
 } stm_totals;
 
 /* Tokens [first, first + n) of one response; arrays begin at the first of them. logp, entropy (or NULL): of this
@@ -42,7 +45,10 @@ typedef struct {
 
 /* Sums over tokens with loss; added over ranges, ranks and groups. All plain sums, so that any split gives the same. */
 typedef struct {
-    double loss, n_tokens, n_clipped, kl_k3, entropy, ratio_minus_one_minus_log, logp_difference_max;
+    double loss, n_tokens, n_clipped, kl_k3, entropy, ratio_minus_one_minus_log;
+    double n_clamped;                /* responses of which a number was held at a bound */
+    double n_sides, n_sides_clipped; /* p3o: terms that may clip, and those that did */
+    double logp_difference_max;
 } stm_objective_sums; /* logp_difference_max is a maximum */
 
 typedef enum { STM_SCOPE_TOKEN, STM_SCOPE_RESPONSE, STM_SCOPE_GROUP, STM_SCOPE_BATCH } stm_scope;
@@ -55,7 +61,11 @@ typedef enum {
     STM_NEEDS_PARTS = 8,     /* of the reward */
     STM_NEEDS_CLUSTERS = 16, /* of answers */
     STM_NEEDS_BUDGETS = 32,  /* segment, answer, and the group's scores */
-    STM_NEEDS_STEPS = 64
+    STM_NEEDS_STEPS = 64,
+    STM_NEEDS_TWIN = 128, /* log-probs of other copies */
+    STM_NEEDS_TARGET = 256,
+    STM_NEEDS_PREFERENCES = 512,
+    STM_NEEDS_ORIGINS = 1024 /* responses of other models beside the policy's */
 } stm_objective_needs;
 
 typedef struct stm_objective stm_objective;
@@ -81,6 +91,7 @@ struct stm_objective {
     const char *name, *summary;
     bool needs_rewards; /* by nature, whatever the options: no rewards means no rollouts */
     unsigned (*needs)(const stm_objective_options *options);
+    stm_status (*check)(const stm_objective_options *options); /* values that contradict each other; NULL: none do */
     stm_scope (*scope)(const stm_objective_options *options);
     bool (*by_token)(const stm_objective_options *options); /* NULL: never */
     size_t (*n_work)(const stm_group *group);               /* numbers; NULL: 0 */
@@ -101,7 +112,11 @@ size_t stm_objective_names(const char *const **names);
  * registered. */
 stm_status stm_objective_check_name(const char *name);
 
-/* Fails: STM_ERR_INPUT where the objective needs what no rollout has: clusters, budgets, steps. */
+/* Fails: STM_ERR_INPUT "objective.label: found .., expected .." for options that contradict each other. */
+stm_status stm_objective_check_options(const stm_objective_options *options);
+
+/* Fails: STM_ERR_INPUT where the objective needs what no rollout has: clusters, budgets, steps, other copies of the
+ * model, their responses, preferences. */
 stm_status stm_objective_check_online(const stm_objective_options *options);
 
 /* Counts, prepares. The batch and the options must outlive *out; the caller clears it, also after a failure. Fails:

@@ -8,6 +8,12 @@ static const stm_objective *const registry[] = {&stm_objective_grpo,
                                                 &stm_objective_copg,
                                                 &stm_objective_mdpo_regression,
                                                 &stm_objective_direct_advantage,
+                                                &stm_objective_dpo,
+                                                &stm_objective_orpo,
+                                                &stm_objective_kto,
+                                                &stm_objective_self_play,
+                                                &stm_objective_p3o,
+                                                &stm_objective_fdpg,
                                                 &stm_objective_sft};
 enum { N_OBJECTIVES = sizeof registry / sizeof *registry };
 

@@ -6,7 +6,8 @@
 #include "objective/objective.h"
 
 extern const stm_objective stm_objective_grpo, stm_objective_sft, stm_objective_disco, stm_objective_copg,
-    stm_objective_mdpo_regression, stm_objective_direct_advantage;
+    stm_objective_mdpo_regression, stm_objective_direct_advantage, stm_objective_dpo, stm_objective_orpo,
+    stm_objective_kto, stm_objective_self_play, stm_objective_p3o, stm_objective_fdpg;
 
 /* exp(x), continued as a straight line beyond 20 (a ratio of 5e8), so that a wild log-ratio gives a large finite loss
  * and the gradient of that loss. *slope: the derivative. */
@@ -35,8 +36,8 @@ static inline double stm_advantage_at(const stm_tokens *t, size_t k)
 /* Adds token k, which has loss, to the statistics: everything but loss and clipping. */
 void stm_objective_observe(const stm_tokens *t, size_t k, stm_objective_sums *sums);
 
-/* A response's reward: the parts with the weights of the options where both are there, else the recorded one; less the
- * divergence of its tokens from the reference with kl_in=reward. */
+/* A response's reward, or its win rate: the parts with the weights of the options where both are there, else the
+ * recorded one; less the divergence of its tokens from the reference with kl_in=reward. */
 double stm_reward_of(const stm_objective_options *options, const stm_group *group, const stm_response *response);
 
 /* advantage [n] from values x [n] of one group: less the baseline, by the scale of the group (scales of the batch are

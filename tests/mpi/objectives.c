@@ -11,10 +11,23 @@ typedef struct {
     stm_batch batch;
 } fixture;
 
+static void give_preferences(stm_group *group)
+{
+    const size_t n = group->n_responses;
+    assert_ok(stm_alloc(n * n, sizeof(double), &group->preferences));
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j <= i; j++) {
+            const double p = i == j ? 0.5 : 0.1 + 0.1 * (double)((3 * i + j) % 8);
+            group->preferences[i * n + j] = p;
+            group->preferences[j * n + i] = 1 - p;
+        }
+}
+
 /* What some objectives read beside log-probs and rewards; a pure function of the batch's shape. */
 static void give_notes(stm_batch *batch)
 {
-    for (size_t g = 0; g < batch->n_groups; g++)
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        give_preferences(&batch->groups[g]);
         for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
             stm_response *r = &batch->groups[g].responses[i];
             assert_ok(stm_alloc(1, sizeof *r->notes, &r->notes));
@@ -22,6 +35,7 @@ static void give_notes(stm_batch *batch)
             notes->cluster = (int64_t)(i % 2);
             notes->has_cluster = true;
             notes->off_policy = (g + i) % 5 == 4;
+            notes->other_origin = i % 3 == 1;
             notes->n_parts = 2;
             notes->n_steps = 2;
             assert_ok(stm_alloc(2, sizeof(double), &notes->reward_parts));
@@ -29,6 +43,8 @@ static void give_notes(stm_batch *batch)
             assert_ok(stm_alloc(r->n, sizeof(double), &notes->sampler_logprobs));
             assert_ok(stm_alloc(r->n, sizeof(double), &notes->token_weights));
             assert_ok(stm_alloc(r->n, sizeof *notes->step, &notes->step));
+            assert_ok(stm_alloc(r->n, sizeof(double), &notes->twin_logprobs));
+            assert_ok(stm_alloc(r->n, sizeof(double), &notes->target_logprobs));
             notes->reward_parts[0] = r->reward;
             notes->reward_parts[1] = 0.1 * (double)(r->n % 7);
             notes->step_advantages[0] = 0.3;
@@ -40,8 +56,11 @@ static void give_notes(stm_batch *batch)
                 notes->sampler_logprobs[k] = r->old_logprobs[k] + 0.2 * (double)(k % 3) - 0.1;
                 notes->token_weights[k] = 1.0 + 0.1 * (double)(k % 4);
                 notes->step[k] = k >= r->n / 2;
+                notes->twin_logprobs[k] = r->ref_logprobs[k] + 0.1 * (double)((k + g) % 2);
+                notes->target_logprobs[k] = r->ref_logprobs[k] - 0.05 * (double)(k % 5);
             }
         }
+    }
 }
 
 static void set_up(fixture *f)
@@ -87,6 +106,18 @@ static const char *const objectives[][MOST] = {
     {"objective.name=disco", "objective.tau=10", "objective.penalty_coef=2"},
     {"objective.name=disco", "objective.tau=1", "objective.score=lratio", "objective.penalty_coef=0"},
     {"objective.name=copg", "objective.kl_coef=0.1"},
+    {"objective.name=dpo", "objective.score=win_rate", "objective.pairing=every", "objective.label=bt",
+     "objective.reference={ref: 0.3, old: 0.7}", "objective.kl_coef=0.1", "objective.kl_form=sequence-loo",
+     "objective.explore_coef=0.01"},
+    {"objective.name=dpo", "objective.loss=hinge", "objective.pairing=all", "objective.pair_filter=2",
+     "objective.chase_coef=0.2", "objective.kl_coef=0", "objective.length=mean"},
+    {"objective.name=orpo", "objective.pairing=halves", "objective.sft_coef=1"},
+    {"objective.name=kto", "objective.undesirable_weight=1.3"},
+    {"objective.name=self_play", "objective.prox_eta=0.5", "objective.opponent=other"},
+    {"objective.name=self_play", "objective.oracle=reward", "objective.kl_form=sequence-loo"},
+    {"objective.name=p3o", "objective.kl_coef=0.01"},
+    {"objective.name=p3o", "objective.variant=joint", "objective.score=win_rate"},
+    {"objective.name=fdpg", "objective.target_beta=0.5"},
 };
 enum { N_OBJECTIVES = sizeof objectives / sizeof *objectives };
 

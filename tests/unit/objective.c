@@ -387,6 +387,80 @@ static void what_no_rollout_has_is_refused_before_a_run(void **state)
                  "expected with `stemma grad`");
 }
 
+/* What one option of the preference family asks of recorded responses. */
+static void what_only_a_file_has_is_refused_for_preferences(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *options[2], *message;
+    } cases[] = {
+        {{"objective.name=dpo", "objective.chase_coef=0.5"},
+         "objective.chase_coef or reference: needs log-probs of a twin of the model, recorded with responses, which "
+         "rollouts have not; expected with `stemma grad`"},
+        {{"objective.name=dpo", "objective.pairing=origin"},
+         "objective.pairing, explore_coef or opponent: needs recorded responses of another model than the policy, "
+         "which "
+         "rollouts have not; expected with `stemma grad`"},
+        {{"objective.name=self_play"},
+         "objective.oracle: needs recorded preferences, which rollouts have not; expected with `stemma grad`, or "
+         "objective.oracle=reward"},
+        {{"objective.name=dpo", "objective.reference={target: 1}"},
+         "objective.prox_eta or reference: needs log-probs of a target copy of the model, recorded with responses, "
+         "which "
+         "rollouts have not; expected with `stemma grad`"},
+        {{"objective.name=self_play", "objective.oracle=reward"}, NULL},
+        {{"objective.name=dpo"}, NULL},
+        {{"objective.name=orpo"}, NULL},
+        {{"objective.name=kto"}, NULL},
+        {{"objective.name=p3o"}, NULL},
+        {{"objective.name=fdpg"}, NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        stm_options o;
+        assert_ok(stm_options_init(&o));
+        assert_ok(stm_options_read_arguments(&o, STM_COMMAND_TRAIN, cases[i].options[1] ? 2 : 1,
+                                             (char *const *)(void *)cases[i].options));
+        if (cases[i].message)
+            assert_fails(stm_objective_check_online(&o.objective), STM_ERR_INPUT, cases[i].message);
+        else
+            assert_ok(stm_objective_check_online(&o.objective));
+        stm_options_clear(&o);
+    }
+}
+
+static void options_that_contradict_each_other_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *options[3], *message;
+    } cases[] = {
+        {{"objective.name=dpo", "objective.pairing=every"},
+         "objective.label: found hard, expected oracle or bt with objective.pairing=every"},
+        {{"objective.name=dpo", "objective.loss=hinge", "objective.label=bt"},
+         "objective.label: found bt, expected hard, or loss sigmoid or ipo of dpo"},
+        {{"objective.name=dpo", "objective.loss=robust", "objective.label_smoothing=0.5"},
+         "objective.label_smoothing: found 0.5, expected less than 0.5 with objective.loss=robust"},
+        {{"objective.name=dpo", "objective.loss=ipo", "objective.label_smoothing=0.1"},
+         "objective.label_smoothing: found 0.1, expected 0, or objective.loss=sigmoid or robust"},
+        {{"objective.name=orpo", "objective.score=logl"},
+         "objective.score: found logl, expected auto, reward or win_rate with pairs"},
+        {{"objective.name=disco", "objective.score=win_rate"},
+         "objective.score: found win_rate, expected auto, logl or lratio with objective.name=disco"},
+        {{"objective.name=kto", "objective.beta=0"},
+         "objective.beta: found 0, expected a number above 0 with objective.name=kto"},
+        {{"objective.name=fdpg", "objective.target=constraint", "objective.divergence=reverse_chi2"},
+         "objective.divergence: found reverse_chi2, expected js, kl, tv or chi2 with objective.target=constraint"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        stm_options o;
+        assert_ok(stm_options_init(&o));
+        assert_ok(stm_options_read_arguments(&o, STM_COMMAND_GRAD, cases[i].options[2] ? 3 : 2,
+                                             (char *const *)(void *)cases[i].options));
+        assert_fails(stm_objective_check_options(&o.objective), STM_ERR_INPUT, cases[i].message);
+        stm_options_clear(&o);
+    }
+}
+
 static void every_registered_name_is_found_and_no_other(void **state)
 {
     (void)state;
@@ -397,9 +471,10 @@ static void every_registered_name_is_found_and_no_other(void **state)
         assert_string_equal(stm_objective_find(names[i])->name, names[i]);
     assert_null(stm_objective_find("gpro"));
     assert_ok(stm_objective_check_name("grpo"));
-    assert_fails(stm_objective_check_name("gpro"), STM_ERR_INPUT,
-                 "objective.name: found gpro, expected grpo, disco, copg, mdpo_regression, direct_advantage or sft; "
-                 "did you mean grpo?");
+    assert_fails(
+        stm_objective_check_name("gpro"), STM_ERR_INPUT,
+        "objective.name: found gpro, expected grpo, disco, copg, mdpo_regression, direct_advantage, dpo, orpo, kto, "
+        "self_play, p3o, fdpg or sft; did you mean grpo?");
 }
 
 int main(void)
@@ -418,6 +493,8 @@ int main(void)
         cmocka_unit_test(totals_count_empty_responses_and_only_tokens_with_loss),
         cmocka_unit_test(what_an_objective_needs_and_a_file_lacks_is_named),
         cmocka_unit_test(what_no_rollout_has_is_refused_before_a_run),
+        cmocka_unit_test(what_only_a_file_has_is_refused_for_preferences),
+        cmocka_unit_test(options_that_contradict_each_other_are_refused),
         cmocka_unit_test(every_registered_name_is_found_and_no_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* Every objective against recorded losses and gradients (fixtures/vectors/group.json: autograd in float64, made by
- * record_group.py), against finite differences, and cut into ranges. */
+/* Every objective against recorded losses and gradients (fixtures/vectors/group.json and preference.json: autograd in
+ * float64, made by record_group.py and record_preference.py), against finite differences, and cut into ranges. */
 #include <jansson.h>
 
 #include "data/cases.h"
@@ -16,13 +16,15 @@ typedef struct {
     stm_objective_batch view;
 } recorded;
 
-static json_t *load(void)
+static const char group_file[] = "vectors/group.json", preference_file[] = "vectors/preference.json";
+
+static json_t *load(const char *name)
 {
-    const char *path = stm_fixture("vectors/group.json");
+    const char *path = stm_fixture(name);
     json_error_t error;
     json_t *document = path ? json_load_file(path, 0, &error) : NULL;
     if (!document)
-        fail_msg("vectors/group.json: cannot be read");
+        fail_msg("%s: cannot be read", name);
     return document;
 }
 
@@ -62,6 +64,17 @@ static double total(const json_t *one, const char *name)
     return json_number_value(json_object_get(json_object_get(one, "totals"), name));
 }
 
+/* Of preferences: responses without a token with loss do not count. */
+static void check_preference_totals(const json_t *one, const stm_totals *t)
+{
+    assert_near((double)t->n_pairs, total(one, "n_pairs"), 0);
+    assert_near((double)t->n_paired_groups, total(one, "n_groups_with_pairs"), 0);
+    assert_near((double)t->n_active, total(one, "n_responses"), 0);
+    assert_near((double)t->n_policy, total(one, "n_policy_responses"), 0);
+    assert_near((double)t->n_other, total(one, "n_other_responses"), 0);
+    assert_near((double)t->n_chosen_tokens, total(one, "n_chosen_tokens"), 0);
+}
+
 static void check_totals(const json_t *one, const stm_totals *t)
 {
     const struct {
@@ -72,6 +85,8 @@ static void check_totals(const json_t *one, const stm_totals *t)
                    {"n_rest", (double)t->n_rest},     {"n_steps", (double)t->n_steps},
                    {"reward_std", t->reward_std},     {"whiten_mean", t->whiten_mean},
                    {"whiten_var", t->whiten_var},     {"kl_mean", t->kl_mean}};
+    if (json_object_get(json_object_get(one, "totals"), "n_pairs"))
+        return check_preference_totals(one, t);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (json_object_get(json_object_get(one, "totals"), numbers[i].name) &&
             !(strcmp(numbers[i].name, "kl_mean") == 0 && t->kl_mean == 0))
@@ -99,10 +114,9 @@ static void check_tokens(const recorded *r, const json_t *groups, const double *
     assert_int_equal(at, r->view.n_tokens);
 }
 
-static void losses_gradients_and_statistics_agree_with_autograd(void **state)
+static void check_cases(const char *file, size_t n_cases)
 {
-    (void)state;
-    json_t *document = load(), *one;
+    json_t *document = load(file), *one;
     size_t index;
     json_array_foreach(json_object_get(document, "cases"), index, one)
     {
@@ -124,21 +138,35 @@ static void losses_gradients_and_statistics_agree_with_autograd(void **state)
         }
         close_case(&r);
     }
-    assert_int_equal(index, 62);
+    assert_int_equal(index, n_cases);
     json_decref(document);
+}
+
+static void losses_gradients_and_statistics_agree_with_autograd(void **state)
+{
+    (void)state;
+    check_cases(group_file, 62);
+    check_cases(preference_file, 58);
+}
+
+/* Sums of constants times log-probs: the loss is the gradient times the log-probs. */
+static bool is_linear(const char *name)
+{
+    return strcmp(name, "self_play") == 0 || strcmp(name, "fdpg") == 0;
 }
 
 /* A constant of the gradient that moves with logp: finite differences would see it move. */
 static bool has_constants(const recorded *r)
 {
-    return r->options.objective.surrogate == STM_SURROGATE_CISPO || !r->batch.groups[0].responses[0].old_logprobs;
+    const stm_objective_options *o = &r->options.objective;
+    const bool score_function =
+        strcmp(o->name, "p3o") == 0 || is_linear(o->name) || (strcmp(o->name, "dpo") == 0 && o->kl_coef > 0);
+    return o->surrogate == STM_SURROGATE_CISPO || !r->batch.groups[0].responses[0].old_logprobs || score_function;
 }
 
-static void gradients_match_finite_differences(void **state)
+static size_t check_differences(const char *file)
 {
-    (void)state;
-    const double h = 1e-6;
-    json_t *document = load(), *one;
+    json_t *document = load(file), *one;
     size_t index, n = 0;
     json_array_foreach(json_object_get(document, "cases"), index, one)
     {
@@ -148,20 +176,50 @@ static void gradients_match_finite_differences(void **state)
         assert_ok(stm_alloc(r.view.n_tokens, sizeof *unused, &unused));
         evaluate(&r, r.dlogp);
         for (size_t k = 0; !has_constants(&r) && k < r.view.n_tokens; k++, n++) {
-            const double logp = r.logp[k];
+            const double logp = r.logp[k], h = fmin(1e-6, 1e-5 * fabs(logp)); /* odds have a pole at 0 */
             r.logp[k] = logp + h;
             const double up = evaluate(&r, unused).loss;
             r.logp[k] = logp - h;
             const double down = evaluate(&r, unused).loss;
             r.logp[k] = logp;
             const double slope = (up - down) / (2 * h);
-            if (!(fabs(slope - r.dlogp[k]) <= 2e-8 * fmax(1.0, fabs(slope)))) /* rounding / h is 1e-10 of the loss */
+            const double rounding = 4e-16 * fabs(up) / h;
+            if (!(fabs(slope - r.dlogp[k]) <= 2e-8 * fmax(1.0, fabs(slope)) + rounding))
                 fail_msg("%s: token %zu: found %.12g, expected %.12g", r.name, k, r.dlogp[k], slope);
         }
         free(unused);
         close_case(&r);
     }
-    assert_true(n > 1000);
+    json_decref(document);
+    return n;
+}
+
+static void gradients_match_finite_differences(void **state)
+{
+    (void)state;
+    assert_true(check_differences(group_file) > 1000);
+    assert_true(check_differences(preference_file) > 500);
+}
+
+static void score_function_terms_are_linear_in_logprobs(void **state)
+{
+    (void)state;
+    json_t *document = load(preference_file), *one;
+    size_t index, n = 0;
+    json_array_foreach(json_object_get(document, "cases"), index, one)
+    {
+        recorded r;
+        open_case(document, one, &r);
+        const double loss = evaluate(&r, r.dlogp).loss;
+        double sum = 0;
+        for (size_t k = 0; k < r.view.n_tokens; k++)
+            sum += r.dlogp[k] * r.logp[k];
+        if (is_linear(r.options.objective.name))
+            assert_near(sum, loss, 1e-12);
+        n += is_linear(r.options.objective.name);
+        close_case(&r);
+    }
+    assert_int_equal(n, 15);
     json_decref(document);
 }
 
@@ -169,7 +227,7 @@ static void gradients_match_finite_differences(void **state)
 static void a_token_objective_may_be_called_on_any_range(void **state)
 {
     (void)state;
-    json_t *document = load(), *one;
+    json_t *document = load(group_file), *one;
     size_t index, n_cases = 0;
     json_array_foreach(json_object_get(document, "cases"), index, one)
     {
@@ -205,6 +263,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(losses_gradients_and_statistics_agree_with_autograd),
         cmocka_unit_test(gradients_match_finite_differences),
+        cmocka_unit_test(score_function_terms_are_linear_in_logprobs),
         cmocka_unit_test(a_token_objective_may_be_called_on_any_range),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
