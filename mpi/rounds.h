@@ -27,7 +27,7 @@ typedef struct stm_rounds stm_rounds;
 
 /* Layer l of n_layers is [bounds[l], bounds[l + 1]) of the vector, inside the cut; what of the cut lies before the
  * first or behind the last are its ends. */
-typedef struct {
+typedef struct stm_rounds_options {
     MPI_Comm comm; /* its ranks are shards.n_ranks; no other point-to-point message on it has the tag STM_TAG_ROUNDS */
     stm_shards shards;
     size_t n_layers;
@@ -43,6 +43,13 @@ void stm_rounds_destroy(stm_rounds *rounds); /* not between begin and finish; NU
 /* Reals of a room; and bytes that create takes on every rank, rooms apart. Local. */
 size_t stm_rounds_room_reals(const stm_rounds_options *options);
 size_t stm_rounds_bytes(const stm_rounds_options *options);
+
+/* What `rank` sends of a layer of its chunk, or (layer n_layers) of the ends, to those of the ranks [first, last] that
+ * are others: a function of the cut and the bounds alone. Local. */
+typedef struct {
+    size_t n_messages, n_reals;
+} stm_rounds_traffic;
+stm_rounds_traffic stm_rounds_sent(const stm_rounds_options *options, int rank, size_t layer, int first, int last);
 
 /* Begins to add to `sums`, [stm_shards_count]: this rank's ranges one after the other. ends: the whole vector's
  * address, of which only the ends are read, at finish. Local. */

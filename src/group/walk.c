@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include "group/exchange.h"
+#include "group/keys.h"
 #include "mpi/rounds.h"
 #include "mpi/window.h"
 
@@ -85,34 +86,13 @@ static stm_status run_events(walk *w)
     return STM_OK;
 }
 
-/* A key for each chunk that goes back (mpi/rounds.h), in the order of time, which all ranks of the team share: at one
- * time those of units, the first of every rank, the second, and so on; then what is shared, the deepest first. */
-static size_t list_keys(const stm_schedule *s, uint64_t *keys)
-{
-    const uint64_t is_shared = (uint64_t)1 << 31;
-    size_t n = 0, time = STM_NONE;
-    uint64_t n_units = 0;
-    for (size_t e = 0; e < s->n_events; e++) {
-        const stm_event *event = &s->events[e];
-        const stm_planned_chunk *c = &s->chunks[event->chunk];
-        if (event->kind != STM_EVENT_BACKWARD)
-            continue;
-        n_units = event->time == time ? n_units : 0;
-        time = event->time;
-        const uint64_t order = c->shared == STM_NONE ? n_units++ : is_shared + (s->n_shared - c->shared);
-        if (c->n_rows > 0)
-            keys[n++] = (uint64_t)time << 32 | order;
-    }
-    return n;
-}
-
 static stm_status agree_on_rounds(const walk *w)
 {
     uint64_t *keys;
     if (!w->pass->rounds)
         return STM_OK;
     STM_TRY(stm_arena_take(w->pass->host, w->schedule->n_events * sizeof *keys, &keys));
-    stm_rounds_agree(w->pass->rounds, keys, list_keys(w->schedule, keys));
+    stm_rounds_agree(w->pass->rounds, keys, stm_schedule_keys(w->schedule, keys));
     return STM_OK;
 }
 

@@ -13,6 +13,7 @@
 #include "plan/rates.h"
 #include "plan/replay.h"
 #include "rollout/decode.h"
+#include "train/optimizer.h"
 #include "train/trainer.h"
 
 const char *stm_plan_part_name(stm_plan_part part)
@@ -32,7 +33,9 @@ typedef struct {
     stm_model *stages;                              /* [pipeline] */
     size_t n_stages, n_teams, stage_size, heaviest; /* heaviest: the stage that holds most */
     int *team_sizes;                                /* [n_teams] */
+    stm_rounds_options *rounds;                     /* [n_stages]; NULL: gradients are summed behind backward */
     size_t room_bytes;
+    stm_recompute recompute;
     stm_batch minibatch; /* what one update is of; not owned */
     double n_updates;
     int *team_of;       /* [n_groups] */
@@ -69,6 +72,8 @@ static stm_status lay_out(estimate *e)
         if (static_bytes_of(e, &e->stages[s]) > static_bytes_of(e, &e->stages[e->heaviest]))
             e->heaviest = s;
     }
+    if (stm_optimizer_in_rounds(e->options->parallel.shard, (int)e->stage_size))
+        return stm_plan_rounds_create(e->stages, e->n_stages, (int)e->stage_size, &e->rounds);
     return STM_OK;
 }
 
@@ -180,7 +185,10 @@ static stm_status add_memory(estimate *e)
                                   .layout = e->out->layout,
                                   .stage_size = (int64_t)e->stage_size,
                                   .rates = placement_rates(e)};
-    STM_TRY(stm_plan_memory_of(&ranks, &e->out->chunk_rows, m));
+    stm_plan_choice choice = {e->out->chunk_rows, e->options->memory.recompute};
+    STM_TRY(stm_plan_memory_of(&ranks, &choice, m));
+    e->out->chunk_rows = choice.chunk_rows;
+    e->recompute = choice.recompute;
     e->out->fits = m->total <= m->limit;
     return STM_OK;
 }
@@ -203,7 +211,7 @@ static stm_status replay(estimate *e, const stm_forest *forest, stm_pass_kind ki
                                            .rates = placement_rates(e),
                                            .real_bytes = e->planner->model->backend->real_bytes};
     const stm_schedule_options options = {
-        .chunk_rows = e->out->chunk_rows, .recompute = e->options->memory.recompute, .room_bytes = e->room_bytes};
+        .chunk_rows = e->out->chunk_rows, .recompute = e->recompute, .room_bytes = e->room_bytes};
     const stm_replay r = {.cost = &e->cost,
                           .stages = e->stages,
                           .n_stages = e->n_stages,
@@ -215,6 +223,7 @@ static stm_status replay(estimate *e, const stm_forest *forest, stm_pass_kind ki
                           .ranks_per_node = e->out->layout.ranks_per_node,
                           .shares_kv =
                               e->planner->machine->devices == 0 && e->options->parallel.shared_kv != STM_SHARED_KV_OFF,
+                          .rounds = kind == STM_PASS_GRADIENT ? e->rounds : NULL,
                           .link_share = link_share(e)};
     stm_placement placement = {0};
     const stm_model_config *config = &e->planner->model->config;
@@ -290,18 +299,30 @@ static stm_plan_exchange exchange_of(const estimate *e, double n)
                                 (double)e->out->layout.ranks_per_node);
 }
 
+/* What is summed behind backward: all, or the ends of what rounds have summed. */
+static void add_sum(estimate *e, const stm_replayed *gradient, const stm_plan_exchange *whole)
+{
+    const stm_model *stage = &e->stages[e->heaviest];
+    const stm_plan_exchange ends = e->rounds ? exchange_of(e, stm_plan_rounds_ends(&e->rounds[e->heaviest])) : *whole;
+    const double hides_s = e->rounds ? 0 : gradient->tail_s;
+    stm_estimate *out = e->out;
+    out->parts[STM_PLAN_GRADIENTS] += e->n_updates * stm_plan_exchange_sum_s(&e->cost, &ends, stage, hides_s);
+    out->inside_bytes += e->n_updates * ends.inside_bytes;
+    out->between_bytes += e->n_updates * ends.between_bytes;
+}
+
 static void add_optimizer(estimate *e, const stm_replayed *gradient)
 {
     const stm_model *stage = &e->stages[e->heaviest];
     const double own = (double)stage->own.n, size = (double)e->stage_size, held = (double)stm_model_n_held(stage);
     const stm_plan_exchange x = exchange_of(e, own);
     stm_estimate *out = e->out;
-    out->parts[STM_PLAN_GRADIENTS] = e->n_updates * stm_plan_exchange_sum_s(&e->cost, &x, stage, gradient->tail_s);
+    add_sum(e, gradient, &x);
     out->parts[STM_PLAN_OPTIMIZER] = e->n_updates * e->cost.crowd * stm_cost_optimizer_s(&e->cost, own / size, held);
     /* shares leave as they are written (mpi/gathering.h), and all are awaited */
     out->parts[STM_PLAN_GATHER] = e->n_updates * fmax(x.inside_s, x.between_s);
-    out->inside_bytes += 2 * e->n_updates * x.inside_bytes;
-    out->between_bytes += 2 * e->n_updates * x.between_bytes;
+    out->inside_bytes += e->n_updates * x.inside_bytes;
+    out->between_bytes += e->n_updates * x.between_bytes;
 }
 
 /* Update */
@@ -322,6 +343,7 @@ static stm_status add_update(estimate *e)
                                                            [STM_REPLAY_BACKWARD] = STM_PLAN_BACKWARD,
                                                            [STM_REPLAY_HEAD] = STM_PLAN_HEAD,
                                                            [STM_REPLAY_KV] = STM_PLAN_KV,
+                                                           [STM_REPLAY_SUMS] = STM_PLAN_GRADIENTS,
                                                            [STM_REPLAY_STAGE] = STM_PLAN_STAGE,
                                                            [STM_REPLAY_IDLE] = STM_PLAN_IDLE};
     stm_estimate *out = e->out;
@@ -398,6 +420,7 @@ static stm_status begin(const stm_planner *planner, const stm_layout *layout, st
 
 static void end(estimate *e)
 {
+    stm_plan_rounds_clear(e->rounds, e->n_stages);
     free(e->stages);
     free(e->team_sizes);
     free(e->team_of);

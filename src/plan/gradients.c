@@ -1,6 +1,7 @@
 #include "plan/gradients.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "train/optimizer.h"
 
@@ -48,4 +49,28 @@ double stm_plan_exchange_sum_s(const stm_cost *cost, const stm_plan_exchange *x,
     if (cost->machine->devices > 0)
         return adding_s + stm_plan_exchange_exposed_s(stage, x->size, fmax(x->inside_s, x->between_s), tail_s);
     return adding_s + x->inside_s + stm_plan_exchange_exposed_s(stage, x->size, x->between_s, tail_s);
+}
+
+stm_status stm_plan_rounds_create(const stm_model *stages, size_t n_stages, int size, stm_rounds_options **out)
+{
+    stm_status status = stm_alloc(n_stages, sizeof **out, out);
+    for (size_t s = 0; s < n_stages && status == STM_OK; s++) {
+        size_t *bounds;
+        (*out)[s] = (stm_rounds_options){.shards = stm_optimizer_cut(&stages[s], size, stm_optimizer_bucket(size)),
+                                         .real_bytes = stages[s].backend->real_bytes};
+        status = stm_optimizer_bounds(&stages[s], &(*out)[s], &bounds);
+    }
+    return status;
+}
+
+void stm_plan_rounds_clear(stm_rounds_options *rounds, size_t n_stages)
+{
+    for (size_t s = 0; rounds && s < n_stages; s++)
+        free((void *)(uintptr_t)rounds[s].bounds);
+    free(rounds);
+}
+
+double stm_plan_rounds_ends(const stm_rounds_options *r)
+{
+    return (double)(r->shards.n - (r->bounds[r->n_layers] - r->bounds[0]));
 }

@@ -6,6 +6,7 @@
 #ifndef STM_PLAN_GRADIENTS_H
 #define STM_PLAN_GRADIENTS_H
 
+#include "mpi/rounds.h"
 #include "plan/cost.h"
 
 typedef struct {
@@ -26,6 +27,14 @@ double stm_plan_exchange_last_share(const stm_model *stage, double size);
  * layer by layer: the sum ends when the last of them, or all of them since the first layer was ready, have gone over
  * the links, whatever is later. */
 double stm_plan_exchange_exposed_s(const stm_model *stage, double size, double sum_s, double tail_s);
+
+/* parallel.shard=gradient: of every stage [n_stages], the layers that are summed chunk by chunk over `size` ranks,
+ * without communicators and rooms. The caller clears *out. Fails: STM_ERR_MEMORY. */
+stm_status stm_plan_rounds_create(const stm_model *stages, size_t n_stages, int size, stm_rounds_options **out);
+void stm_plan_rounds_clear(stm_rounds_options *rounds, size_t n_stages); /* NULL is fine */
+
+/* Elements of the ends, which are summed behind backward. */
+double stm_plan_rounds_ends(const stm_rounds_options *rounds);
 
 /* The whole cost of a sum: copies, additions and what backward does not hide. */
 double stm_plan_exchange_sum_s(const stm_cost *cost, const stm_plan_exchange *x, const stm_model *stage, double tail_s);

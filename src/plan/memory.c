@@ -61,7 +61,7 @@ static void keep_most(const stm_engine *engine, stm_plan_memory *m, stm_plan_mem
 }
 
 /* A stage's own static bytes can be fewer than the most, by which every rank reckons its room. */
-static stm_status add_rank(const stm_plan_ranks *ranks, int rank, double static_bytes, size_t *chunk_rows,
+static stm_status add_rank(const stm_plan_ranks *ranks, int rank, double static_bytes, stm_plan_choice *choice,
                            stm_plan_memory *most)
 {
     const stm_planner *planner = ranks->planner;
@@ -79,14 +79,15 @@ static stm_status add_rank(const stm_plan_ranks *ranks, int rank, double static_
                                   planner->batch->n_groups, &grid));
     STM_GOTO_OUT(stm_engine_create(&model, &grid, &options, (size_t)static_bytes, &engine));
     stm_engine_settings *settings = stm_engine_settings_of(engine);
-    settings->chunk_rows = *chunk_rows;
+    settings->chunk_rows = choice->chunk_rows;
+    settings->recompute = choice->recompute;
     settings->placement.rates = ranks->rates;
     settings->shares_kv = planner->machine->devices == 0 && options.parallel.shared_kv != STM_SHARED_KV_OFF;
     const stm_policy policy = {.options = &options, .model = &model, .grid = &grid, .engine = engine};
     do
         STM_GOTO_OUT(expect(planner, &policy));
     while (stm_memory_spare(engine, &grid, &options));
-    *chunk_rows = settings->chunk_rows;
+    *choice = (stm_plan_choice){settings->chunk_rows, settings->recompute};
     stm_plan_static(planner, &model, ranks->stage_size, &memory);
     memory.limit = most->limit;
     keep_most(engine, &memory, most);
@@ -102,7 +103,7 @@ static bool is_looked_at(const stm_plan_ranks *ranks, int64_t stage, int64_t hea
     return stage == 0 || stage == heaviest || stage + 1 == ranks->layout.pipeline;
 }
 
-stm_status stm_plan_memory_of(const stm_plan_ranks *ranks, size_t *chunk_rows, stm_plan_memory *out)
+stm_status stm_plan_memory_of(const stm_plan_ranks *ranks, stm_plan_choice *choice, stm_plan_memory *out)
 {
     const int64_t size = ranks->stage_size, n = STM_MIN(size, (int64_t)MOST_RANKS);
     int64_t heaviest = 0;
@@ -118,6 +119,6 @@ stm_status stm_plan_memory_of(const stm_plan_ranks *ranks, size_t *chunk_rows, s
     out->total = 0;
     for (int64_t s = 0; s < ranks->layout.pipeline; s++)
         for (int64_t i = 0; i < n && is_looked_at(ranks, s, heaviest); i++)
-            STM_TRY(add_rank(ranks, (int)(s * size + i * size / n), static_bytes, chunk_rows, out));
+            STM_TRY(add_rank(ranks, (int)(s * size + i * size / n), static_bytes, choice, out));
     return STM_OK;
 }

@@ -16,6 +16,12 @@ typedef struct {
     stm_rates rates; /* for the placement */
 } stm_plan_ranks;
 
+/* What an engine chooses, and spares where it must. */
+typedef struct {
+    size_t chunk_rows;
+    stm_recompute recompute;
+} stm_plan_choice;
+
 /* memory.limit of a rank, by the machine's memory. */
 double stm_plan_limit_bytes(const stm_planner *planner, int64_t ranks_per_node);
 
@@ -23,8 +29,8 @@ double stm_plan_limit_bytes(const stm_planner *planner, int64_t ranks_per_node);
 void stm_plan_static(const stm_planner *planner, const stm_model *stage, int64_t stage_size, stm_plan_memory *out);
 double stm_plan_static_bytes(const stm_plan_memory *memory);
 
-/* Of the rank that needs most, among some of every kind: total and all that it consists of. chunk_rows: rows of a
- * chunk, made fewer where it fits only so. Fails: STM_ERR_MEMORY. */
-stm_status stm_plan_memory_of(const stm_plan_ranks *ranks, size_t *chunk_rows, stm_plan_memory *out);
+/* Of the rank that needs most, among some of every kind: total and all that it consists of. choice: as options and room
+ * have it, made less where it fits only so. Fails: STM_ERR_MEMORY. */
+stm_status stm_plan_memory_of(const stm_plan_ranks *ranks, stm_plan_choice *choice, stm_plan_memory *out);
 
 #endif

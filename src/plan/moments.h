@@ -10,7 +10,8 @@ typedef enum {
     STM_MOMENT_CORES,
     STM_MOMENT_KV_ARRIVES,
     STM_MOMENT_DKV_ARRIVES,
-    STM_MOMENT_ROWS_ARRIVE
+    STM_MOMENT_ROWS_ARRIVE,
+    STM_MOMENT_SUMS_ARRIVE
 } moment_kind;
 
 typedef struct {
@@ -19,7 +20,7 @@ typedef struct {
     moment_kind kind;
     size_t actor;
     size_t version;             /* of STM_MOMENT_CORES */
-    size_t route, member, step; /* of K, V, dK, dV */
+    size_t route, member, step; /* of K, V, dK, dV; step: the place of SUMS */
     bool backward;              /* rows */
 } stm_moment;
 

@@ -170,10 +170,17 @@ static stm_status run_layers(stm_world *w, stm_actor *a, bool backward)
 {
     const stm_replay_part what = backward ? STM_REPLAY_BACKWARD : STM_REPLAY_FORWARD;
     const double before = backward ? before_dkv : before_kv;
+    const bool sums = backward && w->sums && chunk_of(a)->n_rows > 0;
     bool waits;
+    if (a->n_offered < a->n_computed)
+        STM_TRY(stm_world_offer_sum(w, a));
     if (a->at == AT_LAYER && a->step == stm_world_n_steps(w, a->stage))
         return end_pass(w, a, backward);
     const double seconds = step_s(w, a, step_of(w, a, backward), backward);
+    if (a->at == AT_LAYER && sums && !stm_world_has_sum_room(w, a)) {
+        block(w, a, STM_REPLAY_SUMS);
+        return STM_OK;
+    }
     if (a->at == AT_LAYER) {
         a->at = AT_MEETING;
         return stm_world_compute(w, a, what, before * seconds);
@@ -183,9 +190,11 @@ static stm_status run_layers(stm_world *w, stm_actor *a, bool backward)
         block(w, a, STM_REPLAY_KV);
         return STM_OK;
     }
+    const double sum_s = sums ? stm_world_sum_s(w, a, step_of(w, a, backward)) : 0;
+    a->n_computed += sums;
     a->at = AT_LAYER;
     a->step++;
-    return stm_world_compute(w, a, what, (1 - before) * seconds);
+    return stm_world_compute_both(w, a, what, (1 - before) * seconds, STM_REPLAY_SUMS, sum_s);
 }
 
 /* All that this rank passes on of a shared chunk has come. */
@@ -208,8 +217,11 @@ static stm_status close_chunk(stm_world *w, stm_actor *a)
 static stm_status resume(stm_world *w, stm_actor *a)
 {
     a->clock = w->now;
-    if (a->event == a->schedule->n_events)
+    if (a->event == a->schedule->n_events) {
+        if (!stm_world_sums_are_done(w, a))
+            block(w, a, STM_REPLAY_SUMS);
         return STM_OK;
+    }
     const stm_event_kind kind = a->schedule->events[a->event].kind;
     switch (kind) {
     case STM_EVENT_OPEN:
@@ -240,6 +252,8 @@ static stm_status act(stm_world *w, const stm_moment *m)
     case STM_MOMENT_ROWS_ARRIVE:
         w->actors[m->actor].arrived[m->backward]++;
         return stm_world_wake(w, m->actor);
+    case STM_MOMENT_SUMS_ARRIVE:
+        return stm_world_sum_is_here(w, m);
     }
     return STM_OK;
 }
@@ -266,6 +280,7 @@ static stm_status set_up(stm_world *w)
         w->out->n_chunks = STM_MAX(w->out->n_chunks, w->schedules[i].n_chunks);
         STM_TRY(stm_moments_push(&w->moments, (stm_moment){.kind = STM_MOMENT_RESUME, .actor = i}));
     }
+    STM_TRY(stm_world_open_sums(w));
     return stm_world_open_routes(w);
 }
 
@@ -275,7 +290,7 @@ static stm_status finish(stm_world *w)
     out->tail_s = INFINITY;
     for (size_t i = 0; i < w->n_actors; i++) {
         const stm_actor *a = &w->actors[i];
-        if (a->event < a->schedule->n_events)
+        if (a->event < a->schedule->n_events || a->blocked)
             return stm_fail(STM_ERR_DEVICE, "replay: stage %zu, rank %d waits for ever at event %zu of %zu", a->stage,
                             a->team_rank, a->event, a->schedule->n_events);
         out->seconds = fmax(out->seconds, a->clock);
@@ -298,6 +313,7 @@ static void clear(stm_world *w)
         free(w->routes[i].child);
         free(w->routes[i].next);
     }
+    stm_world_close_sums(w);
     free(w->routes);
     free(w->member_of);
     free(w->actors);
@@ -341,6 +357,7 @@ stm_status stm_replay_pass(const stm_replay *replay, const stm_placement *placem
         o.team_rank = (int)(i % (size_t)replay->team_size);
         o.n_stages = replay->n_stages;
         o.stage = i / (size_t)replay->team_size;
+        o.one_clock = replay->rounds != NULL;
         status = stm_schedule_create(replay->forest, placement, &replay->stages[o.stage], &o, &schedules[i]);
     }
     if (status == STM_OK)

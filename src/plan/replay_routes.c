@@ -3,16 +3,20 @@
 
 #include "plan/replay_world.h"
 
-double stm_world_send(stm_world *w, const stm_actor *from, const stm_actor *to, double bytes, double ready)
+double stm_world_leave(stm_world *w, const stm_actor *from, bool inside, double bytes, double ready)
 {
     const stm_machine *m = w->replay->cost->machine;
-    const int64_t node = stm_world_node_of(w, from);
-    const bool inside = node == stm_world_node_of(w, to);
-    double *is_free = inside ? &w->rank_free[from - w->actors] : &w->node_free[node];
+    double *is_free = inside ? &w->rank_free[from - w->actors] : &w->node_free[stm_world_node_of(w, from)];
     const double rate = inside ? m->inside.bandwidth : m->between.bandwidth * w->replay->link_share;
     *is_free = fmax(ready, *is_free) + bytes / rate;
     *(inside ? &w->out->inside_bytes : &w->out->between_bytes) += bytes;
     return *is_free + (inside ? m->inside.latency_s : m->between.latency_s);
+}
+
+double stm_world_send(stm_world *w, const stm_actor *from, const stm_actor *to, double bytes, double ready)
+{
+    w->out->n_messages += bytes > 0;
+    return stm_world_leave(w, from, stm_world_node_of(w, from) == stm_world_node_of(w, to), bytes, ready);
 }
 
 stm_status stm_world_wake(stm_world *w, size_t i)

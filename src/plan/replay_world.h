@@ -6,6 +6,12 @@
 #include "plan/moments.h"
 #include "plan/replay.h"
 
+/* Of a step's layers, what a rank sends to the owners of their gradient's sums; bytes: all of them, its own included.
+ */
+typedef struct {
+    double inside_bytes, between_bytes, n_messages, bytes;
+} stm_sum_sends;
+
 typedef enum { AT_EVENT, AT_LAYER, AT_MEETING, AT_END } stm_actor_place;
 
 typedef struct {
@@ -21,6 +27,10 @@ typedef struct {
     size_t arrived[2], used[2]; /* messages of rows: forward, backward */
     double backward_began;      /* the last one */
     stm_work work;              /* of the chunk that runs */
+    /* Where gradients are summed chunk by chunk. */
+    size_t *rounds;               /* of its chunks, in order */
+    stm_sum_sends *sends;         /* [n_steps] */
+    size_t n_computed, n_offered; /* steps of its chunks: gone back, and left */
     /* What it computes, where it shares cores. */
     bool computes;
     stm_replay_part doing[2];
@@ -43,6 +53,12 @@ typedef struct {
     double bytes;         /* of a step */
 } stm_kv_route;
 
+/* Sums of a stage's gradients, as they stand: rounds and, in each, steps from the last to the first. */
+typedef struct {
+    size_t n_places, n_done;
+    size_t *n_missing; /* [n_places]: parts that have not arrived */
+} stm_sum_rounds;
+
 typedef struct {
     const stm_replay *replay;
     const stm_schedule *schedules;
@@ -50,6 +66,7 @@ typedef struct {
     stm_actor *actors;
     stm_kv_route *routes; /* [n_stages, n_shared] */
     size_t *member_of;    /* [n_shared, team_size]: place among the members, or STM_NONE */
+    stm_sum_rounds *sums; /* [n_stages]; NULL: gradients are summed behind the pass */
     size_t n_nodes;
     double *rank_free, *node_free; /* when the last message has left */
     stm_cores *cores;              /* [nodes] */
@@ -101,6 +118,9 @@ static inline stm_cores *stm_world_cores_of(const stm_world *w, const stm_actor 
     return &w->cores[stm_world_node_of(w, a)];
 }
 
+/* When bytes that are ready at `ready`, for ranks of the same node or of others, are there. */
+double stm_world_leave(stm_world *w, const stm_actor *from, bool inside, double bytes, double ready);
+
 /* When a message that is ready at `ready` arrives. */
 double stm_world_send(stm_world *w, const stm_actor *from, const stm_actor *to, double bytes, double ready);
 
@@ -114,6 +134,16 @@ stm_status stm_world_kv_is_here(stm_world *w, size_t r, size_t member, size_t st
 stm_status stm_world_sum_dkv(stm_world *w, size_t r, size_t member, size_t step);
 
 stm_status stm_world_open_routes(stm_world *w);
+
+/* Sums chunk by chunk (mpi/rounds.h): of the ranks of a stage those of one team are replayed, and the others are taken
+ * to send what they send when they do. */
+stm_status stm_world_open_sums(stm_world *w);
+void stm_world_close_sums(stm_world *w);
+double stm_world_sum_s(const stm_world *w, const stm_actor *a, size_t step); /* of computing */
+bool stm_world_has_sum_room(const stm_world *w, const stm_actor *a);         /* for the next step of a chunk */
+bool stm_world_sums_are_done(const stm_world *w, const stm_actor *a);
+stm_status stm_world_offer_sum(stm_world *w, stm_actor *a); /* of the step that it computed last */
+stm_status stm_world_sum_is_here(stm_world *w, const stm_moment *m);
 
 /* A rank computes from now on: one thing, or one and then another. */
 stm_status stm_world_compute(stm_world *w, stm_actor *a, stm_replay_part what, double seconds);

@@ -16,13 +16,12 @@ size_t stm_optimizer_bucket(int n_ranks)
     return STM_MAX((size_t)LEAST, (size_t)n_ranks * LEAST_SHARE);
 }
 
-static bool in_rounds(stm_shard shard, int n_ranks)
+bool stm_optimizer_in_rounds(stm_shard shard, int n_ranks)
 {
     return shard == STM_SHARD_GRADIENT && n_ranks > 1;
 }
 
-/* Bounds of the stage's layers (mpi/rounds.h), which the caller frees. */
-static stm_status list_bounds(const stm_model *model, stm_rounds_options *rounds, size_t **bounds)
+stm_status stm_optimizer_bounds(const stm_model *model, stm_rounds_options *rounds, size_t **bounds)
 {
     rounds->n_layers = model->end_layer - model->first_layer;
     STM_TRY(stm_alloc(rounds->n_layers + 1, sizeof **bounds, bounds));
@@ -65,7 +64,7 @@ size_t stm_optimizer_bytes(const stm_model *model, int n_ranks, stm_shard shard)
 {
     const stm_shards shards = stm_optimizer_cut(model, n_ranks, stm_optimizer_bucket(n_ranks));
     const size_t real_bytes = model->backend->real_bytes, state = 2 * stm_shards_count(&shards, 0) * real_bytes;
-    if (in_rounds(shard, n_ranks))
+    if (stm_optimizer_in_rounds(shard, n_ranks))
         return state + rounds_bytes(model, &shards);
     return state + stm_model_own_bytes(model) + (n_ranks > 1 ? stm_reduction_bytes(&shards, real_bytes) : 0);
 }
@@ -94,7 +93,7 @@ static stm_status create_rounds(const stm_model *model, const stm_grid *grid, st
     stm_rounds_options options = {.comm = grid->stage_comm, .shards = o->shards, .real_bytes = real_bytes};
     size_t *bounds;
     stm_status status;
-    STM_GOTO_OUT(list_bounds(model, &options, &bounds));
+    STM_GOTO_OUT(stm_optimizer_bounds(model, &options, &bounds));
     STM_GOTO_OUT(take_zeroed(model, STM_ROUNDS_ROOMS * stm_rounds_room_reals(&options), &o->rooms));
     options.rooms = o->rooms;
     STM_GOTO_OUT(stm_rounds_create(&options, &o->rounds));
@@ -121,7 +120,7 @@ stm_status stm_optimizer_create(const stm_model *model, const stm_grid *grid, st
                  real_bytes = model->backend->real_bytes;
     if (grid->stage_size > 1)
         STM_TRY(stm_gathering_create(grid->stage_comm, &optimizer->shards, real_bytes, &optimizer->gathering));
-    STM_TRY((in_rounds(shard, grid->stage_size) ? create_rounds : create_whole)(model, grid, optimizer));
+    STM_TRY((stm_optimizer_in_rounds(shard, grid->stage_size) ? create_rounds : create_whole)(model, grid, optimizer));
     STM_TRY(take_zeroed(model, owned, &optimizer->exp_avg));
     return take_zeroed(model, owned, &optimizer->exp_avg_sq);
 }

@@ -40,6 +40,10 @@ void stm_optimizer_destroy(stm_optimizer *optimizer, const stm_model *model);
 /* Bytes that create will take on the rank that owns most. Local. */
 size_t stm_optimizer_bytes(const stm_model *model, int n_ranks, stm_shard shard);
 
+/* Whether gradients are summed in rounds; and the bounds of the stage's layers there, which the caller frees. Local. */
+bool stm_optimizer_in_rounds(stm_shard shard, int n_ranks);
+stm_status stm_optimizer_bounds(const stm_model *model, stm_rounds_options *rounds, size_t **bounds);
+
 /* Elements whose state the rank that owns most of n_ranks owns. Local. */
 size_t stm_optimizer_owned(const stm_model *model, int n_ranks);
 

@@ -38,14 +38,6 @@ static void set_up(fixture *f, const size_t *group_sizes, size_t n_groups, const
     stm_test_options(&f->options, overrides, n);
 }
 
-/* Every token of every response has loss. */
-static void unmask(stm_batch *batch)
-{
-    for (size_t g = 0; g < batch->n_groups; g++)
-        for (size_t i = 0; i < batch->groups[g].n_responses; i++)
-            memset(batch->groups[g].responses[i].mask, 1, batch->groups[g].responses[i].n);
-}
-
 static void tear_down(fixture *f)
 {
     const stm_backend *backend = f->model->backend;
@@ -239,7 +231,7 @@ static void ranks_send_and_compute_what_the_schedule_says(void **state)
             for (stm_test_n_nodes = 0; stm_test_n_nodes <= 2; stm_test_n_nodes++) {
                 fixture f;
                 set_up(&f, group_sizes, 5, cuts[c], 2);
-                unmask(&f.batch);
+                stm_test_unmask(&f.batch);
                 check(&f, pipelines[p]);
                 tear_down(&f);
             }
@@ -257,7 +249,7 @@ static void a_prompt_costs_its_keys_and_values_once_a_reader_and_way(void **stat
     int n_ranks;
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
     set_up(&f, &group_size, 1, overrides, 3);
-    unmask(&f.batch);
+    stm_test_unmask(&f.batch);
     const stm_model_config *c = &f.model->config;
     const double n_rows = (double)f.batch.groups[0].n_prompt - 1, kv = 2.0 * (double)(c->n_kv_heads * c->head_dim);
     const double readers = n_ranks - 1;

@@ -85,6 +85,13 @@ void stm_test_batch_of(uint64_t seed, const size_t *n_responses, size_t n_groups
     free(document);
 }
 
+void stm_test_unmask(stm_batch *batch)
+{
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++)
+            memset(batch->groups[g].responses[i].mask, 1, batch->groups[g].responses[i].n);
+}
+
 stm_sequence *stm_test_sequences(const stm_batch *batch, size_t *n)
 {
     stm_sequence *out;

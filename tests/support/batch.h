@@ -13,6 +13,9 @@ void stm_test_batch(uint64_t seed, size_t n_groups, size_t vocab, stm_batch *bat
 /* The same with so many responses in each group, [n_groups]. */
 void stm_test_batch_of(uint64_t seed, const size_t *n_responses, size_t n_groups, size_t vocab, stm_batch *batch);
 
+/* Every token of every response has loss. */
+void stm_test_unmask(stm_batch *batch);
+
 /* Prompt and response of every response of the batch, [*n]; the caller frees. And the forest of these. */
 stm_sequence *stm_test_sequences(const stm_batch *batch, size_t *n);
 void stm_test_forest(const stm_batch *batch, const stm_forest_options *options, stm_forest *forest);

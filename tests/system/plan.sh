@@ -44,6 +44,18 @@ awk -v a="$(number step_s)" -v b="$whole" 'BEGIN { exit !(a > 0.95 * b) }' ||
     die "eight ranks on two cores take $(number step_s) s, two take $whole s"
 say "ranks beyond the cores of a node make it no faster"
 
+sums() { plan 0 --max-nodes 0 --ranks-per-node 2 --threads 1 parallel.replica=1 parallel.shard=$1; number gradient_sums_s; }
+awk -v a="$(sums gradient)" -v b="$(sums optimizer)" 'BEGIN { exit !(a > 2 * b && b > 0) }' ||
+    die "sums chunk by chunk (parallel.shard=gradient) cost no more than one behind the pass"
+for ((limit = 15; limit < 30; limit++)); do # the least that fits
+    plan 0 --max-nodes 0 --ranks-per-node 1 memory.limit=${limit}MiB
+    ! grep -q '^no layout fits' "$work/out" || continue
+    grep -q '^  forward again ' "$work/out" || die "memory.limit=${limit}MiB: activations are kept, expected them computed again"
+    break
+done
+[ "$limit" -lt 30 ] || die "the quickstart does not fit into 29 MiB"
+say "sums by the chunk and activations that are computed again are counted"
+
 refused 2 "command line: --machine is missing; .." 0 "$STEMMA" plan $input
 refused 2 "command line: --nodes: found 0, expected a whole number from 1 to 100000" \
     0 "$STEMMA" plan $input --machine $machine --nodes 0

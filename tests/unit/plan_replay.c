@@ -1,4 +1,5 @@
 /* The replay of a pass: schedules made by hand, whose time is known by hand. */
+#include "mpi/rounds.h"
 #include "plan/replay.h"
 #include "support/support.h"
 
@@ -231,6 +232,37 @@ static void backward_waits_for_sums(void **state)
     assert_near(f.out.parts[STM_REPLAY_KV], (0.5 + 1) / 2, 1e-9);
 }
 
+/* A layer's backward takes 2 s, and the half of its gradient that is the other's is there 3 s later. A layer's room is
+ * that of the layer two before it: it waits until that one is summed on both ranks, who have ended when all are.
+ *
+ *      layer       3       2        1         0
+ *      computed    4 - 6   6 - 8    9 - 11    11 - 13
+ *      summed      9       11       14        16
+ */
+static void gradients_that_are_summed_by_chunk_wait_for_room(void **state)
+{
+    enum { LAYERS = 4, HALF = 100 };
+    static const size_t bounds[] = {0, 2 * HALF, 4 * HALF, 6 * HALF, 8 * HALF};
+    const stm_rounds_options rounds = {
+        .shards = {.n = 2 * LAYERS * HALF, .bucket_n = 2 * HALF, .n_ranks = 2}, .n_layers = LAYERS, .bounds = bounds};
+    fixture f;
+    (void)state;
+    for (size_t n_with_chunk = 1; n_with_chunk <= 2; n_with_chunk++) {
+        set_up(&f, 1, LAYERS, 2, STM_PASS_GRADIENT);
+        f.replay.rounds = &rounds;
+        f.machine.between.latency_s = 3;
+        for (size_t i = 0; i < n_with_chunk; i++) {
+            add(&f, i, STM_EVENT_FORWARD, 0);
+            add(&f, i, STM_EVENT_BACKWARD, 0);
+        }
+        run(&f);
+        assert_near(f.out.seconds, 16, 1e-9);
+        assert_near(f.out.parts[STM_REPLAY_SUMS], n_with_chunk == 2 ? 1 + 3 : (4 + 16) / 2.0, 1e-9);
+        assert_near(f.out.between_bytes, (double)n_with_chunk * LAYERS * HALF * 4, 1e-12);
+        assert_near(f.out.n_messages, (double)n_with_chunk * LAYERS, 1e-12);
+    }
+}
+
 /* Two ranks on one core: work of 1 s and of 3 s is done after 2 s and 4 s; no core stands still. */
 static void ranks_that_share_a_core_take_turns(void **state)
 {
@@ -282,6 +314,7 @@ int main(void)
                                        cmocka_unit_test(keys_on_a_slow_link_hold_up_each_layer),
                                        cmocka_unit_test(ranks_of_a_node_read_one_copy),
                                        cmocka_unit_test(backward_waits_for_sums),
+                                       cmocka_unit_test(gradients_that_are_summed_by_chunk_wait_for_room),
                                        cmocka_unit_test(ranks_that_share_a_core_take_turns),
                                        cmocka_unit_test(waiting_ranks_leave_their_core),
                                        cmocka_unit_test(a_schedule_that_waits_for_ever_is_named)};
