@@ -20,7 +20,7 @@
     X(STAGE, "wait for stages", "rows from or for the neighbouring stages of the pipeline")                            \
     X(GRADIENTS, "gradient sums", "of the sums of gradients over ranks, what backward did not hide")                   \
     X(OPTIMIZER, "optimizer", "clipping and AdamW")                                                                    \
-    X(GATHER, "parameter gather", "updated parameters to all ranks")                                                   \
+    X(GATHER, "parameter gather", "updated parameters to all ranks, and those of the reference and back")              \
     X(CHECKPOINT, "checkpoint", "saving and verifying")                                                                \
     X(EVAL, "eval", "evaluation")                                                                                      \
     X(WAIT, "wait", "for other ranks")                                                                                 \

@@ -51,7 +51,7 @@ typedef enum { STM_FIELD_COUNT, STM_FIELD_REAL } stm_field_kind; /* how it is wr
     X(wait_stages_max_s, REAL, "s", "longest")                                                                         \
     X(wait_gradients_s, REAL, "s", "mean: in sums of gradients, what backward did not hide")                           \
     X(wait_gradients_max_s, REAL, "s", "longest")                                                                      \
-    X(wait_parameters_s, REAL, "s", "mean: gathering updated parameters, what was not hidden")                         \
+    X(wait_parameters_s, REAL, "s", "mean: gathering parameters, updated and reference's, what was not hidden")        \
     X(wait_parameters_max_s, REAL, "s", "longest")                                                                     \
     X(wait_ranks_s, REAL, "s", "mean: waiting for other ranks for another reason, as at the end of a pass")            \
     X(wait_ranks_max_s, REAL, "s", "longest")                                                                          \

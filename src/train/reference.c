@@ -18,12 +18,20 @@ static stm_status copy_scores(const stm_scores *scores, stm_batch *batch)
     return STM_OK;
 }
 
+static stm_status exchange(stm_parameter_set *reference, const stm_policy *policy)
+{
+    stm_timers_push(policy->timers, STM_PHASE_GATHER);
+    const stm_status status = stm_parameter_set_exchange(reference);
+    stm_timers_pop(policy->timers, STM_PHASE_GATHER);
+    return status;
+}
+
 stm_status stm_reference_score(stm_parameter_set *reference, const stm_policy *policy, stm_batch *batch)
 {
     stm_scores scores;
-    STM_TRY(stm_parameter_set_exchange(reference));
+    STM_TRY(exchange(reference, policy));
     stm_status status = stm_score_batch(policy->engine, policy->grid, batch, &scores);
-    const stm_status restored = stm_parameter_set_exchange(reference);
+    const stm_status restored = exchange(reference, policy);
     if (restored != STM_OK)
         status = restored; /* worse than a number that is not finite */
     if (status == STM_OK)

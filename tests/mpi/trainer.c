@@ -179,12 +179,17 @@ static void the_reference_keeps_the_weights_of_its_making(void **state)
     fixture f;
     stm_parameter_set *reference;
     stm_scores start, now;
+    stm_timers timers;
     set_up(&f, MPI_COMM_WORLD, NULL, 0);
+    stm_timers_init(&timers);
+    f.policy.timers = &timers;
     assert_ok(stm_score_batch(f.policy.engine, &f.grid, &f.batch, &start));
     assert_ok(stm_parameter_set_create(f.model, &f.grid, FINE_BUCKET, &reference));
     assert_ok(stm_model_randomize(f.model, 99));
     double *before = stm_test_weights(f.model);
     assert_ok(stm_reference_score(reference, &f.policy, &f.batch));
+    assert_true(stm_timers_self_s(&timers, STM_PHASE_GATHER) > 0); /* what the reference costs besides its rows */
+    assert_int_equal(timers.depth, 0);
     double *after = stm_test_weights(f.model);
     assert_memory_equal(after, before, f.model->n_parameters * sizeof *after); /* the policy has its own back */
     assert_ok(stm_score_batch(f.policy.engine, &f.grid, &f.batch, &now));
