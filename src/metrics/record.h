@@ -29,6 +29,14 @@ typedef enum { STM_FIELD_COUNT, STM_FIELD_REAL } stm_field_kind; /* how it is wr
     X(kl_old, REAL, "nats", "mean k3 estimate of KL from the sampling policy, per token")                              \
     X(clip_share, REAL, "", "share of tokens whose ratio was clipped")                                                 \
     X(entropy, REAL, "nats", "mean entropy per token")                                                                 \
+    X(pairs, COUNT, "", "pairs of the step's updates")                                                                 \
+    X(pairs_right, REAL, "", "share of pairs that the policy orders as their labels do")                               \
+    X(h_chosen, REAL, "nats", "mean log-ratio to the reference of the pairs' better responses")                        \
+    X(h_rejected, REAL, "nats", "the same of the worse ones")                                                          \
+    X(h_samples, REAL, "nats", "the same of the policy's responses: an estimate of its KL to the reference")           \
+    X(ratio_ess, REAL, "", "effective sample size of responses weighed by their ratio, to their number")               \
+    X(responses_clamped, COUNT, "", "responses of which a number was held at a bound")                                 \
+    X(group_entropy, REAL, "nats", "dpo: entropy of a group's responses weighed by their ratio to the reference")      \
     X(grad_norm, REAL, "", "2-norm of the gradient before clipping")                                                   \
     X(lr, REAL, "", "learning rate")                                                                                   \
     X(loss, REAL, "", "loss")                                                                                          \

@@ -14,7 +14,8 @@
  *   explore_coef  mean S over the responses of other models (XPO)
  *   kl_coef       mean K over the policy's (HyPO; preference.h)
  *
- * S is of all tokens in these four. */
+ * S is of all tokens in these four. Statistics have the entropy of weights exp(h) over the group, h = log(policy /
+ * reference), since preferences are explained by losers from a policy of that density (DID). */
 #include <math.h>
 
 #include "objective/preference.h"
@@ -113,6 +114,7 @@ static void add_pair(const stm_objective_options *o, const stm_totals *totals, c
     const double *z = work, *d = work + n;
     double *c = work + 2 * n, slope, imitation = 0;
     const size_t w = pair->winner, l = pair->loser;
+    stm_observe_pair(&views[w], &views[l], z[w] - z[l], sums);
     sums->loss += weight * pair_value(o, pair->q, z[w] - z[l], &slope);
     c[w] += weight * slope / length_of(o, &views[w]);
     c[l] -= weight * slope / length_of(o, &views[l]);
@@ -142,6 +144,24 @@ static void add_response(const stm_objective_options *o, const stm_totals *total
         sums->loss += stm_add_kl_term(o->kl_form, t, t->ref, mean_of_others, o->kl_coef / (double)totals->n_policy);
 }
 
+/* Entropy of the weights exp(h) / sum over the group's responses; x [n] is room. */
+static void observe_spread(size_t n, const stm_tokens *views, double *x, stm_objective_sums *sums)
+{
+    double highest = -INFINITY, sum = 0, mean = 0;
+    for (size_t i = 0; i < n; i++) {
+        x[i] = views[i].n_masked > 0 ? stm_h_of(&views[i]) : -INFINITY;
+        highest = fmax(highest, x[i]);
+    }
+    if (!isfinite(highest))
+        return;
+    for (size_t i = 0; i < n; i++)
+        sum += exp(x[i] - highest);
+    for (size_t i = 0; i < n; i++)
+        mean += x[i] > -INFINITY ? exp(x[i] - highest) / sum * (x[i] - highest) : 0.0;
+    sums->n_spread += 1;
+    sums->spread += log(sum) - mean;
+}
+
 static void group(const stm_objective_options *o, const stm_totals *totals, const stm_group *group,
                   const stm_tokens *views, double *work, stm_objective_sums *sums)
 {
@@ -156,6 +176,7 @@ static void group(const stm_objective_options *o, const stm_totals *totals, cons
     }
     for (size_t k = 0; k < n_pairs; k++)
         add_pair(o, totals, views, n, &pairs[k], stm_pair_weight(o, totals, n_pairs), work, sums);
+    observe_spread(n, views, d, sums);
     for (size_t i = 0; i < n; i++)
         d[i] = 0;
     if (o->kl_coef > 0 && o->kl_form == STM_KL_FORM_SEQUENCE_LOO)

@@ -48,6 +48,11 @@ typedef struct {
     double loss, n_tokens, n_clipped, kl_k3, entropy, ratio_minus_one_minus_log;
     double n_clamped;                /* responses of which a number was held at a bound */
     double n_sides, n_sides_clipped; /* p3o: terms that may clip, and those that did */
+    /* Of pairs: their number, how many the policy orders as the labels do, h = log(policy / reference) of the members
+     */
+    double n_pairs, n_pairs_right, h_winners, h_losers;
+    double n_samples, h_samples, rho, rho_squares; /* of the policy's responses: h, ratios to the sampling policy */
+    double n_spread, spread;                       /* dpo: groups, entropy over the group of weights exp(h) */
     double logp_difference_max;
 } stm_objective_sums; /* logp_difference_max is a maximum */
 

@@ -64,6 +64,7 @@ static void group(const stm_objective_options *o, const stm_totals *totals, cons
         const size_t w = pairs[k].winner, l = pairs[k].loser;
         const double weight = o->beta * stm_pair_weight(o, totals, n_pairs), x = odds[w] - odds[l];
         const double imitation = o->sft_coef / (double)totals->n_chosen_tokens;
+        stm_observe_pair(&views[w], &views[l], x, sums);
         sums->loss += weight * stm_softplus(-x) - imitation * stm_sum_of(&views[w], views[w].logp);
         stm_add_to_tokens(&views[w], -weight * stm_sigmoid(-x) * slope[w] - imitation);
         stm_add_to_tokens(&views[l], weight * stm_sigmoid(-x) * slope[l]);

@@ -55,7 +55,12 @@ double stm_sequence_log_ratio(const stm_tokens *t, double *slope, stm_objective_
 /* dlogp += factor, at each token with loss. */
 void stm_add_to_tokens(const stm_tokens *t, double factor);
 
+/* Statistics of a response with all its tokens, and of a pair; z > 0: the policy orders it as the label does. */
 void stm_observe_response(const stm_tokens *t, stm_objective_sums *sums);
+void stm_observe_pair(const stm_tokens *winner, const stm_tokens *loser, double z, stm_objective_sums *sums);
+
+/* log(policy / reference) of a response; 0 where no reference was recorded. */
+double stm_h_of(const stm_tokens *t);
 
 /* Score-function term K of KL(policy || row) for a response sampled from the policy, h = S - S^row, constants in sg():
  *

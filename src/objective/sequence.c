@@ -3,6 +3,8 @@
 
 #include "objective/preference.h"
 
+static const double LARGEST_LOG_RATIO = 20.0;
+
 double stm_softplus(double x)
 {
     return fmax(x, 0.0) + log1p(exp(-fabs(x)));
@@ -42,11 +44,10 @@ const double *stm_row_of(const stm_tokens *t, stm_row row)
 
 double stm_sequence_log_ratio(const stm_tokens *t, double *slope, stm_objective_sums *sums)
 {
-    static const double LARGEST = 20.0;
     const double x = t->old ? stm_sum_of(t, t->logp) - stm_sum_of(t, t->old) : 0.0;
-    *slope = fabs(x) > LARGEST ? 0.0 : 1.0;
-    sums->n_clamped += fabs(x) > LARGEST;
-    return *slope == 0.0 ? copysign(LARGEST, x) : x;
+    *slope = fabs(x) > LARGEST_LOG_RATIO ? 0.0 : 1.0;
+    sums->n_clamped += fabs(x) > LARGEST_LOG_RATIO;
+    return *slope == 0.0 ? copysign(LARGEST_LOG_RATIO, x) : x;
 }
 
 void stm_add_to_tokens(const stm_tokens *t, double factor)
@@ -55,11 +56,31 @@ void stm_add_to_tokens(const stm_tokens *t, double factor)
         t->dlogp[k] += t->mask[k] ? factor : 0.0;
 }
 
+double stm_h_of(const stm_tokens *t)
+{
+    return t->ref ? stm_sum_of(t, t->logp) - stm_sum_of(t, t->ref) : 0.0;
+}
+
 void stm_observe_response(const stm_tokens *t, stm_objective_sums *sums)
 {
     for (size_t k = 0; k < t->n; k++)
         if (t->mask[k])
             stm_objective_observe(t, k, sums);
+    if (t->n_masked == 0 || stm_is_other(t->response))
+        return;
+    const double rho = exp(fmin(t->old ? stm_sum_of(t, t->logp) - stm_sum_of(t, t->old) : 0.0, LARGEST_LOG_RATIO));
+    sums->n_samples += 1;
+    sums->h_samples += stm_h_of(t);
+    sums->rho += rho;
+    sums->rho_squares += rho * rho;
+}
+
+void stm_observe_pair(const stm_tokens *winner, const stm_tokens *loser, double z, stm_objective_sums *sums)
+{
+    sums->n_pairs += 1;
+    sums->n_pairs_right += z > 0;
+    sums->h_winners += stm_h_of(winner);
+    sums->h_losers += stm_h_of(loser);
 }
 
 double stm_add_kl_term(stm_kl_form form, const stm_tokens *t, const double *row, double mean_of_others, double factor)

@@ -65,12 +65,31 @@ void stm_update_totals_add(stm_update_totals *totals, const stm_update_counts *c
         return;
     totals->n_updates += 1;
     totals->grad_norm += counts->grad_norm;
-    totals->sums.loss += counts->sums.loss;
-    totals->sums.n_tokens += counts->sums.n_tokens;
-    totals->sums.n_clipped += counts->sums.n_clipped;
-    totals->sums.kl_k3 += counts->sums.kl_k3;
-    totals->sums.entropy += counts->sums.entropy;
-    totals->sums.ratio_minus_one_minus_log += counts->sums.ratio_minus_one_minus_log;
+    /* The last field is a maximum, the others are sums. */
+    double *to = &totals->sums.loss;
+    const double *from = &counts->sums.loss;
+    for (size_t i = 0; i < offsetof(stm_objective_sums, logp_difference_max) / sizeof(double); i++)
+        to[i] += from[i];
+}
+
+/* What only the objectives on whole responses count. */
+static void report_preferences(stm_record *record, const stm_objective_sums *s, bool has_reference)
+{
+    if (s->n_sides > 0)
+        record->clip_share = s->n_sides_clipped / s->n_sides;
+    if (s->n_pairs > 0) {
+        record->pairs = s->n_pairs;
+        record->pairs_right = s->n_pairs_right / s->n_pairs;
+        record->h_chosen = has_reference ? s->h_winners / s->n_pairs : NAN;
+        record->h_rejected = has_reference ? s->h_losers / s->n_pairs : NAN;
+    }
+    if (s->n_samples > 0) {
+        record->h_samples = has_reference ? s->h_samples / s->n_samples : NAN;
+        record->ratio_ess = s->rho * s->rho / (s->rho_squares * s->n_samples);
+        record->responses_clamped = s->n_clamped;
+    }
+    if (s->n_spread > 0 && has_reference)
+        record->group_entropy = s->spread / s->n_spread;
 }
 
 void stm_report_updates(stm_record *record, const stm_update_totals *t, bool has_reference)
@@ -88,6 +107,7 @@ void stm_report_updates(stm_record *record, const stm_update_totals *t, bool has
         record->kl_old = t->sums.ratio_minus_one_minus_log / t->sums.n_tokens;
         record->kl_reference = has_reference ? t->sums.kl_k3 / t->sums.n_tokens : NAN;
     }
+    report_preferences(record, &t->sums, has_reference);
 }
 
 void stm_report_evaluation(stm_record *record, const stm_evaluation *e)

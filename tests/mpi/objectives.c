@@ -134,6 +134,9 @@ static void compare(const fixture *f, const char *const *layout, MPI_Comm comm)
         assert_true(a.loss != 0);
         assert_near(b.loss, a.loss, 1e-12);
         assert_near(b.sums.n_tokens, a.sums.n_tokens, 1e-15);
+        assert_near(b.sums.n_pairs, a.sums.n_pairs, 1e-15);
+        assert_near(b.sums.h_samples, a.sums.h_samples, 1e-12);
+        assert_near(b.sums.spread, a.sums.spread, 1e-12);
         assert_near(b.sums.n_clipped, a.sums.n_clipped, 1e-15);
         assert_true(stm_test_gradient_difference(f->model, b.gradient, a.gradient) < 1e-12);
         stm_test_result_clear(&a);

@@ -472,12 +472,48 @@ static void what_only_some_objectives_read_is_kept(void **state)
     assert_true(notes->off_policy && notes->has_cluster && notes->cluster == 3);
     assert_null(batch.groups[0].responses[1].notes);
     stm_batch_clear(&batch);
+    assert_ok(
+        read_with(text_of(state), 0,
+                  "{\"prompt_ids\": [1], \"preferences\": [[0.5, 0.7], [0.3, 0.5]], \"responses\": [{\"ids\": [4], "
+                  "\"twin_logprobs\": [-1], \"target_logprobs\": [-2], \"origin\": \"other\"}, {\"ids\": [6], "
+                  "\"origin\": \"policy\"}]}\n",
+                  &batch));
+    notes = batch.groups[0].responses[0].notes;
+    assert_true(notes->twin_logprobs[0] == -1 && notes->target_logprobs[0] == -2 && notes->other_origin);
+    assert_false(batch.groups[0].responses[1].notes->other_origin);
+    assert_true(batch.groups[0].preferences[1] == 0.7 && batch.groups[0].preferences[2] == 0.3);
+    stm_batch_clear(&batch);
+}
+
+static void preferences_that_are_none_are_refused(void **state)
+{
+    static const struct {
+        const char *rows, *message;
+    } cases[] = {
+        {"3", "g.jsonl:1: preferences: found 3, expected 2 rows of as many numbers"},
+        {"[[0.5, 0.7]]", "g.jsonl:1: preferences: found an array of 1, expected 2 rows of as many numbers"},
+        {"[[0.5, 0.7], [0.3]]", "g.jsonl:1: preferences[1][0]: found 0.3"},
+        {"[[0.5, 1.5], [0.3, 0.5]]",
+         "g.jsonl:1: preferences[0][1]: found 1.5, expected a number from 0 to 1 for each two responses"},
+        {"[[0.5, 0.7], [0.4, 0.5]]",
+         "g.jsonl:1: preferences[1][0]: found 0.4, expected 1 less that of the other order"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char line[256];
+        snprintf(line, sizeof line,
+                 "{\"prompt_ids\": [1], \"preferences\": %s, \"responses\": [{\"ids\": [4]}, {\"ids\": [5]}]}",
+                 cases[i].rows);
+        refuses(state, 0, line, cases[i].message);
+    }
+    refuses_response(state, "\"ids\": [4], \"origin\": \"reference\"",
+                     "responses[1].origin: found text \"reference\", expected \"policy\" or \"other\"");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_only_some_objectives_read_is_kept),
+        cmocka_unit_test(preferences_that_are_none_are_refused),
         cmocka_unit_test(a_full_line_is_read_as_it_stands),
         cmocka_unit_test(a_byte_order_mark_is_skipped),
         cmocka_unit_test(scoring_ignores_masks_but_checks_them),

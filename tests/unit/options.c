@@ -412,6 +412,18 @@ static void the_list_of_rewards(void **state)
     file_refused("reward: exact\n", "in.yaml:1: reward: found exact, expected a list of rewards like [{name: exact}]");
 }
 
+static void a_map_of_weights_names_copies_of_the_model(void **state)
+{
+    (void)state;
+    file_refused("objective: {reference: {ref: 1, ref: 2}}\n", "in.yaml:1: objective.reference: ref is given twice");
+    file_refused(
+        "objective: {reference: {old: many}}\n",
+        "in.yaml:1: objective.reference: found many, expected a map of numbers like {ref: 1.0}, of ref, old, twin "
+        "or target");
+    file_refused("objective: {reference: [1]}\n", "in.yaml:1: objective.reference: found a list, expected a map of "
+                                                  "numbers like {ref: 1.0}, of ref, old, twin or target");
+}
+
 /* Every row with a limit: the limit itself as the row says, and one step beyond never. */
 static void every_range_ends_where_the_table_says(void **state)
 {
@@ -689,6 +701,7 @@ int main(void)
         cmocka_unit_test(words),
         cmocka_unit_test(lists_of_texts),
         cmocka_unit_test(the_list_of_rewards),
+        cmocka_unit_test(a_map_of_weights_names_copies_of_the_model),
         cmocka_unit_test(every_range_ends_where_the_table_says),
         cmocka_unit_test(lists_of_numbers_take_one_number_for_a_list),
         cmocka_unit_test(unknown_keys_are_refused_with_the_nearest_name),
