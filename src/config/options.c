@@ -319,7 +319,7 @@ const stm_option_row stm_option_rows[] = {
 #define AT(type, field) AT_IN(stm_reward_options, type, field)
 
 const stm_option_row stm_reward_rows[] = {
-    TEXT("name", name, "", INPUT, REQUIRED, "which reward: exact, numeric, regex, format, contains, length, command, bleu"),
+    TEXT("name", name, "", INPUT, REQUIRED, "which reward: exact, numeric, regex, format, contains, length, command, bleu, math"),
     NUMBER("weight", weight, "1.0", ANY, INPUT, 0, "factor in the sum"),
     TEXT("pattern", pattern, "", INPUT, 0, "regex, format: PCRE2 pattern that is searched in the response"),
     TEXT("text", text, "", INPUT, 0, "contains: text to find; empty: the prompt's answer"),
@@ -327,7 +327,7 @@ const stm_option_row stm_reward_rows[] = {
     NUMBER("timeout_s", timeout_s, "60.0", FROM(0), INPUT, ABOVE, "command: seconds that it may take"),
     INTEGER("min_tokens", min_tokens, "0", FROM(0), INPUT, 0, "length: shortest response with the whole reward"),
     INTEGER("max_tokens", max_tokens, "0", FROM(0), INPUT, 0, "length: longest response with the whole reward; 0: no limit"),
-    TEXT("extract", extract, "", INPUT, 0, "exact, numeric, bleu: PCRE2 pattern whose last match (its first group) is the answer"),
+    TEXT("extract", extract, "", INPUT, 0, "exact, numeric, math, bleu: PCRE2 pattern whose last match (its first group) is the answer"),
     BOOLEAN("ignore_case", ignore_case, "false", INPUT, 0, "compare without case"),
     TEXT("style", style, "", INPUT, 0, "bleu: sacrebleu or bleuberi"),
 };

@@ -52,7 +52,7 @@ struct stm_reward_kind {
 };
 
 extern const stm_reward_kind stm_reward_exact, stm_reward_numeric, stm_reward_regex, stm_reward_format,
-    stm_reward_contains, stm_reward_length, stm_reward_command, stm_reward_bleu;
+    stm_reward_contains, stm_reward_length, stm_reward_command, stm_reward_bleu, stm_reward_math;
 
 /* For needs_answer. */
 bool stm_reward_always(const stm_reward_options *options);

@@ -10,7 +10,7 @@
 
 static const stm_reward_kind *const registry[] = {&stm_reward_exact,   &stm_reward_numeric,  &stm_reward_regex,
                                                   &stm_reward_format,  &stm_reward_contains, &stm_reward_length,
-                                                  &stm_reward_command, &stm_reward_bleu};
+                                                  &stm_reward_command, &stm_reward_bleu,     &stm_reward_math};
 enum { N_KINDS = sizeof registry / sizeof *registry };
 
 struct stm_reward_set {
