@@ -15,7 +15,11 @@ typedef enum {
     STM_READS_LENGTHS = 16, /* min_tokens, max_tokens */
     STM_READS_EXTRACT = 32,
     STM_READS_IGNORE_CASE = 64,
-    STM_READS_STYLE = 128
+    STM_READS_STYLE = 128,
+    STM_READS_RIGHT = 256, /* right, with its extract and ignore_case */
+    STM_READS_SCALE = 512, /* scale, reward_right, reward_wrong */
+    STM_READS_BUFFER = 1024,
+    STM_READS_NGRAM = 2048
 } stm_reward_reads;
 
 /* The first thing that went wrong in a run. */
@@ -29,14 +33,18 @@ double stm_complain(stm_complaint *complaint, const char *format, ...) __attribu
 
 typedef struct stm_reward_kind stm_reward_kind;
 
+typedef struct stm_reward_item stm_reward_item;
+
 /* One entry of the list `reward:`, ready to run. */
-typedef struct {
+struct stm_reward_item {
     const stm_reward_kind *kind;
     stm_reward_options options; /* strings belong to the caller's options; never NULL here */
     stm_pattern *pattern;       /* of `pattern` or `extract`; NULL: none */
     size_t style;               /* of kind->styles */
+    stm_reward_item *right;     /* of STM_READS_RIGHT: the reward that tells which responses are right */
+    void *state;                /* what a kind with `begin` keeps from step to step */
     char where[32];             /* "reward[1]" */
-} stm_reward_item;
+};
 
 struct stm_reward_kind {
     const char *name;
@@ -45,6 +53,8 @@ struct stm_reward_kind {
     bool (*needs_answer)(const stm_reward_options *options);
     stm_status (*check)(const stm_reward_item *item);                            /* of the options; may be NULL */
     stm_status (*check_answer)(const stm_reward_item *item, const char *answer); /* may be NULL */
+    stm_status (*begin)(stm_reward_item *item); /* makes the state; `end` frees it, also NULL; both may be NULL */
+    void (*end)(void *state);
     /* Exactly one of the two is there: one response, or all of them at once ([n] rewards into out). */
     double (*one)(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint);
     stm_status (*all)(const stm_reward_item *item, size_t n, const stm_reward_input *inputs, double *out,
@@ -52,7 +62,12 @@ struct stm_reward_kind {
 };
 
 extern const stm_reward_kind stm_reward_exact, stm_reward_numeric, stm_reward_regex, stm_reward_format,
-    stm_reward_contains, stm_reward_length, stm_reward_command, stm_reward_bleu, stm_reward_math;
+    stm_reward_contains, stm_reward_length, stm_reward_command, stm_reward_bleu, stm_reward_math, stm_reward_choices,
+    stm_reward_cosine, stm_reward_length_group, stm_reward_overlong, stm_reward_repetition, stm_reward_hapo;
+
+/* Whether a response is right, as the entry's reward `right` says. *failed: it could not tell. */
+bool stm_reward_is_right(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint,
+                         bool *failed);
 
 /* For needs_answer. */
 bool stm_reward_always(const stm_reward_options *options);

@@ -8,9 +8,10 @@
 
 #include "reward/kinds.h"
 
-static const stm_reward_kind *const registry[] = {&stm_reward_exact,   &stm_reward_numeric,  &stm_reward_regex,
-                                                  &stm_reward_format,  &stm_reward_contains, &stm_reward_length,
-                                                  &stm_reward_command, &stm_reward_bleu,     &stm_reward_math};
+static const stm_reward_kind *const registry[] = {
+    &stm_reward_exact,  &stm_reward_numeric,      &stm_reward_regex,    &stm_reward_format,     &stm_reward_contains,
+    &stm_reward_length, &stm_reward_command,      &stm_reward_bleu,     &stm_reward_math,       &stm_reward_choices,
+    &stm_reward_cosine, &stm_reward_length_group, &stm_reward_overlong, &stm_reward_repetition, &stm_reward_hapo};
 enum { N_KINDS = sizeof registry / sizeof *registry };
 
 struct stm_reward_set {
@@ -69,7 +70,7 @@ bool stm_reward_extract(const stm_reward_item *item, const char *text, size_t *s
 static stm_status unknown_name(const char *where, const char *key, const char *name, const char *const *names, size_t n)
 {
     const char *nearest = stm_nearest_name(name, names, n);
-    char list[256] = "";
+    char list[512] = "";
     for (size_t i = 0; i < n; i++) {
         const size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "%s%s", i == 0 ? "" : i + 1 == n ? " or " : ", ", names[i]);
@@ -103,10 +104,20 @@ static stm_status refuse_unread_fields(const stm_reward_item *item)
         bool set;
         unsigned bit;
     } fields[] = {
-        {"pattern", o->pattern[0] != 0, STM_READS_PATTERN},     {"text", o->text[0] != 0, STM_READS_TEXT},
-        {"command", o->command[0] != 0, STM_READS_COMMAND},     {"extract", o->extract[0] != 0, STM_READS_EXTRACT},
-        {"ignore_case", o->ignore_case, STM_READS_IGNORE_CASE}, {"min_tokens", o->min_tokens > 0, STM_READS_LENGTHS},
-        {"max_tokens", o->max_tokens > 0, STM_READS_LENGTHS},   {"style", o->style[0] != 0, STM_READS_STYLE},
+        {"pattern", o->pattern[0] != 0, STM_READS_PATTERN},
+        {"text", o->text[0] != 0, STM_READS_TEXT},
+        {"command", o->command[0] != 0, STM_READS_COMMAND},
+        {"extract", o->extract[0] != 0, STM_READS_EXTRACT | STM_READS_RIGHT},
+        {"ignore_case", o->ignore_case, STM_READS_IGNORE_CASE | STM_READS_RIGHT},
+        {"min_tokens", o->min_tokens > 0, STM_READS_LENGTHS},
+        {"max_tokens", o->max_tokens > 0, STM_READS_LENGTHS},
+        {"style", o->style[0] != 0, STM_READS_STYLE},
+        {"right", o->right[0] != 0, STM_READS_RIGHT},
+        {"scale", o->scale > 0, STM_READS_SCALE},
+        {"reward_right", o->reward_right.n > 0, STM_READS_SCALE},
+        {"reward_wrong", o->reward_wrong.n > 0, STM_READS_SCALE},
+        {"buffer_tokens", o->buffer_tokens > 0, STM_READS_BUFFER},
+        {"ngram", o->ngram > 0, STM_READS_NGRAM},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (fields[i].set && !(item->kind->reads & fields[i].bit))
@@ -115,18 +126,58 @@ static stm_status refuse_unread_fields(const stm_reward_item *item)
     return STM_OK;
 }
 
+/* An answer that is needed and missing; the reader of prompts refuses such lines, so this is for callers that do not
+ * read any. */
+static double score_one(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint)
+{
+    if (!input->answer && item->kind->needs_answer(&item->options))
+        return stm_complain(complaint, "%s: the prompt has no \"answer\", which the reward \"%s\" reads", item->where,
+                            item->kind->name);
+    return item->kind->one(item, input, complaint);
+}
+
+/* What may tell right from wrong: 1 or 0 for one response at a time. */
+static const stm_reward_kind *const judges[] = {&stm_reward_math, &stm_reward_numeric, &stm_reward_exact,
+                                                &stm_reward_contains, &stm_reward_choices};
+enum { N_JUDGES = sizeof judges / sizeof *judges };
+
+bool stm_reward_is_right(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint,
+                         bool *failed)
+{
+    const double value = score_one(item->right, input, complaint);
+    *failed = isnan(value);
+    return value >= 1.0;
+}
+
 static stm_status compile(const stm_reward_item *item, const char *field, const char *pattern, stm_pattern **out)
 {
     const stm_status status = stm_pattern_create(pattern, out);
     return status == STM_OK ? STM_OK : stm_fail_context(status, "%s.%s", item->where, field);
 }
 
+static stm_status item_init_right(stm_reward_item *item)
+{
+    const char *name = item->options.right[0] ? item->options.right : judges[0]->name;
+    const char *names[N_JUDGES];
+    STM_TRY(stm_alloc(1, sizeof *item->right, &item->right));
+    *item->right = (stm_reward_item){.options = item->options};
+    memcpy(item->right->where, item->where, sizeof item->where);
+    for (size_t i = 0; i < N_JUDGES; i++) {
+        names[i] = judges[i]->name;
+        if (strcmp(name, names[i]) == 0)
+            item->right->kind = judges[i];
+    }
+    if (!item->right->kind)
+        return unknown_name(item->where, "right", name, names, N_JUDGES);
+    return item->options.extract[0] ? compile(item, "extract", item->options.extract, &item->right->pattern) : STM_OK;
+}
+
 static stm_status item_init(stm_reward_item *item, size_t index, const stm_reward_options *options)
 {
     snprintf(item->where, sizeof item->where, "reward[%zu]", index);
     item->options = *options;
-    char **strings[] = {&item->options.name,    &item->options.pattern, &item->options.text,
-                        &item->options.command, &item->options.extract, &item->options.style};
+    char **strings[] = {&item->options.name,    &item->options.pattern, &item->options.text, &item->options.command,
+                        &item->options.extract, &item->options.style,   &item->options.right};
     static char empty[] = "";
     for (size_t i = 0; i < sizeof strings / sizeof *strings; i++)
         if (!*strings[i])
@@ -150,9 +201,13 @@ static stm_status item_init(stm_reward_item *item, size_t index, const stm_rewar
                             item->kind->name);
         STM_TRY(compile(item, "pattern", item->options.pattern, &item->pattern));
     }
+    if (item->kind->reads & STM_READS_RIGHT)
+        STM_TRY(item_init_right(item));
     if ((item->kind->reads & STM_READS_EXTRACT) && item->options.extract[0] != 0)
         STM_TRY(compile(item, "extract", item->options.extract, &item->pattern));
-    return item->kind->check ? item->kind->check(item) : STM_OK;
+    if (item->kind->check)
+        STM_TRY(item->kind->check(item));
+    return item->kind->begin ? item->kind->begin(item) : STM_OK;
 }
 
 stm_status stm_reward_set_create(const stm_reward_options *items, size_t n, stm_reward_set **out)
@@ -175,8 +230,14 @@ void stm_reward_set_destroy(stm_reward_set *set)
 {
     if (!set)
         return;
-    for (size_t i = 0; i < set->n; i++)
+    for (size_t i = 0; i < set->n; i++) {
         stm_pattern_destroy(set->items[i].pattern);
+        if (set->items[i].right)
+            stm_pattern_destroy(set->items[i].right->pattern);
+        free(set->items[i].right);
+        if (set->items[i].kind && set->items[i].kind->end)
+            set->items[i].kind->end(set->items[i].state);
+    }
     free(set->items);
     free(set);
 }
@@ -191,20 +252,12 @@ bool stm_reward_set_needs_answer(const stm_reward_set *set)
 
 stm_status stm_reward_set_check_answer(const stm_reward_set *set, const char *answer)
 {
-    for (size_t i = 0; i < set->n && answer; i++)
-        if (set->items[i].kind->check_answer)
-            STM_TRY(set->items[i].kind->check_answer(&set->items[i], answer));
+    for (size_t i = 0; i < set->n && answer; i++) {
+        const stm_reward_item *item = set->items[i].right ? set->items[i].right : &set->items[i];
+        if (item->kind->check_answer)
+            STM_TRY(item->kind->check_answer(item, answer));
+    }
     return STM_OK;
-}
-
-/* An answer that is needed and missing; the reader of prompts refuses such lines, so this is for callers that do not
- * read any. */
-static double score_one(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint)
-{
-    if (!input->answer && item->kind->needs_answer(&item->options))
-        return stm_complain(complaint, "%s: the prompt has no \"answer\", which the reward \"%s\" reads", item->where,
-                            item->kind->name);
-    return item->kind->one(item, input, complaint);
 }
 
 stm_status stm_reward_set_run(stm_reward_set *set, size_t n, const stm_reward_input *inputs, double *total,

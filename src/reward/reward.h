@@ -11,6 +11,8 @@
 typedef struct {
     const char *prompt_text, *text; /* decoded without special tokens */
     size_t n_tokens;
+    size_t group;       /* responses to one prompt have the same number, and stand together */
+    bool practice;      /* judged to train on: rewards with a memory take note of it */
     bool truncated;     /* ended for length */
     const char *answer; /* the line's "answer" as text, or NULL */
     const char *fields_json;

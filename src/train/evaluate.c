@@ -65,7 +65,7 @@ static stm_status evaluate_batch(const stm_policy *policy, stm_reward_set *rewar
     STM_GOTO_OUT(stm_rollout(policy->engine, policy->model, policy->grid, sampling, &batch, NULL));
     if (stm_watch_leaves(policy->watch))
         goto out;
-    STM_GOTO_OUT(stm_judge(policy, rewards, set, which, &batch, &verdicts));
+    STM_GOTO_OUT(stm_judge(policy, rewards, set, which, &batch, false, &verdicts));
     count(e, which[0], &batch, &verdicts);
     if (lines && which[0] < n_lines)
         STM_GOTO_OUT(stm_agree(policy->grid, policy->grid->rank == 0 ? stm_verdicts_write(&verdicts, set, which, &batch,

@@ -33,7 +33,7 @@ static stm_status make_text(const stm_tokenizer *tokenizer, const stm_response *
 }
 
 static stm_status make_inputs(const stm_policy *policy, const stm_prompt_set *set, const size_t *which,
-                              const stm_batch *batch, stm_verdicts *v, stm_reward_input *inputs)
+                              const stm_batch *batch, bool practice, stm_verdicts *v, stm_reward_input *inputs)
 {
     size_t at = 0;
     for (size_t g = 0; g < batch->n_groups; g++) {
@@ -44,6 +44,8 @@ static stm_status make_inputs(const stm_policy *policy, const stm_prompt_set *se
             inputs[at] = (stm_reward_input){.prompt_text = prompt->prompt_text,
                                             .text = v->texts[at],
                                             .n_tokens = response->n,
+                                            .group = g,
+                                            .practice = practice,
                                             .truncated = response->finish == STM_FINISH_LENGTH,
                                             .answer = prompt->answer,
                                             .fields_json = prompt->fields_json};
@@ -66,12 +68,12 @@ static void note_complaint(const stm_prompt_set *set, const size_t *which, const
 }
 
 static stm_status judge_here(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set,
-                             const size_t *which, const stm_batch *batch, stm_verdicts *v)
+                             const size_t *which, const stm_batch *batch, bool practice, stm_verdicts *v)
 {
     stm_reward_input *inputs;
     STM_TRY(stm_alloc(v->n, sizeof *v->texts, &v->texts));
     STM_TRY(stm_alloc(v->n, sizeof *inputs, &inputs));
-    stm_status status = make_inputs(policy, set, which, batch, v, inputs);
+    stm_status status = make_inputs(policy, set, which, batch, practice, v, inputs);
     if (status == STM_OK)
         status = stm_reward_set_run(rewards, v->n, inputs, v->total, v->parts);
     free(inputs);
@@ -116,7 +118,7 @@ static stm_status hand_out(stm_verdicts *v, bool with_parts, stm_batch *batch)
 }
 
 stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set, const size_t *which,
-                     stm_batch *batch, stm_verdicts *v)
+                     stm_batch *batch, bool practice, stm_verdicts *v)
 {
     const stm_grid *grid = policy->grid;
     *v = (stm_verdicts){.n = count_responses(batch), .n_rewards = policy->options->reward.n};
@@ -124,7 +126,7 @@ stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const st
     if (status == STM_OK)
         status = stm_alloc(v->n * v->n_rewards, sizeof *v->parts, &v->parts);
     if (status == STM_OK && grid->rank == 0)
-        status = judge_here(policy, rewards, set, which, batch, v);
+        status = judge_here(policy, rewards, set, which, batch, practice, v);
     STM_TRY(stm_agree(grid, status));
     stm_broadcast(grid->world, 0, v->total, v->n * sizeof *v->total);
     stm_broadcast(grid->world, 0, v->parts, v->n * v->n_rewards * sizeof *v->parts);

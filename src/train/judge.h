@@ -19,10 +19,11 @@ typedef struct {
 void stm_verdicts_clear(stm_verdicts *verdicts);
 
 /* Decodes and judges on rank 0, and sends the numbers to all; the responses have their rewards afterwards, but for
- * those whose reward failed (stm_group_is_judged). Group g belongs to set->prompts.items[which[g]]. The caller clears
- * *verdicts, also after a failure. Collective over the grid's world; same status everywhere. */
+ * those whose reward failed (stm_group_is_judged). Group g belongs to set->prompts.items[which[g]]. practice: it
+ * is to train on, and rewards with a memory take note. The caller clears *verdicts, also after a failure. Collective
+ * over the grid's world; same status everywhere. */
 stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set, const size_t *which,
-                     stm_batch *batch, stm_verdicts *verdicts);
+                     stm_batch *batch, bool practice, stm_verdicts *verdicts);
 
 /* Appends groups [0, n) as GROUPS.jsonl lines with texts and rewards. Rank 0 calls; local. Fails: STM_ERR_NUMERIC,
  * STM_ERR_MEMORY. */

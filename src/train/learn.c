@@ -25,7 +25,7 @@ stm_status stm_step_sample(stm_trainer *t, stm_step *step)
         return STM_OK;
     const double sampled = stm_now_s();
     stm_timers_push(&t->timers, STM_PHASE_REWARD);
-    const stm_status judged = stm_judge(p, t->rewards, t->train, step->which, &step->batch, &step->verdicts);
+    const stm_status judged = stm_judge(p, t->rewards, t->train, step->which, &step->batch, true, &step->verdicts);
     stm_timers_pop(&t->timers, STM_PHASE_REWARD);
     STM_TRY(judged);
     step->record.groups_failed = (double)step->verdicts.n_failed;
