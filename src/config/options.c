@@ -320,10 +320,11 @@ const stm_option_row stm_option_rows[] = {
 
 const stm_option_row stm_reward_rows[] = {
     TEXT("name", name, "", INPUT, REQUIRED, "which reward: exact, numeric, regex, format, contains, length, command, bleu, math, "
-        "choices, cosine, length_group, overlong, repetition, hapo"),
+        "choices, cosine, length_group, overlong, repetition, hapo, "
+        "tags, dianjin, thinkless, tool_call, otc, sql, ui_action"),
     NUMBER("weight", weight, "1.0", ANY, INPUT, 0, "factor in the sum"),
     TEXT("pattern", pattern, "", INPUT, 0, "regex, format: PCRE2 pattern that is searched in the response"),
-    TEXT("text", text, "", INPUT, 0, "contains: text to find; empty: the prompt's answer"),
+    TEXT("text", text, "", INPUT, 0, "contains: text to find; empty: the prompt's answer; otc: how a call begins"),
     TEXT("command", command, "", INPUT, 0, "command: run by /bin/sh, fed JSON lines, answers with a number a line"),
     NUMBER("timeout_s", timeout_s, "60.0", FROM(0), INPUT, ABOVE, "command: seconds that it may take"),
     INTEGER("min_tokens", min_tokens, "0", FROM(0), INPUT, 0, "length: shortest response with the whole reward"),
@@ -331,8 +332,9 @@ const stm_option_row stm_reward_rows[] = {
     TEXT("extract", extract, "", INPUT, 0, "exact, numeric, math, choices, bleu, or what `right` names: PCRE2 pattern whose last match (its first group) is the answer"),
     BOOLEAN("ignore_case", ignore_case, "false", INPUT, 0, "compare without case"),
     TEXT("style", style, "", INPUT, 0,
-        "bleu: sacrebleu or bleuberi; cosine, length_group: characters or tokens; hapo: cosine, linear, cosine-mean or linear-mean"),
-    TEXT("right", right, "", INPUT, 0, "cosine, length_group, hapo: which reward tells right from wrong; empty: math"),
+        "bleu: sacrebleu or bleuberi; cosine, length_group: characters or tokens; hapo: cosine, linear, cosine-mean or linear-mean; "
+        "tags: think-answer, think-action, end-think or tool; sql: ngram or schema"),
+    TEXT("right", right, "", INPUT, 0, "cosine, length_group, hapo, dianjin, thinkless, otc: which reward tells right from wrong; empty: math"),
     NUMBER("scale", scale, "0.0", FROM(0), INPUT, 0, "cosine: length at which the second value is reached; 0: 1000"),
     NUMBERS("reward_right", reward_right, "[]", ANY, INPUT, 0, "cosine: of right responses without length, and at scale; empty: [1, 0.5]"),
     NUMBERS("reward_wrong", reward_wrong, "[]", ANY, INPUT, 0, "cosine: likewise of wrong ones; empty: [0, -0.5]"),

@@ -9,9 +9,11 @@
 #include "reward/kinds.h"
 
 static const stm_reward_kind *const registry[] = {
-    &stm_reward_exact,  &stm_reward_numeric,      &stm_reward_regex,    &stm_reward_format,     &stm_reward_contains,
-    &stm_reward_length, &stm_reward_command,      &stm_reward_bleu,     &stm_reward_math,       &stm_reward_choices,
-    &stm_reward_cosine, &stm_reward_length_group, &stm_reward_overlong, &stm_reward_repetition, &stm_reward_hapo};
+    &stm_reward_exact,  &stm_reward_numeric,      &stm_reward_regex,     &stm_reward_format,     &stm_reward_contains,
+    &stm_reward_length, &stm_reward_command,      &stm_reward_bleu,      &stm_reward_math,       &stm_reward_choices,
+    &stm_reward_cosine, &stm_reward_length_group, &stm_reward_overlong,  &stm_reward_repetition, &stm_reward_hapo,
+    &stm_reward_tags,   &stm_reward_dianjin,      &stm_reward_thinkless, &stm_reward_tool_call,  &stm_reward_otc,
+    &stm_reward_sql,    &stm_reward_ui_action};
 enum { N_KINDS = sizeof registry / sizeof *registry };
 
 struct stm_reward_set {
@@ -160,7 +162,9 @@ static stm_status item_init_right(stm_reward_item *item)
     const char *name = item->options.right[0] ? item->options.right : judges[0]->name;
     const char *names[N_JUDGES];
     STM_TRY(stm_alloc(1, sizeof *item->right, &item->right));
+    static char empty[] = "";
     *item->right = (stm_reward_item){.options = item->options};
+    item->right->options.text = empty; /* contains: the answer; the text is the entry's own */
     memcpy(item->right->where, item->where, sizeof item->where);
     for (size_t i = 0; i < N_JUDGES; i++) {
         names[i] = judges[i]->name;
