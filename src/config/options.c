@@ -321,7 +321,7 @@ const stm_option_row stm_option_rows[] = {
 const stm_option_row stm_reward_rows[] = {
     TEXT("name", name, "", INPUT, REQUIRED, "which reward: exact, numeric, regex, format, contains, length, command, bleu, math, "
         "choices, cosine, length_group, overlong, repetition, hapo, "
-        "tags, dianjin, thinkless, tool_call, otc, sql, ui_action"),
+        "tags, dianjin, thinkless, tool_call, otc, sql, ui_action, plugin"),
     NUMBER("weight", weight, "1.0", ANY, INPUT, 0, "factor in the sum"),
     TEXT("pattern", pattern, "", INPUT, 0, "regex, format: PCRE2 pattern that is searched in the response"),
     TEXT("text", text, "", INPUT, 0, "contains: text to find; empty: the prompt's answer; otc: how a call begins"),
@@ -340,6 +340,7 @@ const stm_option_row stm_reward_rows[] = {
     NUMBERS("reward_wrong", reward_wrong, "[]", ANY, INPUT, 0, "cosine: likewise of wrong ones; empty: [0, -0.5]"),
     INTEGER("buffer_tokens", buffer_tokens, "0", FROM(0), INPUT, 0, "overlong: tokens before max_tokens over which it falls to -1"),
     INTEGER("ngram", ngram, "0", RANGE(0, 8), INPUT, 0, "repetition: words in a row; 0: 3"),
+    TEXT("library", library, "", INPUT, 0, "plugin: shared object with the function of inputs/plugin/stemma_reward.h"),
 };
 /* clang-format on */
 

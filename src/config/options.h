@@ -105,6 +105,7 @@ typedef struct {
     double scale;                           /* cosine: length of a half wave; 0: 1000 */
     stm_numbers reward_right, reward_wrong; /* cosine: at its two ends */
     int64_t buffer_tokens, ngram;
+    char *library; /* plugin */
 } stm_reward_options;
 
 typedef struct {

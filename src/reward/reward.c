@@ -13,7 +13,7 @@ static const stm_reward_kind *const registry[] = {
     &stm_reward_length, &stm_reward_command,      &stm_reward_bleu,      &stm_reward_math,       &stm_reward_choices,
     &stm_reward_cosine, &stm_reward_length_group, &stm_reward_overlong,  &stm_reward_repetition, &stm_reward_hapo,
     &stm_reward_tags,   &stm_reward_dianjin,      &stm_reward_thinkless, &stm_reward_tool_call,  &stm_reward_otc,
-    &stm_reward_sql,    &stm_reward_ui_action};
+    &stm_reward_sql,    &stm_reward_ui_action,    &stm_reward_plugin};
 enum { N_KINDS = sizeof registry / sizeof *registry };
 
 struct stm_reward_set {
@@ -120,6 +120,7 @@ static stm_status refuse_unread_fields(const stm_reward_item *item)
         {"reward_wrong", o->reward_wrong.n > 0, STM_READS_SCALE},
         {"buffer_tokens", o->buffer_tokens > 0, STM_READS_BUFFER},
         {"ngram", o->ngram > 0, STM_READS_NGRAM},
+        {"library", o->library[0] != 0, STM_READS_LIBRARY},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         if (fields[i].set && !(item->kind->reads & fields[i].bit))
@@ -180,8 +181,8 @@ static stm_status item_init(stm_reward_item *item, size_t index, const stm_rewar
 {
     snprintf(item->where, sizeof item->where, "reward[%zu]", index);
     item->options = *options;
-    char **strings[] = {&item->options.name,    &item->options.pattern, &item->options.text, &item->options.command,
-                        &item->options.extract, &item->options.style,   &item->options.right};
+    char **strings[] = {&item->options.name,    &item->options.pattern, &item->options.text,  &item->options.command,
+                        &item->options.extract, &item->options.style,   &item->options.right, &item->options.library};
     static char empty[] = "";
     for (size_t i = 0; i < sizeof strings / sizeof *strings; i++)
         if (!*strings[i])
