@@ -329,7 +329,7 @@ const stm_option_row stm_reward_rows[] = {
     NUMBER("timeout_s", timeout_s, "60.0", FROM(0), INPUT, ABOVE, "command: seconds that it may take"),
     INTEGER("min_tokens", min_tokens, "0", FROM(0), INPUT, 0, "length: shortest response with the whole reward"),
     INTEGER("max_tokens", max_tokens, "0", FROM(0), INPUT, 0, "length: longest response with the whole reward; 0: no limit"),
-    TEXT("extract", extract, "", INPUT, 0, "exact, numeric, math, choices, bleu, or what `right` names: PCRE2 pattern whose last match (its first group) is the answer"),
+    TEXT("extract", extract, "", INPUT, 0, "exact, numeric, math, choices, bleu, sql, or what `right` names: PCRE2 pattern whose last match (its first group) is the answer"),
     BOOLEAN("ignore_case", ignore_case, "false", INPUT, 0, "compare without case"),
     TEXT("style", style, "", INPUT, 0,
         "bleu: sacrebleu or bleuberi; cosine, length_group: characters or tokens; hapo: cosine, linear, cosine-mean or linear-mean; "

@@ -97,6 +97,13 @@ static stm_status choose_style(stm_reward_item *item)
     return STM_OK;
 }
 
+static stm_status refuse_unread(const stm_reward_item *item, const char *key, bool set, unsigned bits)
+{
+    if (!set || (item->kind->reads & bits))
+        return STM_OK;
+    return stm_fail(STM_ERR_INPUT, "%s.%s: the reward \"%s\" does not read it", item->where, key, item->kind->name);
+}
+
 /* Fields that were set though this kind of reward does not read them. timeout_s has a default, so it cannot be told. */
 static stm_status refuse_unread_fields(const stm_reward_item *item)
 {
@@ -123,9 +130,7 @@ static stm_status refuse_unread_fields(const stm_reward_item *item)
         {"library", o->library[0] != 0, STM_READS_LIBRARY},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        if (fields[i].set && !(item->kind->reads & fields[i].bit))
-            return stm_fail(STM_ERR_INPUT, "%s.%s: the reward \"%s\" does not read it", item->where, fields[i].name,
-                            item->kind->name);
+        STM_TRY(refuse_unread(item, fields[i].name, fields[i].set, fields[i].bit));
     return STM_OK;
 }
 
@@ -174,6 +179,8 @@ static stm_status item_init_right(stm_reward_item *item)
     }
     if (!item->right->kind)
         return unknown_name(item->where, "right", name, names, N_JUDGES);
+    STM_TRY(refuse_unread(item->right, "extract", item->options.extract[0] != 0, STM_READS_EXTRACT));
+    STM_TRY(refuse_unread(item->right, "ignore_case", item->options.ignore_case, STM_READS_IGNORE_CASE));
     return item->options.extract[0] ? compile(item, "extract", item->options.extract, &item->right->pattern) : STM_OK;
 }
 

@@ -43,6 +43,9 @@ static void cosine_favours_short_right_answers_and_long_wrong_ones_less(void **s
     reward_is_refused(
         o,
         "reward[1].right: found \"maths\", expected math, numeric, exact, contains or choices; did you mean \"math\"?");
+    o = by_word("cosine");
+    o.extract = (char *)"a";
+    reward_is_refused(o, "reward[1].extract: the reward \"contains\" does not read it");
 }
 
 static void characters_are_not_bytes(void **state)
