@@ -100,7 +100,7 @@ typedef struct {
     char *extract; /* exact, numeric: PCRE2 pattern whose first group (or whole match), last found, is the answer;
                       empty: the whole text */
     bool ignore_case;
-    char *style; /* which form of it, for rewards that have several; empty: the first */
+    char *style;                            /* which form of it, for rewards that have several; empty: the first */
     char *right;                            /* the reward that tells which responses are right; empty: math */
     double scale;                           /* cosine: length of a half wave; 0: 1000 */
     stm_numbers reward_right, reward_wrong; /* cosine: at its two ends */

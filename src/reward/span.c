@@ -24,6 +24,8 @@ bool stm_span_is(stm_span text, const char *word)
 
 bool stm_span_starts(stm_span text, const char *word)
 {
+    if (text.n == 0 || *text.at != *word) /* nearly always */
+        return *word == 0;
     const size_t n = strlen(word);
     return text.n >= n && memcmp(text.at, word, n) == 0;
 }
@@ -66,6 +68,8 @@ size_t stm_span_space(stm_span text)
     const unsigned char c = (unsigned char)*text.at;
     if (c < 0x80)
         return (c == 0x20 || (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x1F)) ? 1 : 0;
+    if (c != 0xC2 && c != 0xE1 && c != 0xE2 && c != 0xE3)
+        return 0;
     static const char *const wide[] = {"\xC2\x85", "\u00A0", "\u1680", "\u2000", "\u2001", "\u2002", "\u2003",
                                        "\u2004",   "\u2005", "\u2006", "\u2007", "\u2008", "\u2009", "\u200A",
                                        "\u2028",   "\u2029", "\u202F", "\u205F", "\u3000"};
