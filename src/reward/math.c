@@ -1,9 +1,9 @@
 /* The response's final answer equals the prompt's: 1 or 0. The final answer of a text is what `extract` takes, then
- * the last \boxed{..}, or the rest of the line behind the last "####", "Answer:" or "answer is", else all of it. Read
- * are numbers (1,234.5, -3/4, 1\frac{1}{2}, 50\%), formulas (formula.h), units (12 cm = 0.12 m), lists and sets in any
- * order, tuples and intervals, choices ("(C)" is "C") and words. What these rules cannot decide counts as not equal:
- * matrices, inequalities, \pm, numbers of more than 15 digits that are written differently, and rounded decimals
- * (0.333 is not 1/3). */
+ * the last \boxed{..}, or the rest of the line behind the last "####", "Answer:", "answer is" or "A:" at the start of a
+ * line, else all of it. Read are numbers (1,234.5, -3/4, 1\frac{1}{2}, 50\%), formulas (formula.h), units (12 cm = 0.12
+ * m), lists and sets in any order, tuples and intervals, choices ("(C)" is "C") and words. What these rules cannot
+ * decide counts as not equal: matrices, inequalities, \pm, numbers of more than 15 digits that are written differently,
+ * and rounded decimals (0.333 is not 1/3). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,7 +103,7 @@ static bool last_box(stm_span text, stm_span *inside)
 
 static stm_span final_answer(stm_span text)
 {
-    static const char *const marks[] = {"####", "Answer:", "answer:", "answer is:", "answer is"};
+    static const char *const marks[] = {"####", "Answer:", "answer:", "answer is:", "answer is", "\nA:"};
     stm_span inside;
     if (last_box(text, &inside))
         return inside;
@@ -113,7 +113,7 @@ static stm_span final_answer(stm_span text)
                 const size_t first = at + strlen(marks[m]), end = stm_span_find(text, "\n", first);
                 return stm_span_cut(text, first, end == STM_NOWHERE ? text.n : end);
             }
-    return text;
+    return stm_span_starts(text, "A:") ? stm_span_cut(text, 2, text.n) : text;
 }
 
 /* An answer in parts: one quantity, or several with what is around them. */

@@ -1,6 +1,8 @@
 #include "support/rewards.h"
 #include "support/support.h"
 
+#include <jansson.h>
+
 typedef struct {
     const char *text, *answer;
     double reward;
@@ -131,10 +133,38 @@ static void words_and_choices_are_compared_as_they_stand(void **state)
 {
     (void)state;
     static const example examples[] = {
-        {"\\boxed{\\text{(C)}}", "C", 1}, {"\\boxed{(C)}", "(B)", 0},   {"\\boxed{\\text{Monday}}", "Monday", 1},
-        {"\\boxed{Monday}", "Mayond", 0}, {"Answer: east ", "east", 1}, {"\\boxed{\\text{east}}", "\\text{seat}", 0},
+        {"\\boxed{\\text{(C)}}", "C", 1},  {"\\boxed{(C)}", "(B)", 0},   {"\\boxed{\\text{Monday}}", "Monday", 1},
+        {"\\boxed{Monday}", "Mayond", 0},  {"Answer: east ", "east", 1}, {"A: east", "east", 1},
+        {"so\nA: east\nsince", "east", 1}, {"USA: east", "east", 0},     {"\\boxed{\\text{east}}", "\\text{seat}", 0},
     };
     judge(examples, sizeof examples / sizeof *examples);
+}
+
+static void math_agrees_with_every_labelled_solution_of_gsm8k(void **state)
+{
+    (void)state;
+    const char *path = stm_fixture("gsm8k/solutions.jsonl");
+    char *text;
+    size_t n, n_solutions = 0, n_disagree = 0;
+    assert_non_null(path);
+    assert_ok(stm_read_file(path, &text, &n));
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+        json_t *object = json_loads(line, 0, NULL), *value;
+        const char *key, *answer = json_string_value(json_object_get(object, "ground_truth"));
+        json_object_foreach(object, key, value)
+        {
+            if (!json_is_object(value))
+                continue;
+            const char *solution = json_string_value(json_object_get(value, "solution"));
+            const double want = json_is_true(json_object_get(value, "is_correct")) ? 1.0 : 0.0;
+            n_solutions++;
+            n_disagree += reward_of_text(reward_named("math"), solution, answer) != want;
+        }
+        json_decref(object);
+    }
+    free(text);
+    assert_int_equal(n_disagree, 0);
+    assert_int_equal(n_solutions, 5276);
 }
 
 static void nesting_without_end_is_no_answer(void **state)
@@ -162,6 +192,7 @@ int main(void)
         cmocka_unit_test(simple_latex_is_compared_as_a_function_of_its_letters),
         cmocka_unit_test(lists_have_no_order_and_tuples_have),
         cmocka_unit_test(words_and_choices_are_compared_as_they_stand),
+        cmocka_unit_test(math_agrees_with_every_labelled_solution_of_gsm8k),
         cmocka_unit_test(nesting_without_end_is_no_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
