@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "reward/judged_by.h"
 #include "reward/kinds.h"
 
 static const stm_reward_kind *const registry[] = {
@@ -145,9 +146,9 @@ static double score_one(const stm_reward_item *item, const stm_reward_input *inp
 }
 
 /* What may tell right from wrong: 1 or 0 for one response at a time. */
-static const stm_reward_kind *const judges[] = {&stm_reward_math, &stm_reward_numeric, &stm_reward_exact,
-                                                &stm_reward_contains, &stm_reward_choices};
-enum { N_JUDGES = sizeof judges / sizeof *judges };
+static const stm_reward_kind *const arbiters[] = {&stm_reward_math, &stm_reward_numeric, &stm_reward_exact,
+                                                  &stm_reward_contains, &stm_reward_choices};
+enum { N_ARBITERS = sizeof arbiters / sizeof *arbiters };
 
 bool stm_reward_is_right(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint,
                          bool *failed)
@@ -165,20 +166,20 @@ static stm_status compile(const stm_reward_item *item, const char *field, const 
 
 static stm_status item_init_right(stm_reward_item *item)
 {
-    const char *name = item->options.right[0] ? item->options.right : judges[0]->name;
-    const char *names[N_JUDGES];
+    const char *name = item->options.right[0] ? item->options.right : arbiters[0]->name;
+    const char *names[N_ARBITERS];
     STM_TRY(stm_alloc(1, sizeof *item->right, &item->right));
     static char empty[] = "";
     *item->right = (stm_reward_item){.options = item->options};
     item->right->options.text = empty; /* contains: the answer; the text is the entry's own */
     memcpy(item->right->where, item->where, sizeof item->where);
-    for (size_t i = 0; i < N_JUDGES; i++) {
-        names[i] = judges[i]->name;
+    for (size_t i = 0; i < N_ARBITERS; i++) {
+        names[i] = arbiters[i]->name;
         if (strcmp(name, names[i]) == 0)
-            item->right->kind = judges[i];
+            item->right->kind = arbiters[i];
     }
     if (!item->right->kind)
-        return unknown_name(item->where, "right", name, names, N_JUDGES);
+        return unknown_name(item->where, "right", name, names, N_ARBITERS);
     STM_TRY(refuse_unread(item->right, "extract", item->options.extract[0] != 0, STM_READS_EXTRACT));
     STM_TRY(refuse_unread(item->right, "ignore_case", item->options.ignore_case, STM_READS_IGNORE_CASE));
     return item->options.extract[0] ? compile(item, "extract", item->options.extract, &item->right->pattern) : STM_OK;
@@ -262,12 +263,34 @@ bool stm_reward_set_needs_answer(const stm_reward_set *set)
     return false;
 }
 
-stm_status stm_reward_set_check_answer(const stm_reward_set *set, const char *answer)
+stm_status stm_reward_set_check_prompt(const stm_reward_set *set, const char *answer, const char *fields_json)
 {
+    stm_status status = STM_OK;
+    bool *judges = NULL; /* [set->n] */
+    STM_TRY(stm_alloc(set->n, sizeof *judges, &judges));
+    STM_GOTO_OUT(stm_reward_judged_by(set->items, set->n, fields_json, judges));
     for (size_t i = 0; i < set->n && answer; i++) {
         const stm_reward_item *item = set->items[i].right ? set->items[i].right : &set->items[i];
-        if (item->kind->check_answer)
-            STM_TRY(item->kind->check_answer(item, answer));
+        if (judges[i] && item->kind->check_answer)
+            STM_GOTO_OUT(item->kind->check_answer(item, answer));
+    }
+out:
+    free(judges);
+    return status;
+}
+
+/* The scores [n] of one entry; of responses that it does not judge (judges [n][n_items]) they are 0. */
+static stm_status score_all(const stm_reward_set *set, size_t i, size_t n, const stm_reward_input *inputs,
+                            const bool *judges, double *scores, stm_complaint *complaint)
+{
+    const stm_reward_item *item = &set->items[i];
+    if (item->kind->all)
+        STM_TRY(item->kind->all(item, n, inputs, scores, complaint));
+    for (size_t r = 0; r < n; r++) {
+        if (!judges[r * set->n + i])
+            scores[r] = 0.0;
+        else if (item->kind->one)
+            scores[r] = score_one(item, &inputs[r], complaint);
     }
     return STM_OK;
 }
@@ -278,25 +301,27 @@ stm_status stm_reward_set_run(stm_reward_set *set, size_t n, const stm_reward_in
     stm_status status = STM_OK;
     stm_complaint complaint = {.given = false};
     double *scores = NULL; /* [n] */
-    STM_TRY(stm_alloc(n, sizeof *scores, &scores));
-    for (size_t r = 0; r < n; r++)
+    bool *judges = NULL;   /* [n][set->n] */
+    STM_GOTO_OUT(stm_alloc(n, sizeof *scores, &scores));
+    STM_GOTO_OUT(stm_alloc(n * set->n, sizeof *judges, &judges));
+    for (size_t r = 0; r < n; r++) {
         total[r] = 0.0;
+        if (stm_reward_judged_by(set->items, set->n, inputs[r].fields_json, judges + r * set->n) != STM_OK)
+            total[r] = stm_complain(&complaint, "%s", stm_failure());
+    }
     for (size_t i = 0; i < set->n; i++) {
-        const stm_reward_item *item = &set->items[i];
-        if (item->kind->all)
-            STM_GOTO_OUT(item->kind->all(item, n, inputs, scores, &complaint));
+        STM_GOTO_OUT(score_all(set, i, n, inputs, judges, scores, &complaint));
         for (size_t r = 0; r < n; r++) {
-            if (item->kind->one)
-                scores[r] = score_one(item, &inputs[r], &complaint);
             if (parts)
                 parts[r * set->n + i] = scores[r];
-            if (item->options.weight != 0.0) /* weight 0: watched only, whatever it gives */
-                total[r] += item->options.weight * scores[r];
+            if (set->items[i].options.weight != 0.0) /* weight 0: watched only, whatever it gives */
+                total[r] += set->items[i].options.weight * scores[r];
         }
     }
     if (complaint.given)
         (void)stm_fail(STM_ERR_NUMERIC, "%s", complaint.text);
 out:
+    free(judges);
     free(scores);
     return status;
 }

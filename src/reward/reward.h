@@ -28,13 +28,13 @@ void stm_reward_set_destroy(stm_reward_set *set);
 /* True if some reward of the set reads the prompt's answer: then a data line without one is an error. */
 bool stm_reward_set_needs_answer(const stm_reward_set *set);
 
-/* Whether each reward of the set can judge by this answer (text of a data line, or NULL): numeric needs a number in it.
- * Fails: STM_ERR_INPUT, naming the reward. */
-stm_status stm_reward_set_check_answer(const stm_reward_set *set, const char *answer);
+/* Whether the rewards that judge this prompt (all, or those of the line's "judged_by") can do so by its answer (NULL:
+ * it has none): numeric needs a number in it. Fails: STM_ERR_INPUT, naming the reward. */
+stm_status stm_reward_set_check_prompt(const stm_reward_set *set, const char *answer, const char *fields_json);
 
 /* total [n]: weighted sums; parts [n][n_rewards] unweighted, may be NULL. A reward that fails (command died, timed out,
  * printed no number): that response is NaN and the first message is stored for stm_failure, the status stays STM_OK;
- * the caller flags it. Fails: STM_ERR_MEMORY. */
+ * the caller flags it. A reward that does not judge a prompt gives it 0. Fails: STM_ERR_MEMORY. */
 stm_status stm_reward_set_run(stm_reward_set *set, size_t n, const stm_reward_input *inputs, double *total,
                               double *parts);
 

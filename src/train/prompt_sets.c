@@ -47,7 +47,7 @@ static stm_status check_answers(const stm_reward_set *rewards, const stm_prompt_
 {
     for (size_t i = 0; i < set->prompts.n; i++) {
         const stm_prompt *prompt = &set->prompts.items[i];
-        const stm_status status = stm_reward_set_check_answer(rewards, prompt->answer);
+        const stm_status status = stm_reward_set_check_prompt(rewards, prompt->answer, prompt->fields_json);
         if (status != STM_OK)
             return stm_fail_context(status, "%s:%zu", set->path, prompt->line);
     }

@@ -135,12 +135,12 @@ static void answers_without_a_number_are_refused_before_any_response(void **stat
     stm_reward_set *set;
     const stm_reward_options items[] = {named("exact"), named("numeric")};
     assert_ok(stm_reward_set_create(items, 2, &set));
-    assert_ok(stm_reward_set_check_answer(set, "so\n#### 1,234"));
-    assert_fails(stm_reward_set_check_answer(set, "rabbit"), STM_ERR_INPUT,
+    assert_ok(stm_reward_set_check_prompt(set, "so\n#### 1,234", NULL));
+    assert_fails(stm_reward_set_check_prompt(set, "rabbit", NULL), STM_ERR_INPUT,
                  "answer: found \"rabbit\", expected a number in it, which reward[1] (numeric) compares");
     stm_reward_set_destroy(set);
     assert_ok(stm_reward_set_create(items, 1, &set));
-    assert_ok(stm_reward_set_check_answer(set, "rabbit"));
+    assert_ok(stm_reward_set_check_prompt(set, "rabbit", NULL));
     stm_reward_set_destroy(set);
 }
 
@@ -275,6 +275,35 @@ static void a_sum_is_weighted_and_its_parts_are_not(void **state)
     assert_near(total[2], 0.0, 1e-15);
     for (size_t i = 0; i < 9; i++)
         assert_true(parts[i] == want[i]);
+}
+
+static void a_prompt_may_name_the_rewards_that_judge_it(void **state)
+{
+    (void)state;
+    stm_reward_options items[] = {named("numeric"), named("exact"), named("length")};
+    items[1].weight = 2.0;
+    items[2].max_tokens = 1;
+    const stm_reward_input inputs[] = {
+        {.text = "4", .answer = "4", .n_tokens = 1, .fields_json = "{\"judged_by\": [\"numeric\"]}"},
+        {.text = "whale", .answer = "whale", .n_tokens = 1, .fields_json = "{\"judged_by\": [\"exact\", \"length\"]}"},
+        {.text = "4", .answer = "4", .n_tokens = 1, .fields_json = "{\"other\": 1}"},
+        {.text = "4", .answer = "4", .n_tokens = 1, .fields_json = "{\"judged_by\": [\"maths\"]}"}};
+    double total[4], parts[12];
+    stm_reward_set *set;
+    assert_ok(stm_reward_set_create(items, 3, &set));
+    assert_ok(stm_reward_set_run(set, 4, inputs, total, parts));
+    assert_true(total[0] == 1.0 && total[1] == 3.0 && total[2] == 4.0 && isnan(total[3]));
+    assert_true(parts[0] == 1.0 && parts[1] == 0.0 && parts[2] == 0.0 && parts[3] == 0.0);
+    assert_non_null(
+        strstr(stm_failure(), "judged_by[0]: found maths, expected the name of a reward of the input file"));
+    assert_ok(stm_reward_set_check_prompt(set, "whale", inputs[1].fields_json));
+    assert_fails(stm_reward_set_check_prompt(set, "whale", inputs[0].fields_json), STM_ERR_INPUT,
+                 "expected a number in it");
+    assert_fails(stm_reward_set_check_prompt(set, "4", "{\"judged_by\": 3}"), STM_ERR_INPUT,
+                 "judged_by: expected a list");
+    assert_fails(stm_reward_set_check_prompt(set, "4", "{\"judged_by\": [3]}"), STM_ERR_INPUT,
+                 "judged_by[0]: found no text");
+    stm_reward_set_destroy(set);
 }
 
 static void a_missing_answer_or_one_without_a_number_is_no_reward_at_all(void **state)
@@ -521,6 +550,7 @@ int main(void)
         cmocka_unit_test(contains_looks_for_its_text_or_the_answer),
         cmocka_unit_test(length_is_one_inside_and_falls_in_a_straight_line_outside),
         cmocka_unit_test(a_sum_is_weighted_and_its_parts_are_not),
+        cmocka_unit_test(a_prompt_may_name_the_rewards_that_judge_it),
         cmocka_unit_test(a_missing_answer_or_one_without_a_number_is_no_reward_at_all),
         cmocka_unit_test(an_answer_is_needed_only_where_it_is_read),
         cmocka_unit_test(wrong_entries_are_refused_by_index_and_key),

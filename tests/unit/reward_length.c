@@ -204,7 +204,7 @@ static void what_judges_right_from_wrong_needs_its_answer(void **state)
     assert_non_null(strstr(stm_failure(), "reward[0]: the prompt has no \"answer\""));
     o.right = (char *)"numeric";
     assert_ok(stm_reward_set_create(&o, 1, &set));
-    assert_fails(stm_reward_set_check_answer(set, "rabbit"), STM_ERR_INPUT,
+    assert_fails(stm_reward_set_check_prompt(set, "rabbit", NULL), STM_ERR_INPUT,
                  "expected a number in it, which reward[0] (numeric)");
     stm_reward_set_destroy(set);
     o.extract = (char *)"<answer>(.*?)</answer>";
