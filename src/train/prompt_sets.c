@@ -30,15 +30,17 @@ static int32_t end_token(const stm_options *options, const stm_model *model, con
     return model->config.n_eos > 0 ? model->config.eos[0] : -1;
 }
 
-/* Rewards judge text, all but `length`. */
+/* Rewards judge text, all but those of the number of tokens. */
 static stm_status check_rewards_have_text(const stm_options *options, const stm_text_context *text)
 {
     for (size_t i = 0; i < options->reward.n && !text->tokenizer; i++)
-        if (strcmp(options->reward.items[i].name, "length") != 0)
-            return stm_fail(STM_ERR_INPUT,
-                            "reward[%zu].name: found %s, expected length: the model has no tokenizer.json, so that its "
-                            "responses have no text",
-                            i, options->reward.items[i].name);
+        if (strcmp(options->reward.items[i].name, "length") != 0 &&
+            strcmp(options->reward.items[i].name, "overlong") != 0)
+            return stm_fail(
+                STM_ERR_INPUT,
+                "reward[%zu].name: found %s, expected length or overlong: the model has no tokenizer.json, so that its "
+                "responses have no text",
+                i, options->reward.items[i].name);
     return STM_OK;
 }
 

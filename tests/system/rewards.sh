@@ -48,3 +48,14 @@ train alone 1 "$several"
 train three 3 "$several"
 cmp -s alone.txt three.txt || die "several rewards: other numbers on 3 ranks: $(diff alone.txt three.txt | head -4)"
 say "plugin, hapo, otc, bleu and repetition together: the same rewards on 1 and 3 ranks"
+
+rm toy/tokenizer.json
+printf '{"prompt_ids": [1, 2, 3]}\n{"prompt_ids": [4, 5]}\n' > ids.jsonl
+plain="data.prompts=ids.jsonl rollout.prompts_per_step=2 rollout.max_new_tokens=8 rollout.save=all checkpoint.every=0"
+input ids.yaml ids 1
+succeeds 1 "$STEMMA" train ids.yaml $plain 'reward=[{name: overlong, max_tokens: 8, buffer_tokens: 4}]'
+lowest=$(grep -oh '"reward": *[-0-9.]*' ids/rollouts/*.jsonl | sed 's/.*: *//' | sort -g | head -1)
+[ "$lowest" = -1.0 ] || die "overlong: found $lowest for 8 tokens, expected -1"
+refused 2 'reward[0].name: found repetition, expected length or overlong: the model has no tokenizer.json, ..' 2 \
+    "$STEMMA" train ids.yaml $plain run.folder=none 'reward=[{name: repetition}]'
+say "overlong: judges token ids without text, which other rewards refuse"
