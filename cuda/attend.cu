@@ -1,8 +1,6 @@
 /* Attention, in the plain form that serves every number, head size and shape: a warp takes a query, or a key, and meets
  * its partners 32 at a time. Sums run over parts, keys and rows in order, so equal calls give equal bits. */
-#include "cuda/device.cuh"
-
-#include <stdlib.h>
+#include "cuda/attend.cuh"
 
 enum { MOST_HEAD_DIM = 256, LANE_WIDTH = MOST_HEAD_DIM / STM_WARP };
 
@@ -51,14 +49,6 @@ template <class R> static __device__ R dot(const R *x, const R *y, size_t n)
     return sum;
 }
 
-/* Keys that row r of the call sees of a part; 0 where it is not of the part's rows. */
-static __device__ size_t keys_seen(const stm_attend_part &part, size_t r)
-{
-    if (r < part.first_row || r >= part.first_row + part.n_rows)
-        return 0;
-    return part.causal ? STM_MIN(part.n_keys, r - part.first_row + part.diagonal + 1) : part.n_keys;
-}
-
 static __device__ size_t kv_head_of(const stm_attend &a, size_t head)
 {
     return head / (a.n_heads / a.n_kv_heads);
@@ -83,7 +73,7 @@ template <class R> static __global__ void attend_kernel(stm_attend a, const stm_
     lane_vector<R> o;
     o.zero();
     for (size_t p = 0; p < a.n_parts; p++) {
-        const size_t n_keys = keys_seen(parts[p], r);
+        const size_t n_keys = stm_keys_seen(parts[p], r);
         const R *k = (const R *)parts[p].k + kv_head * parts[p].kv_stride * d;
         const R *v = (const R *)parts[p].v + kv_head * parts[p].kv_stride * d;
         for (size_t first = 0; first < n_keys; first += STM_WARP) {
@@ -122,7 +112,7 @@ template <class R> static __global__ void query_gradient_kernel(stm_attend a, co
     lane_vector<R> dq;
     dq.zero();
     for (size_t p = 0; p < a.n_parts; p++) {
-        const size_t n_keys = keys_seen(parts[p], r);
+        const size_t n_keys = stm_keys_seen(parts[p], r);
         const R *k = (const R *)parts[p].k + kv_head * parts[p].kv_stride * d;
         const R *v = (const R *)parts[p].v + kv_head * parts[p].kv_stride * d;
         for (size_t first = 0; first < n_keys; first += STM_WARP) {
@@ -173,24 +163,6 @@ static __global__ void key_gradient_kernel(stm_attend a, const stm_attend_part *
     dv.add_to((R *)part.dv + (kv_head * part.dkv_stride + key) * d, d);
 }
 
-static stm_status check(const stm_attend *a)
-{
-    if (a->head_dim > MOST_HEAD_DIM)
-        return stm_fail(STM_ERR_DEVICE, "cuda: heads of %zu numbers; expected at most %d", a->head_dim, MOST_HEAD_DIM);
-    return STM_OK;
-}
-
-/* Parts on the device, at the front of the scratch; `besides`: further bytes, which follow. */
-static stm_status send_parts(stm_stream *stream, const stm_attend *a, size_t besides, stm_attend_part **parts,
-                             void **after)
-{
-    const size_t bytes = a->n_parts * sizeof **parts, padded = (bytes + 63) / 64 * 64;
-    STM_TRY(check(a));
-    STM_TRY(stm_cuda_scratch(stream, padded + besides, parts));
-    *after = (char *)*parts + padded;
-    return stm_cuda_write(stream, *parts, a->parts, bytes);
-}
-
 template <class R> static unsigned blocks_of_rows(const stm_attend *a)
 {
     return (unsigned)stm_pieces_of(a->n_rows * a->n_heads, STM_BLOCK / STM_WARP);
@@ -200,8 +172,19 @@ template <class R> stm_status stm_cuda_ops<R>::attend(stm_stream *stream, const 
 {
     stm_attend_part *parts;
     void *none;
-    STM_TRY(send_parts(stream, a, 0, &parts, &none));
+    STM_TRY(stm_attend_send_parts(stream, a, 0, &parts, &none));
     return stm_launch(stream, blocks_of_rows<R>(a), STM_BLOCK, 0, attend_kernel<R>, *a, (const stm_attend_part *)parts);
+}
+
+stm_status stm_attend_send_parts(stm_stream *stream, const stm_attend *a, size_t besides, stm_attend_part **parts,
+                                 void **after)
+{
+    const size_t bytes = a->n_parts * sizeof **parts, padded = (bytes + 63) / 64 * 64;
+    if (a->head_dim > MOST_HEAD_DIM)
+        return stm_fail(STM_ERR_DEVICE, "cuda: heads of %zu numbers; expected at most %d", a->head_dim, MOST_HEAD_DIM);
+    STM_TRY(stm_cuda_scratch(stream, padded + besides, parts));
+    *after = (char *)*parts + padded;
+    return stm_cuda_write(stream, *parts, a->parts, bytes);
 }
 
 /* True if two parts may write to the same number. */
@@ -215,8 +198,7 @@ static bool share_accumulator(const stm_attend *a, size_t real_bytes, const stm_
     return x_begin < y_end && y_begin < x_end;
 }
 
-/* The end of the wave that begins with part `first`: the next parts, until one shares an accumulator with another. */
-static size_t end_of_wave(const stm_attend *a, size_t real_bytes, size_t first)
+size_t stm_attend_end_of_wave(const stm_attend *a, size_t real_bytes, size_t first)
 {
     enum { MOST = 1024 }; /* pairs are compared */
     for (size_t end = first + 1; end < a->n_parts; end++) {
@@ -233,13 +215,13 @@ template <class R> stm_status stm_cuda_ops<R>::attend_backward(stm_stream *strea
 {
     stm_attend_part *parts;
     void *room;
-    STM_TRY(send_parts(stream, a, a->n_rows * a->n_heads * sizeof(R), &parts, &room));
+    STM_TRY(stm_attend_send_parts(stream, a, a->n_rows * a->n_heads * sizeof(R), &parts, &room));
     R *delta = (R *)room;
     STM_TRY(stm_launch(stream, blocks_of_rows<R>(a), STM_BLOCK, 0, query_gradient_kernel<R>, *a,
                        (const stm_attend_part *)parts, delta));
     for (size_t first = 0, end; first < a->n_parts; first = end) {
         size_t most_keys = 0;
-        end = end_of_wave(a, sizeof(R), first);
+        end = stm_attend_end_of_wave(a, sizeof(R), first);
         for (size_t p = first; p < end; p++)
             most_keys = STM_MAX(most_keys, a->parts[p].n_keys);
         const unsigned blocks = (unsigned)stm_pieces_of(most_keys * a->n_kv_heads, STM_BLOCK / STM_WARP);

@@ -1,5 +1,5 @@
 /* The tables of the module, one for each precision; backend/open.c finds them by name. */
-#include "cuda/device.cuh"
+#include "cuda/attend.cuh"
 
 template <class R> static constexpr stm_backend table_of()
 {
@@ -58,11 +58,18 @@ static constexpr stm_backend with_products(const char *precision, size_t rounded
     return t;
 }
 
+static constexpr stm_backend on_tensor_cores(stm_backend t)
+{
+    t.attend = stm_cuda_attend_bf16;
+    t.attend_backward = stm_cuda_attend_backward_bf16;
+    return t;
+}
+
 extern "C" {
 extern const stm_backend stm_backend_cuda_f32, stm_backend_cuda_f64, stm_backend_cuda_bf16;
 
 const stm_backend stm_backend_cuda_f32 = with_products<float>("float32", 0, stm_cuda_gemm_f32, stm_cuda_round_nothing);
 const stm_backend stm_backend_cuda_f64 = with_products<double>("float64", 0, stm_cuda_gemm_f64, stm_cuda_round_nothing);
-const stm_backend stm_backend_cuda_bf16 =
-    with_products<float>("bfloat16", sizeof(__nv_bfloat16), stm_cuda_gemm_bf16, stm_cuda_round_weights);
+const stm_backend stm_backend_cuda_bf16 = on_tensor_cores(
+    with_products<float>("bfloat16", sizeof(__nv_bfloat16), stm_cuda_gemm_bf16, stm_cuda_round_weights));
 }

@@ -26,4 +26,9 @@ inline __nv_bfloat16 __float2bfloat16(float x)
     return {(uint16_t)(u >> 16)};
 }
 
+inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 x)
+{
+    return x.bits;
+}
+
 #endif

@@ -2,13 +2,20 @@
 #include <cublas_v2.h>
 #include <cuda_bf16.h>
 
+#include "cuda/mma.cuh"
+
 #include <cstdio>
 #include <cstdlib>
 #include <vector>
 
-/* What kernels declare as `extern __shared__`. */
+/* Shared memory of a size that the launch gives. */
 enum { SHARED_BYTES = 227 * 1024 };
-alignas(128) unsigned char stm_shared[SHARED_BYTES];
+alignas(128) static unsigned char launch_shared[SHARED_BYTES];
+
+unsigned char *stm_launch_shared(void)
+{
+    return launch_shared;
+}
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -57,6 +64,7 @@ struct context {
 struct warp_state {
     gate all;
     uint64_t words[2][LANES]; /* exchanges take turns: who writes the next still leaves the last to be read */
+    unsigned a[2][LANES][4], b[2][LANES][2]; /* of products */
 };
 
 /* The block that runs on this thread of the host. */
@@ -157,7 +165,7 @@ void run_block(dim3 grid, dim3 size, unsigned index, size_t shared_bytes, const 
         prepare(block.contexts[i], i, size);
         block.warps[i / LANES].all.n_alive++;
     }
-    std::memset(stm_shared, 0xff, shared_bytes); /* NaN, so that what nobody has written is seen */
+    std::memset(launch_shared, 0xff, shared_bytes); /* NaN, so that what nobody has written is seen */
     take_turns(n);
 }
 } // namespace
@@ -182,6 +190,37 @@ uint64_t exchange_words(uint64_t word, unsigned from)
     return words[from];
 }
 
+static float half_of(unsigned word, int which)
+{
+    return __bfloat162float({(uint16_t)(which ? word >> 16 : word)});
+}
+
+/* Element [row, k] of a, [k, column] of b, from the lanes that hold them. */
+static float a_at(const unsigned a[LANES][4], int row, int k)
+{
+    return half_of(a[4 * (row % 8) + k % 8 / 2][row / 8 + 2 * (k / 8)], k % 2);
+}
+
+static float b_at(const unsigned b[LANES][2], int k, int column)
+{
+    return half_of(b[4 * column + k % 8 / 2][k / 8], k % 2);
+}
+
+void multiply(float d[4], const unsigned a[4], const unsigned b[2])
+{
+    context *self = block.current;
+    warp_state &warp = block.warps[self->warp];
+    const unsigned turn = self->turn ^= 1;
+    std::memcpy(warp.a[turn][self->lane], a, sizeof warp.a[turn][0]);
+    std::memcpy(warp.b[turn][self->lane], b, sizeof warp.b[turn][0]);
+    wait(warp.all);
+    for (int i = 0; i < 4; i++) {
+        const int row = (int)self->lane / 4 + i / 2 * 8, column = (int)self->lane % 4 * 2 + i % 2;
+        for (int k = 0; k < 16; k++)
+            d[i] += a_at(warp.a[turn], row, k) * b_at(warp.b[turn], k, column);
+    }
+}
+
 static void refuse(const char *what, size_t found, size_t most)
 {
     std::fprintf(stderr, "emulated: %s: found %zu, expected 1 .. %zu\n", what, found, most);
@@ -201,6 +240,11 @@ void launch(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void(
         run_block(grid, size, (unsigned)i, shared_bytes, kernel);
 }
 } // namespace emulated
+
+void stm_mma(float d[4], const unsigned a[4], const unsigned b[2])
+{
+    emulated::multiply(d, a, b);
+}
 
 /* The runtime */
 
@@ -363,6 +407,19 @@ static void store(void *x, cudaDataType type, size_t i, double value)
     }
 }
 
+/* Four sums, so that they need not wait for each other. */
+static double dot(const double *x, const double *y, int n)
+{
+    double sum[4] = {};
+    int i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (int j = 0; j < 4; j++)
+            sum[j] += x[i + j] * y[i + j];
+    for (; i < n; i++)
+        sum[0] += x[i] * y[i];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 static double scalar(const void *x, cublasComputeType_t compute)
 {
     return compute == CUBLAS_COMPUTE_64F ? *(const double *)x : *(const float *)x;
@@ -376,12 +433,17 @@ cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t ta, cublasOperatio
     if (a_type != b_type || (a_type == CUDA_R_64F) != (compute == CUBLAS_COMPUTE_64F))
         return CUBLAS_STATUS_NOT_SUPPORTED;
     const double alpha = scalar(alpha_, compute), beta = scalar(beta_, compute);
+    std::vector<double> rows((size_t)m * k), columns((size_t)n * k); /* the operands, k running fastest */
+    for (int i = 0; i < m; i++)
+        for (int l = 0; l < k; l++)
+            rows[(size_t)i * k + l] = element(a, a_type, ta == CUBLAS_OP_T ? (size_t)i * lda + l : (size_t)l * lda + i);
+    for (int j = 0; j < n; j++)
+        for (int l = 0; l < k; l++)
+            columns[(size_t)j * k + l] =
+                element(b, b_type, tb == CUBLAS_OP_T ? (size_t)l * ldb + j : (size_t)j * ldb + l);
     for (int j = 0; j < n; j++)
         for (int i = 0; i < m; i++) {
-            double sum = 0;
-            for (int l = 0; l < k; l++)
-                sum += element(a, a_type, ta == CUBLAS_OP_T ? (size_t)i * lda + l : (size_t)l * lda + i) *
-                       element(b, b_type, tb == CUBLAS_OP_T ? (size_t)l * ldb + j : (size_t)j * ldb + l);
+            const double sum = dot(&rows[(size_t)i * k], &columns[(size_t)j * k], k);
             const size_t at = (size_t)j * ldc + i;
             store(c, c_type, at, alpha * sum + (beta == 0 ? 0 : beta * element(c, c_type, at)));
         }

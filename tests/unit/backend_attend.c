@@ -230,7 +230,7 @@ static void gradient_matches_finite_differences(void **state)
     (void)state;
     const size_t shapes[][2] = {{2, 2}, {2, 1}, {4, 1}};
     for (int n_threads = 1; n_threads <= 3; n_threads += 2 * (int)device_kind_step())
-        for (size_t i = 0; i < 3; i++) {
+        for (size_t i = 0; i < (device_is_emulated() ? 1 : 3); i++) {
             attention p = small_tree(shapes[i][0], shapes[i][1], 4);
             p.parts[4].source = 3; /* two own parts with one accumulator */
             device dev;
@@ -249,9 +249,10 @@ static void gradient_matches_finite_differences(void **state)
 static void equal_calls_give_equal_bits(void **state)
 {
     (void)state;
-    attention p = {391, 4, 2, 18, .kv_stride = 610, .n_sources = 2, .n_parts = 2};
-    p.parts[0] = (part_shape){0, 391, 610, 0, false, 0};
-    p.parts[1] = (part_shape){0, 391, 391, 1, true, 0};
+    const size_t rows = device_is_emulated() ? 51 : 391;
+    attention p = {rows, 4, 2, 18, .kv_stride = 610, .n_sources = 2, .n_parts = 2};
+    p.parts[0] = (part_shape){0, rows, 610, 0, false, 0};
+    p.parts[1] = (part_shape){0, rows, rows, 1, true, 0};
     attention_fill(&p, false);
     device dev;
     device_open(&dev, backend_under_test(), 4, 3);

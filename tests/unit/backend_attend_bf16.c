@@ -54,7 +54,7 @@ static void measure(const attention *computed, const attention *meant, int n_thr
 static void assert_within_rounding(attention *p)
 {
     attention_fill(p, true);
-    for (int n_threads = 1; n_threads <= 3; n_threads += 2) {
+    for (int n_threads = 1; n_threads <= 3; n_threads += 2 * (int)device_kind_step()) {
         double forward, backward;
         measure(p, p, n_threads, &forward, &backward);
         if (!(forward <= 1 && backward <= 1))
@@ -280,7 +280,7 @@ int main(void)
         return 77;
     }
     device_close(&dev);
-    if (!stm_cpu_has_amx()) {
+    if (strcmp(backend_under_test(), "cpu") == 0 && !stm_cpu_has_amx()) {
         printf("skipped: this processor, or its kernel, has no AMX: attention runs in float32 here\n");
         return 77;
     }

@@ -1,0 +1,28 @@
+/* cuda/attend.cuh: what the forms of attention share: parts on the device, and which of them may run at once. */
+#ifndef STM_CUDA_ATTEND_CUH
+#define STM_CUDA_ATTEND_CUH
+
+#include "cuda/device.cuh"
+
+/* Copies the parts to the front of the scratch; `besides` further bytes follow at *after. Fails: STM_ERR_MEMORY,
+ * STM_ERR_DEVICE. */
+stm_status stm_attend_send_parts(stm_stream *stream, const stm_attend *a, size_t besides, stm_attend_part **parts,
+                                 void **after);
+
+/* The end of the wave that begins with part `first`: the next parts, until one shares an accumulator with another. */
+size_t stm_attend_end_of_wave(const stm_attend *a, size_t real_bytes, size_t first);
+
+/* The table's two rows where products round to bfloat16: on tensor cores for heads of up to 128 numbers, else in plain
+ * form. */
+stm_status stm_cuda_attend_bf16(stm_stream *stream, const stm_attend *a);
+stm_status stm_cuda_attend_backward_bf16(stm_stream *stream, const stm_attend *a);
+
+/* Keys that row r of the call sees of a part; 0 where it is not of the part's rows. */
+static inline __device__ size_t stm_keys_seen(const stm_attend_part &part, size_t r)
+{
+    if (r < part.first_row || r >= part.first_row + part.n_rows)
+        return 0;
+    return part.causal ? STM_MIN(part.n_keys, r - part.first_row + part.diagonal + 1) : part.n_keys;
+}
+
+#endif

@@ -1,0 +1,439 @@
+/* Attention on tensor cores: operands rounded to bfloat16, sums in float.
+ *
+ * Of a KV head all rows and all of its query heads form one tall matrix: tall row t is row t / share of the call, query
+ * head head * share + t % share. A block takes TILE tall rows (or keys) and meets keys (or tall rows) a tile at a time,
+ * through shared memory; a warp has 16 of the block's. Softmax as in FlashAttention 2 (Dao 2023, arXiv 2307.08691): the
+ * running maximum and sum of a row stay in registers, P never leaves them. Each sum has one order. D: head_dim, filled
+ * up with zeros. */
+#include "cuda/attend.cuh"
+#include "cuda/mma.cuh"
+
+enum { TILE = 64, ROWS = 32, THREADS = 128, PAD = 8, MOST_TENSOR_DIM = 128 }; /* ROWS: of a step of key gradients */
+
+#define LOG_2 0.693147180559945f
+
+typedef __nv_bfloat16 bf16;
+
+static __device__ unsigned pack(float low, float high)
+{
+    return (unsigned)__bfloat16_as_ushort(__float2bfloat16(low)) |
+           (unsigned)__bfloat16_as_ushort(__float2bfloat16(high)) << 16;
+}
+
+/* Two neighbours, the first at an even place. */
+static __device__ unsigned pair_at(const bf16 *x)
+{
+    return *(const unsigned *)x;
+}
+
+/* The sum, or maximum, of the four lanes that share a row of a product's result. */
+static __device__ float quad_sum(float x)
+{
+    x += __shfl_xor_sync(STM_ALL_LANES, x, 1);
+    return x + __shfl_xor_sync(STM_ALL_LANES, x, 2);
+}
+
+static __device__ float quad_max(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(STM_ALL_LANES, x, 1));
+    return fmaxf(x, __shfl_xor_sync(STM_ALL_LANES, x, 2));
+}
+
+/* A KV head's tall matrix. */
+struct tall {
+    const stm_attend *a;
+    size_t head, share, n; /* n: tall rows */
+
+    __device__ size_t row(size_t t) const
+    {
+        return t / share;
+    }
+    /* Of the vectors [n_rows, n_heads], that of a tall row. */
+    __device__ size_t vector(size_t t) const
+    {
+        return t / share * a->n_heads + head * share + t % share;
+    }
+};
+
+static __device__ tall tall_of(const stm_attend &a, size_t head)
+{
+    const size_t share = a.n_heads / a.n_kv_heads;
+    return {&a, head, share, a.n_rows * share};
+}
+
+/* to [N][D + PAD]: tall rows [first, first + N) of x, zeros beyond them. turned [D][N + PAD] or NULL: the same,
+ * transposed. */
+template <int D, int N>
+static __device__ void load_tall(const tall &q, const float *x, size_t first, bf16 *to, bf16 *turned)
+{
+    const size_t d = q.a->head_dim;
+    for (int i = threadIdx.x; i < N * D; i += THREADS) {
+        const size_t t = first + i / D, at = i % D;
+        const float value = t < q.n && at < d ? x[q.vector(t) * d + at] : 0.0f;
+        to[i / D * (D + PAD) + i % D] = __float2bfloat16(value);
+        if (turned)
+            turned[i % D * (N + PAD) + i / D] = __float2bfloat16(value);
+    }
+}
+
+/* The same of keys [first, first + TILE) of n, whose numbers begin at x. to may be NULL, too. */
+template <int D>
+static __device__ void load_keys(const float *x, size_t d, size_t first, size_t n, bf16 *to, bf16 *turned)
+{
+    for (int i = threadIdx.x; i < TILE * D; i += THREADS) {
+        const size_t key = first + i / D, at = i % D;
+        const bf16 value = __float2bfloat16(key < n && at < d ? x[key * d + at] : 0.0f);
+        if (to)
+            to[i / D * (D + PAD) + i % D] = value;
+        if (turned)
+            turned[i % D * (TILE + PAD) + i / D] = value;
+    }
+}
+
+/* d [16, 8 N] = x [16, D] y^T: a warp's 16 rows of x and 8 N rows of y, both [.., D + PAD] in shared memory. */
+template <int D, int N>
+static __device__ __forceinline__ void multiply_rows(const bf16 *x, const bf16 *y, float d[N][4])
+{
+    const int g = threadIdx.x % STM_WARP / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        d[j][0] = d[j][1] = d[j][2] = d[j][3] = 0;
+    for (int k = 0; k < D; k += 16) {
+        const bf16 *upper = x + g * (D + PAD) + k + 2 * t, *lower = upper + 8 * (D + PAD);
+        const unsigned a[4] = {pair_at(upper), pair_at(lower), pair_at(upper + 8), pair_at(lower + 8)};
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            const bf16 *column = y + (8 * j + g) * (D + PAD) + k + 2 * t;
+            const unsigned b[2] = {pair_at(column), pair_at(column + 8)};
+            stm_mma(d[j], a, b);
+        }
+    }
+}
+
+/* d [16, D] += p [16, 8 N] y: p a warp's result of multiply_rows, rounded; y transposed, [D][8 N + PAD] in shared
+ * memory. */
+template <int D, int N>
+static __device__ __forceinline__ void add_product(const float p[N][4], const bf16 *y, float d[D / 8][4])
+{
+    const int g = threadIdx.x % STM_WARP / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int k = 0; k < N; k += 2) {
+        const unsigned a[4] = {pack(p[k][0], p[k][1]), pack(p[k][2], p[k][3]), pack(p[k + 1][0], p[k + 1][1]),
+                               pack(p[k + 1][2], p[k + 1][3])};
+#pragma unroll
+        for (int j = 0; j < D / 8; j++) {
+            const bf16 *column = y + (8 * j + g) * (8 * N + PAD) + 8 * k + 2 * t;
+            const unsigned b[2] = {pair_at(column), pair_at(column + 8)};
+            stm_mma(d[j], a, b);
+        }
+    }
+}
+
+/* Keys of a part that any of tall rows [first, first + n) sees. */
+static __device__ size_t keys_of_tile(const tall &q, const stm_attend_part &part, size_t first, size_t n)
+{
+    const size_t low = q.row(first), high = q.row(STM_MIN(q.n, first + n) - 1);
+    if (high < part.first_row || low >= part.first_row + part.n_rows)
+        return 0;
+    return stm_keys_seen(part, STM_MIN(high, part.first_row + part.n_rows - 1));
+}
+
+/* Keys that tall row t sees. */
+static __device__ size_t keys_of_row(const tall &q, const stm_attend_part &part, size_t t)
+{
+    return t < q.n ? stm_keys_seen(part, q.row(t)) : 0;
+}
+
+/* Two rows of a warp's tile fall to a lane: g and g + 8. Weights are 2^(score - m) with scores in units of log 2 and m
+ * a whole number, no less than the largest: a greater m only halves weights, so that they round alike however keys are
+ * split into parts and tiles. */
+struct running {
+    float m, sum; /* sum: of this lane's columns */
+};
+
+/* Scores of one row become its weights; `which` of a tile's four numbers are the row's: 0 or 2. Returns what the former
+ * sums shrink by. */
+static __device__ __forceinline__ float soften(float s[TILE / 8][4], const int which, size_t n_seen, size_t first_key,
+                                               float scale, running *row)
+{
+    const int t = threadIdx.x % 4;
+    float most = -INFINITY;
+#pragma unroll
+    for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const size_t key = first_key + 8 * j + 2 * t + i;
+            s[j][which + i] = key < n_seen ? s[j][which + i] * scale : -INFINITY;
+            most = fmaxf(most, s[j][which + i]);
+        }
+    most = fmaxf(row->m, ceilf(quad_max(most)));
+    const float base = most == -INFINITY ? 0.0f : most, shrink = exp2f(row->m - base);
+    row->sum *= shrink;
+#pragma unroll
+    for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            s[j][which + i] = exp2f(s[j][which + i] - base);
+            row->sum += s[j][which + i];
+        }
+    row->m = most;
+    return shrink;
+}
+
+template <int D>
+static __device__ void write_row(const tall &q, size_t t, const float o[D / 8][4], int which, const running &row)
+{
+    const size_t d = q.a->head_dim;
+    const float sum = quad_sum(row.sum);
+    if (t >= q.n)
+        return;
+    float *to = (float *)q.a->o + q.vector(t) * d;
+    for (int j = 0; j < D / 8; j++)
+        for (int i = 0; i < 2; i++) {
+            const size_t at = 8 * j + 2 * (threadIdx.x % 4) + i;
+            if (at < d)
+                to[at] = o[j][which + i] / sum;
+        }
+    if (threadIdx.x % 4 == 0)
+        ((float *)q.a->lse)[q.vector(t)] = (row.m + log2f(sum)) * LOG_2;
+}
+
+/* Blocks' x counts tiles of tall rows, y KV heads. */
+template <int D>
+static __global__ void __launch_bounds__(THREADS) attend_tiles_kernel(stm_attend a, const stm_attend_part *parts)
+{
+    bf16 *q_tile = (bf16 *)stm_launch_shared(), *k_tile = q_tile + TILE * (D + PAD),
+         *v_turned = k_tile + TILE * (D + PAD);
+    const tall q = tall_of(a, blockIdx.y);
+    const size_t first = (size_t)blockIdx.x * TILE, d = a.head_dim;
+    const int own = (int)(threadIdx.x / STM_WARP) * 16;
+    const size_t upper = first + own + threadIdx.x % STM_WARP / 4, lower = upper + 8;
+    const float scale = (float)a.scale / LOG_2;
+    float o[D / 8][4] = {}, s[TILE / 8][4];
+    running rows[2] = {{-INFINITY, 0}, {-INFINITY, 0}};
+    load_tall<D, TILE>(q, (const float *)a.q, first, q_tile, NULL);
+    for (size_t p = 0; p < a.n_parts; p++) {
+        const stm_attend_part part = parts[p];
+        const size_t n_keys = keys_of_tile(q, part, first, TILE), skipped = q.head * part.kv_stride * d;
+        const size_t n_upper = keys_of_row(q, part, upper), n_lower = keys_of_row(q, part, lower);
+        for (size_t key = 0; key < n_keys; key += TILE) {
+            __syncthreads(); /* the tiles may still be read */
+            load_keys<D>((const float *)part.k + skipped, d, key, part.n_keys, k_tile, NULL);
+            load_keys<D>((const float *)part.v + skipped, d, key, part.n_keys, NULL, v_turned);
+            __syncthreads();
+            multiply_rows<D, TILE / 8>(q_tile + own * (D + PAD), k_tile, s);
+            const float up = soften(s, 0, n_upper, key, scale, &rows[0]);
+            const float low = soften(s, 2, n_lower, key, scale, &rows[1]);
+#pragma unroll
+            for (int j = 0; j < D / 8; j++) {
+                o[j][0] *= up;
+                o[j][1] *= up;
+                o[j][2] *= low;
+                o[j][3] *= low;
+            }
+            add_product<D, TILE / 8>(s, v_turned, o);
+        }
+    }
+    write_row<D>(q, upper, o, 0, rows[0]);
+    write_row<D>(q, lower, o, 2, rows[1]);
+}
+
+/* Backward */
+
+/* delta [n_rows, n_heads]: d_o o of each. A warp takes one. */
+static __global__ void delta_kernel(stm_attend a, float *delta)
+{
+    const size_t vector = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) / STM_WARP, d = a.head_dim;
+    if (vector >= a.n_rows * a.n_heads)
+        return;
+    const float *o = (const float *)a.o + vector * d, *d_o = (const float *)a.d_o + vector * d;
+    float sum = 0;
+    for (size_t i = threadIdx.x % STM_WARP; i < d; i += STM_WARP)
+        sum += o[i] * d_o[i];
+    sum = stm_warp_sum(sum);
+    if (threadIdx.x % STM_WARP == 0)
+        delta[vector] = sum;
+}
+
+/* Of one row, two scores a tile: s becomes P, dp becomes dS = P (dP - delta) scale. */
+static __device__ void differentiate(float s, float dp, bool seen, float scale, float lse, float delta, float *p,
+                                     float *ds)
+{
+    *p = seen ? expf(s * scale - lse) : 0.0f;
+    *ds = seen ? *p * (dp - delta) * scale : 0.0f;
+}
+
+template <int D>
+static __global__ void __launch_bounds__(THREADS)
+    query_gradient_tiles_kernel(stm_attend a, const stm_attend_part *parts, const float *delta)
+{
+    bf16 *q_tile = (bf16 *)stm_launch_shared(), *do_tile = q_tile + TILE * (D + PAD),
+         *k_tile = do_tile + TILE * (D + PAD);
+    bf16 *v_tile = k_tile + TILE * (D + PAD), *k_turned = v_tile + TILE * (D + PAD);
+    const tall q = tall_of(a, blockIdx.y);
+    const size_t first = (size_t)blockIdx.x * TILE, d = a.head_dim;
+    const int own = (int)(threadIdx.x / STM_WARP) * 16, t = threadIdx.x % 4;
+    const size_t mine[2] = {first + own + threadIdx.x % STM_WARP / 4, first + own + threadIdx.x % STM_WARP / 4 + 8};
+    float dq[D / 8][4] = {}, s[TILE / 8][4], dp[TILE / 8][4], lse[2], own_delta[2];
+    for (int r = 0; r < 2; r++) {
+        lse[r] = mine[r] < q.n ? ((const float *)a.lse)[q.vector(mine[r])] : 0.0f;
+        own_delta[r] = mine[r] < q.n ? delta[q.vector(mine[r])] : 0.0f;
+    }
+    load_tall<D, TILE>(q, (const float *)a.q, first, q_tile, NULL);
+    load_tall<D, TILE>(q, (const float *)a.d_o, first, do_tile, NULL);
+    for (size_t p = 0; p < a.n_parts; p++) {
+        const stm_attend_part part = parts[p];
+        const size_t n_keys = keys_of_tile(q, part, first, TILE), skipped = q.head * part.kv_stride * d;
+        const size_t n_seen[2] = {keys_of_row(q, part, mine[0]), keys_of_row(q, part, mine[1])};
+        for (size_t key = 0; key < n_keys; key += TILE) {
+            __syncthreads();
+            load_keys<D>((const float *)part.k + skipped, d, key, part.n_keys, k_tile, k_turned);
+            load_keys<D>((const float *)part.v + skipped, d, key, part.n_keys, v_tile, NULL);
+            __syncthreads();
+            multiply_rows<D, TILE / 8>(q_tile + own * (D + PAD), k_tile, s);
+            multiply_rows<D, TILE / 8>(do_tile + own * (D + PAD), v_tile, dp);
+#pragma unroll
+            for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    float probability;
+                    differentiate(s[j][i], dp[j][i], key + 8 * j + 2 * t + i % 2 < n_seen[i / 2], (float)a.scale,
+                                  lse[i / 2], own_delta[i / 2], &probability, &s[j][i]);
+                }
+            add_product<D, TILE / 8>(s, k_turned, dq);
+        }
+    }
+    for (int j = 0; j < D / 8; j++)
+        for (int i = 0; i < 4; i++) {
+            const size_t at = 8 * j + 2 * t + i % 2;
+            if (mine[i / 2] < q.n && at < d)
+                ((float *)a.dq)[q.vector(mine[i / 2]) * d + at] = dq[j][i];
+        }
+}
+
+/* Adds a warp's 16 keys of a gradient. */
+template <int D>
+static __device__ void add_keys(const stm_attend_part &part, size_t head, size_t d, size_t first,
+                                const float x[D / 8][4], float *to)
+{
+    const int g = threadIdx.x % STM_WARP / 4, t = threadIdx.x % 4;
+    for (int j = 0; j < D / 8; j++)
+        for (int i = 0; i < 4; i++) {
+            const size_t key = first + g + i / 2 * 8, at = 8 * j + 2 * t + i % 2;
+            if (key < part.n_keys && at < d)
+                to[(head * part.dkv_stride + key) * d + at] += x[j][i];
+        }
+}
+
+/* Of parts of one wave, which share no accumulator: blocks' x counts tiles of keys, y KV heads, z parts. */
+template <int D>
+static __global__ void __launch_bounds__(THREADS)
+    key_gradient_tiles_kernel(stm_attend a, const stm_attend_part *parts, const float *delta)
+{
+    bf16 *k_tile = (bf16 *)stm_launch_shared(), *v_tile = k_tile + TILE * (D + PAD),
+         *q_tile = v_tile + TILE * (D + PAD);
+    bf16 *do_tile = q_tile + ROWS * (D + PAD), *q_turned = do_tile + ROWS * (D + PAD);
+    bf16 *do_turned = q_turned + D * (ROWS + PAD);
+    const stm_attend_part part = parts[blockIdx.z];
+    const tall q = tall_of(a, blockIdx.y);
+    const size_t first_key = (size_t)blockIdx.x * TILE, d = a.head_dim, skipped = q.head * part.kv_stride * d;
+    const int own = (int)(threadIdx.x / STM_WARP) * 16, g = threadIdx.x % STM_WARP / 4, t = threadIdx.x % 4;
+    if (first_key >= part.n_keys)
+        return;
+    /* Rows before `unseen` of the part see none of these keys. */
+    const size_t unseen = part.causal && first_key > part.diagonal ? first_key - part.diagonal : 0;
+    const size_t begin = (part.first_row + unseen) * q.share, end = (part.first_row + part.n_rows) * q.share;
+    float dk[D / 8][4] = {}, dv[D / 8][4] = {}, s[ROWS / 8][4], dp[ROWS / 8][4];
+    load_keys<D>((const float *)part.k + skipped, d, first_key, part.n_keys, k_tile, NULL);
+    load_keys<D>((const float *)part.v + skipped, d, first_key, part.n_keys, v_tile, NULL);
+    for (size_t first = begin; first < end; first += ROWS) {
+        __syncthreads();
+        load_tall<D, ROWS>(q, (const float *)a.q, first, q_tile, q_turned);
+        load_tall<D, ROWS>(q, (const float *)a.d_o, first, do_tile, do_turned);
+        __syncthreads();
+        multiply_rows<D, ROWS / 8>(k_tile + own * (D + PAD), q_tile, s);
+        multiply_rows<D, ROWS / 8>(v_tile + own * (D + PAD), do_tile, dp);
+#pragma unroll
+        for (int j = 0; j < ROWS / 8; j++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const size_t row = first + 8 * j + 2 * t + i % 2, key = first_key + own + g + i / 2 * 8;
+                const bool seen = row < end && key < keys_of_row(q, part, row);
+                const float lse = seen ? ((const float *)a.lse)[q.vector(row)] : 0.0f;
+                differentiate(s[j][i], dp[j][i], seen, (float)a.scale, lse, seen ? delta[q.vector(row)] : 0.0f,
+                              &s[j][i], &dp[j][i]);
+            }
+        add_product<D, ROWS / 8>(s, do_turned, dv);
+        add_product<D, ROWS / 8>(dp, q_turned, dk);
+    }
+    add_keys<D>(part, q.head, d, first_key + own, dk, (float *)part.dk);
+    add_keys<D>(part, q.head, d, first_key + own, dv, (float *)part.dv);
+}
+
+/* Launches */
+
+template <class... Parameters, class... Arguments>
+static stm_status launch_tiles(stm_stream *stream, dim3 grid, size_t n_shared, void (*kernel)(Parameters...),
+                               Arguments... arguments)
+{
+    const size_t bytes = n_shared * sizeof(bf16);
+    STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    return stm_launch(stream, grid, THREADS, bytes, kernel, arguments...);
+}
+
+static dim3 grid_of_rows(const stm_attend *a)
+{
+    const size_t n = a->n_rows * (a->n_heads / a->n_kv_heads);
+    return dim3((unsigned)stm_pieces_of(n, TILE), (unsigned)a->n_kv_heads);
+}
+
+template <int D> static stm_status attend_tiles(stm_stream *stream, const stm_attend *a)
+{
+    stm_attend_part *parts;
+    void *none;
+    STM_TRY(stm_attend_send_parts(stream, a, 0, &parts, &none));
+    return launch_tiles(stream, grid_of_rows(a), 2 * TILE * (D + PAD) + D * (TILE + PAD), attend_tiles_kernel<D>, *a,
+                        (const stm_attend_part *)parts);
+}
+
+template <int D> static stm_status attend_tiles_backward(stm_stream *stream, const stm_attend *a)
+{
+    const size_t n = a->n_rows * a->n_heads;
+    stm_attend_part *parts;
+    void *room;
+    STM_TRY(stm_attend_send_parts(stream, a, n * sizeof(float), &parts, &room));
+    float *delta = (float *)room;
+    STM_TRY(
+        stm_launch(stream, (unsigned)stm_pieces_of(n, STM_BLOCK / STM_WARP), STM_BLOCK, 0, delta_kernel, *a, delta));
+    STM_TRY(launch_tiles(stream, grid_of_rows(a), 4 * TILE * (D + PAD) + D * (TILE + PAD),
+                         query_gradient_tiles_kernel<D>, *a, (const stm_attend_part *)parts, (const float *)delta));
+    for (size_t first = 0, end; first < a->n_parts; first = end) {
+        size_t most_keys = 0;
+        end = stm_attend_end_of_wave(a, sizeof(float), first);
+        for (size_t p = first; p < end; p++)
+            most_keys = STM_MAX(most_keys, a->parts[p].n_keys);
+        const dim3 grid((unsigned)stm_pieces_of(most_keys, TILE), (unsigned)a->n_kv_heads, (unsigned)(end - first));
+        STM_TRY(launch_tiles(stream, grid, 2 * (TILE + ROWS) * (D + PAD) + 2 * D * (ROWS + PAD),
+                             key_gradient_tiles_kernel<D>, *a, (const stm_attend_part *)parts + first,
+                             (const float *)delta));
+    }
+    return STM_OK;
+}
+
+stm_status stm_cuda_attend_bf16(stm_stream *stream, const stm_attend *a)
+{
+    return a->head_dim > MOST_TENSOR_DIM ? stm_cuda_ops<float>::attend(stream, a)
+           : a->head_dim > 96            ? attend_tiles<128>(stream, a)
+           : a->head_dim > 64            ? attend_tiles<96>(stream, a)
+           : a->head_dim > 32            ? attend_tiles<64>(stream, a)
+                                         : attend_tiles<32>(stream, a);
+}
+
+stm_status stm_cuda_attend_backward_bf16(stm_stream *stream, const stm_attend *a)
+{
+    return a->head_dim > MOST_TENSOR_DIM ? stm_cuda_ops<float>::attend_backward(stream, a)
+           : a->head_dim > 96            ? attend_tiles_backward<128>(stream, a)
+           : a->head_dim > 64            ? attend_tiles_backward<96>(stream, a)
+           : a->head_dim > 32            ? attend_tiles_backward<64>(stream, a)
+                                         : attend_tiles_backward<32>(stream, a);
+}
