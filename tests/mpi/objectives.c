@@ -5,10 +5,42 @@
 
 enum { MOST = 8 };
 
+static const char *const objectives[][MOST] = {
+    {"objective.name=grpo", "objective.advantage_scale=whiten", "objective.advantage_baseline=none",
+     "objective.kl_in=reward-to-go", "objective.kl_coef=0.01"},
+    {"objective.name=grpo", "objective.is_correction=truncate", "objective.is_level=sequence",
+     "objective.aggregate=control-split", "objective.seed_alpha=0.4"},
+    {"objective.name=grpo", "objective.reward_combine=normalize-then-sum", "objective.surrogate=cispo"},
+    {"objective.name=grpo", "objective.ratio_level=sequence", "objective.aggregate=sequence-mean",
+     "objective.kl_unbiased=true"},
+    {"objective.name=grpo", "objective.ratio_level=trajectory", "objective.proximal_coef=0.1",
+     "objective.surrogate=none"},
+    {"objective.name=grpo", "objective.surrogate=geometric", "objective.clip_low=0.4"},
+    {"objective.name=mdpo_regression", "objective.tau=0.3"},
+    {"objective.name=direct_advantage", "objective.beta=0.5"},
+    {"objective.name=disco", "objective.tau=10", "objective.penalty_coef=2"},
+    {"objective.name=disco", "objective.tau=1", "objective.score=lratio", "objective.penalty_coef=0"},
+    {"objective.name=copg", "objective.kl_coef=0.1"},
+    {"objective.name=dpo", "objective.score=win_rate", "objective.pairing=every", "objective.label=bt",
+     "objective.reference={ref: 0.3, old: 0.7}", "objective.kl_coef=0.1", "objective.kl_form=sequence-loo",
+     "objective.explore_coef=0.01"},
+    {"objective.name=dpo", "objective.loss=hinge", "objective.pairing=all", "objective.pair_filter=2",
+     "objective.chase_coef=0.2", "objective.kl_coef=0", "objective.length=mean"},
+    {"objective.name=orpo", "objective.pairing=halves", "objective.sft_coef=1"},
+    {"objective.name=kto", "objective.undesirable_weight=1.3"},
+    {"objective.name=self_play", "objective.prox_eta=0.5", "objective.opponent=other"},
+    {"objective.name=self_play", "objective.oracle=reward", "objective.kl_form=sequence-loo"},
+    {"objective.name=p3o", "objective.kl_coef=0.01"},
+    {"objective.name=p3o", "objective.variant=joint", "objective.score=win_rate"},
+    {"objective.name=fdpg", "objective.target_beta=0.5"},
+};
+enum { N_OBJECTIVES = sizeof objectives / sizeof *objectives };
+
 typedef struct {
     stm_stream *stream;
     stm_model *model;
     stm_batch batch;
+    stm_test_result alone[N_OBJECTIVES]; /* by one rank that shares nothing */
 } fixture;
 
 static void give_preferences(stm_group *group)
@@ -63,21 +95,6 @@ static void give_notes(stm_batch *batch)
     }
 }
 
-static void set_up(fixture *f)
-{
-    assert_ok(stm_backend_cpu_f64.open(1, &f->stream));
-    f->model = stm_test_model(&stm_backend_cpu_f64, f->stream, &stm_test_configs[STM_TEST_LLAMA], 5);
-    stm_test_batch(3, 7, f->model->config.vocab_size, &f->batch);
-    give_notes(&f->batch);
-}
-
-static void tear_down(fixture *f)
-{
-    stm_batch_clear(&f->batch);
-    stm_model_destroy(f->model);
-    stm_backend_cpu_f64.close(f->stream);
-}
-
 /* The objective's options, then those of the layout. */
 static void with_options(const char *const *objective, const char *const *layout, stm_options *options)
 {
@@ -90,59 +107,47 @@ static void with_options(const char *const *objective, const char *const *layout
     stm_test_options(options, all, n);
 }
 
-static const char *const objectives[][MOST] = {
-    {"objective.name=grpo", "objective.advantage_scale=whiten", "objective.advantage_baseline=none",
-     "objective.kl_in=reward-to-go", "objective.kl_coef=0.01"},
-    {"objective.name=grpo", "objective.is_correction=truncate", "objective.is_level=sequence",
-     "objective.aggregate=control-split", "objective.seed_alpha=0.4"},
-    {"objective.name=grpo", "objective.reward_combine=normalize-then-sum", "objective.surrogate=cispo"},
-    {"objective.name=grpo", "objective.ratio_level=sequence", "objective.aggregate=sequence-mean",
-     "objective.kl_unbiased=true"},
-    {"objective.name=grpo", "objective.ratio_level=trajectory", "objective.proximal_coef=0.1",
-     "objective.surrogate=none"},
-    {"objective.name=grpo", "objective.surrogate=geometric", "objective.clip_low=0.4"},
-    {"objective.name=mdpo_regression", "objective.tau=0.3"},
-    {"objective.name=direct_advantage", "objective.beta=0.5"},
-    {"objective.name=disco", "objective.tau=10", "objective.penalty_coef=2"},
-    {"objective.name=disco", "objective.tau=1", "objective.score=lratio", "objective.penalty_coef=0"},
-    {"objective.name=copg", "objective.kl_coef=0.1"},
-    {"objective.name=dpo", "objective.score=win_rate", "objective.pairing=every", "objective.label=bt",
-     "objective.reference={ref: 0.3, old: 0.7}", "objective.kl_coef=0.1", "objective.kl_form=sequence-loo",
-     "objective.explore_coef=0.01"},
-    {"objective.name=dpo", "objective.loss=hinge", "objective.pairing=all", "objective.pair_filter=2",
-     "objective.chase_coef=0.2", "objective.kl_coef=0", "objective.length=mean"},
-    {"objective.name=orpo", "objective.pairing=halves", "objective.sft_coef=1"},
-    {"objective.name=kto", "objective.undesirable_weight=1.3"},
-    {"objective.name=self_play", "objective.prox_eta=0.5", "objective.opponent=other"},
-    {"objective.name=self_play", "objective.oracle=reward", "objective.kl_form=sequence-loo"},
-    {"objective.name=p3o", "objective.kl_coef=0.01"},
-    {"objective.name=p3o", "objective.variant=joint", "objective.score=win_rate"},
-    {"objective.name=fdpg", "objective.target_beta=0.5"},
-};
-enum { N_OBJECTIVES = sizeof objectives / sizeof *objectives };
+static void set_up(fixture *f)
+{
+    assert_ok(stm_backend_cpu_f64.open(1, &f->stream));
+    f->model = stm_test_model(&stm_backend_cpu_f64, f->stream, &stm_test_configs[STM_TEST_LLAMA], 5);
+    stm_test_batch(3, 7, f->model->config.vocab_size, &f->batch);
+    give_notes(&f->batch);
+    for (size_t i = 0; i < N_OBJECTIVES; i++) {
+        stm_options options;
+        with_options(objectives[i], (const char *const[MOST]){"--forward=repeated"}, &options);
+        stm_test_gradient(MPI_COMM_SELF, f->model, &f->batch, &options, &f->alone[i]);
+        stm_options_clear(&options);
+        assert_true(f->alone[i].loss != 0);
+    }
+}
+
+static void tear_down(fixture *f)
+{
+    for (size_t i = 0; i < N_OBJECTIVES; i++)
+        stm_test_result_clear(&f->alone[i]);
+    stm_batch_clear(&f->batch);
+    stm_model_destroy(f->model);
+    stm_backend_cpu_f64.close(f->stream);
+}
 
 static void compare(const fixture *f, const char *const *layout, MPI_Comm comm)
 {
-    static const char *const plain[MOST] = {"--forward=repeated"};
     for (size_t i = 0; i < N_OBJECTIVES; i++) {
-        stm_options alone, together;
-        stm_test_result a, b;
-        with_options(objectives[i], plain, &alone);
-        with_options(objectives[i], layout, &together);
-        stm_test_gradient(MPI_COMM_SELF, f->model, &f->batch, &alone, &a);
-        stm_test_gradient(comm, f->model, &f->batch, &together, &b);
-        assert_true(a.loss != 0);
-        assert_near(b.loss, a.loss, 1e-12);
-        assert_near(b.sums.n_tokens, a.sums.n_tokens, 1e-15);
-        assert_near(b.sums.n_pairs, a.sums.n_pairs, 1e-15);
-        assert_near(b.sums.h_samples, a.sums.h_samples, 1e-12);
-        assert_near(b.sums.spread, a.sums.spread, 1e-12);
-        assert_near(b.sums.n_clipped, a.sums.n_clipped, 1e-15);
-        assert_true(stm_test_gradient_difference(f->model, b.gradient, a.gradient) < 1e-12);
-        stm_test_result_clear(&a);
+        const stm_test_result *a = &f->alone[i];
+        stm_options options;
+        stm_test_result b;
+        with_options(objectives[i], layout, &options);
+        stm_test_gradient(comm, f->model, &f->batch, &options, &b);
+        assert_near(b.loss, a->loss, 1e-12);
+        assert_near(b.sums.n_tokens, a->sums.n_tokens, 1e-15);
+        assert_near(b.sums.n_pairs, a->sums.n_pairs, 1e-15);
+        assert_near(b.sums.h_samples, a->sums.h_samples, 1e-12);
+        assert_near(b.sums.spread, a->sums.spread, 1e-12);
+        assert_near(b.sums.n_clipped, a->sums.n_clipped, 1e-15);
+        assert_true(stm_test_gradient_difference(f->model, b.gradient, a->gradient) < 1e-12);
         stm_test_result_clear(&b);
-        stm_options_clear(&alone);
-        stm_options_clear(&together);
+        stm_options_clear(&options);
     }
 }
 
