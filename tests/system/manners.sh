@@ -95,7 +95,7 @@ if knows score; then
     wrong 'command line: found 0 arguments, expected stemma score ..' score --out o.h5
 fi
 if knows grad; then
-    wrong 'objective.name: found gropo, expected grpo, disco, copg, mdpo_regression, direct_advantage or sft; did you mean grpo?' grad M G.jsonl --out o.h5 objective.name=gropo
+    wrong 'objective.name: found gropo, expected grpo, disco, ..' grad M G.jsonl --out o.h5 objective.name=gropo
     wrong 'command line: objective.clip_low: found -0.5, expected a number of at least 0' grad M G.jsonl --out o.h5 objective.clip_low=-0.5
     wrong 'command line: objective.kl_estimator: found k4, expected k1, k2 or k3; did you mean k1?' grad M G.jsonl --out o.h5 objective.kl_estimator=k4
     wrong 'objective.max_tokens: found 0, expected at least 1 with objective.aggregate=fixed-length' grad M G.jsonl --out o.h5 objective.aggregate=fixed-length
@@ -157,7 +157,7 @@ files() { # the command that reads one
     input 'check: true\n'
     wrong 'in.yaml:5: check: only for the command line, as --check' "$1" in.yaml
     input 'objective: {name: gropo}\n'
-    wrong 'objective.name: found gropo, expected grpo, disco, copg, mdpo_regression, direct_advantage or sft; did you mean grpo?' "$1" in.yaml
+    wrong 'objective.name: found gropo, expected grpo, disco, ..' "$1" in.yaml
     input ''
     wrong 'reward[0].name: found "exakt", expected exact, numeric, ..' "$1" in.yaml 'reward=[{name: exakt}]'
     wrong 'reward[0].pattern: found "(a", expected a PCRE2 pattern: missing closing parenthesis at character 3' "$1" in.yaml 'reward=[{name: format, pattern: (a}]'
