@@ -1,35 +1,15 @@
-#include "group/engine.h"
+#include "group/engine_state.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/limit.h"
-#include "group/footprint.h"
-#include "group/placement.h"
-#include "group/schedule.h"
 #include "group/walk.h"
 #include "mpi/rounds.h"
-#include "mpi/window.h"
 
-/* TEAM_PIECE_TOKENS: enough rows for products at their full rate. PROCESS_BYTES: what a process takes after MPI_Init
+/* What a process takes after MPI_Init
  * beside arrays of numbers, as measured: buffers of MPI, BLAS and HDF5, the tokenizer, tables of the batch. */
-enum { PROCESS_BYTES = 12 << 20, TEAM_PIECE_TOKENS = 512, DEFAULT_CHUNK_ROWS = 1024, SMALLEST_CHUNK_ROWS = 32 };
-
-struct stm_engine {
-    const stm_model *model;
-    const stm_grid *grid;
-    stm_engine_settings settings;
-    size_t static_bytes;
-    size_t n_banks, bank_capacity;
-    stm_bank *banks;     /* the first also holds what lives while a chunk runs, where it is the only one */
-    stm_bank scratch;    /* for that, where there are several */
-    stm_window *window;  /* for K and V that ranks of the team share; NULL: each has its own */
-    bool window_is_read; /* others may still read what lies there */
-    stm_pass pass;       /* of the prompts, from prefill to release */
-    stm_forest prompts;
-    stm_pass_counts counts;
-    stm_footprint planned; /* of what was said to come */
-};
+enum { PROCESS_BYTES = 12 << 20, DEFAULT_CHUNK_ROWS = 1024 };
 
 /* Memory */
 
@@ -42,7 +22,7 @@ static size_t chunk_bytes(const stm_model *model, size_t rows)
 
 size_t stm_engine_least_bytes(const stm_model *model)
 {
-    return chunk_bytes(model, SMALLEST_CHUNK_ROWS);
+    return chunk_bytes(model, STM_SMALLEST_CHUNK_ROWS);
 }
 
 size_t stm_engine_process_bytes(const stm_model *m)
@@ -65,7 +45,7 @@ size_t stm_engine_chunk_rows(const stm_options *options, const stm_model *model,
     size_t rows = DEFAULT_CHUNK_ROWS;
     if (options->memory.chunk_tokens != STM_AUTO)
         return (size_t)options->memory.chunk_tokens;
-    while (rows > SMALLEST_CHUNK_ROWS && 2 * chunk_bytes(model, rows) > room_bytes)
+    while (rows > STM_SMALLEST_CHUNK_ROWS && 2 * chunk_bytes(model, rows) > room_bytes)
         rows /= 2;
     return rows;
 }
@@ -207,174 +187,6 @@ size_t stm_engine_static_bytes(const stm_engine *engine)
     return engine->static_bytes;
 }
 
-/* Sequences */
-
-/* Tokens of a response that must be computed: up to the last with loss, or all of them. */
-static size_t wanted_tokens(const stm_response *response, bool loss_only)
-{
-    size_t n = response->n;
-    while (loss_only && n > 0 && !response->mask[n - 1])
-        n--;
-    return n;
-}
-
-double stm_engine_rows_repeated(const stm_batch *batch, bool loss_only)
-{
-    double rows = 0;
-    for (size_t g = 0; g < batch->n_groups; g++)
-        for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
-            const size_t n = wanted_tokens(&batch->groups[g].responses[i], loss_only);
-            rows += n > 0 ? (double)(batch->groups[g].n_prompt + n - 1) : 0;
-        }
-    return rows;
-}
-
-typedef struct {
-    stm_sequence *items;
-    size_t n;
-} sequence_list;
-
-static stm_status list_sequences(const stm_batch *batch, bool loss_only, const uint8_t *skip, sequence_list *out)
-{
-    size_t most = 0;
-    for (size_t g = 0; g < batch->n_groups; g++)
-        most += batch->groups[g].n_responses;
-    *out = (sequence_list){0};
-    STM_TRY(stm_alloc(most, sizeof *out->items, &out->items));
-    for (size_t g = 0; g < batch->n_groups; g++)
-        for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
-            const size_t n = wanted_tokens(&batch->groups[g].responses[i], loss_only);
-            if (n > 0 && !(skip && skip[g]))
-                out->items[out->n++] = (stm_sequence){g, i, batch->groups[g].n_prompt + n};
-        }
-    return STM_OK;
-}
-
-static stm_status list_prompts(const stm_batch *batch, const size_t *groups, size_t n, sequence_list *out)
-{
-    *out = (sequence_list){0};
-    STM_TRY(stm_alloc(n, sizeof *out->items, &out->items));
-    for (size_t i = 0; i < n; i++)
-        out->items[out->n++] = (stm_sequence){groups[i], STM_NONE, batch->groups[groups[i]].n_prompt};
-    return STM_OK;
-}
-
-stm_forest_options stm_engine_forest_options(const stm_options *options)
-{
-    return (stm_forest_options){.mode = options->forward,
-                                .min_shared_tokens = (size_t)options->tree.min_shared_tokens,
-                                .across_groups = options->tree.across_groups,
-                                .max_segment_tokens = (size_t)options->memory.max_segment_tokens};
-}
-
-/* Segments no longer than a chunk; in a team shorter, so that one prompt's pieces keep several ranks at work. */
-size_t stm_engine_segment_tokens(size_t as_asked, size_t chunk_rows, int team_size)
-{
-    const size_t most = team_size > 1 ? STM_MIN(chunk_rows, (size_t)TEAM_PIECE_TOKENS) : chunk_rows;
-    return as_asked == 0 ? most : STM_MIN(as_asked, most);
-}
-
-static stm_forest_options forest_options(const stm_engine *engine)
-{
-    stm_forest_options options = engine->settings.forest;
-    options.max_segment_tokens =
-        stm_engine_segment_tokens(options.max_segment_tokens, engine->settings.chunk_rows, engine->grid->team_size);
-    return options;
-}
-
-static stm_status assign_teams(const stm_engine *engine, const stm_batch *batch, const sequence_list *sequences,
-                               int *team_of)
-{
-    const stm_grid *grid = engine->grid;
-    int *sizes;
-    STM_TRY(stm_alloc((size_t)grid->n_teams, sizeof *sizes, &sizes));
-    for (int t = 0; t < grid->n_teams; t++)
-        sizes[t] = grid->team_first[t + 1] - grid->team_first[t];
-    const stm_forest_options options = forest_options(engine);
-    const stm_status status = stm_teams_assign(batch, sequences->items, sequences->n, &options, &engine->model->config,
-                                               &engine->settings.placement.rates, grid->n_teams, sizes, team_of);
-    free(sizes);
-    return status;
-}
-
-/* Leaves in the list what is this rank's team's. */
-static stm_status keep_own(const stm_engine *engine, const stm_batch *batch, sequence_list *sequences)
-{
-    int *team_of;
-    STM_TRY(stm_alloc(batch->n_groups, sizeof *team_of, &team_of));
-    const stm_status status = assign_teams(engine, batch, sequences, team_of);
-    size_t n = 0;
-    for (size_t i = 0; status == STM_OK && i < sequences->n; i++)
-        if (team_of[sequences->items[i].group] == engine->grid->team)
-            sequences->items[n++] = sequences->items[i];
-    sequences->n = n;
-    free(team_of);
-    return status;
-}
-
-/* 0 .. n_groups - 1. */
-static stm_status list_groups(const stm_batch *batch, size_t **all)
-{
-    STM_TRY(stm_alloc(batch->n_groups, sizeof **all, all));
-    for (size_t g = 0; g < batch->n_groups; g++)
-        (*all)[g] = g;
-    return STM_OK;
-}
-
-stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch, int *team_of)
-{
-    sequence_list sequences;
-    size_t *all;
-    stm_status status;
-    STM_TRY(list_groups(batch, &all));
-    status = list_prompts(batch, all, batch->n_groups, &sequences);
-    if (status == STM_OK)
-        status = assign_teams(engine, batch, &sequences, team_of);
-    free(sequences.items);
-    free(all);
-    return status;
-}
-
-static stm_status flops_of(const stm_engine *engine, const stm_batch *batch, const sequence_list *sequences,
-                           stm_forest_options options, stm_flops *flops)
-{
-    stm_forest forest;
-    const stm_status status = stm_forest_create(batch, sequences->items, sequences->n, &options, &forest);
-    if (status == STM_OK)
-        stm_flops_of_forest(&engine->model->config, &forest, flops);
-    stm_forest_clear(&forest);
-    return status;
-}
-
-stm_status stm_engine_flops(const stm_engine *engine, const stm_batch *batch, stm_flops *flops)
-{
-    sequence_list sequences;
-    stm_status status = list_sequences(batch, true, NULL, &sequences);
-    if (status == STM_OK)
-        status = flops_of(engine, batch, &sequences, forest_options(engine), flops);
-    free(sequences.items);
-    return status;
-}
-
-stm_status stm_engine_sampling_flops(const stm_engine *engine, const stm_batch *batch, size_t group_size, size_t n_new,
-                                     stm_flops *flops)
-{
-    sequence_list sequences = {0};
-    size_t *all;
-    stm_forest_options options = forest_options(engine);
-    options.mode = STM_FORWARD_TREE;
-    STM_TRY(list_groups(batch, &all));
-    stm_status status = list_prompts(batch, all, batch->n_groups, &sequences);
-    if (status == STM_OK)
-        status = flops_of(engine, batch, &sequences, options, flops);
-    for (size_t g = 0; status == STM_OK && g < batch->n_groups; g++)
-        for (size_t i = 0; i < group_size; i++)
-            stm_flops_add_sampling(&engine->model->config, batch->groups[g].n_prompt, n_new, flops);
-    free(sequences.items);
-    free(all);
-    return status;
-}
-
 /* Passes */
 
 /* Plans the pass. Where there is no memory for the node's window, again without: the same on all ranks of the team. */
@@ -399,7 +211,7 @@ static stm_status plan(stm_engine *engine, const stm_pass *pass, const stm_place
     return plan(engine, pass, placement, options, schedule);
 }
 
-static stm_schedule_options schedule_options(const stm_engine *engine, stm_pass_kind kind)
+stm_schedule_options stm_engine_schedule_options(const stm_engine *engine, stm_pass_kind kind)
 {
     const stm_grid *grid = engine->grid;
     const stm_engine_settings *s = &engine->settings;
@@ -420,7 +232,7 @@ static stm_status run_placed(stm_engine *engine, stm_pass *pass, const stm_place
 {
     const stm_grid *grid = engine->grid;
     const stm_engine_settings *s = &engine->settings;
-    stm_schedule_options options = schedule_options(engine, pass->kind);
+    stm_schedule_options options = stm_engine_schedule_options(engine, pass->kind);
     stm_schedule schedule;
     stm_status status;
     STM_GOTO_OUT(plan(engine, pass, placement, &options, &schedule));
@@ -449,13 +261,13 @@ static void reset_banks(stm_engine *engine)
 }
 
 /* Runs the pass over the team's sequences; takes the forest from them. */
-static stm_status run_pass(stm_engine *engine, stm_pass *pass, const stm_batch *batch, sequence_list *sequences)
+static stm_status run_pass(stm_engine *engine, stm_pass *pass, const stm_batch *batch, stm_sequence_list *sequences)
 {
     stm_forest forest = {0};
     stm_placement placement = {0};
-    const stm_forest_options options = forest_options(engine);
+    const stm_forest_options options = stm_engine_forest_options_now(engine);
     stm_status status;
-    STM_GOTO_OUT(keep_own(engine, batch, sequences));
+    STM_GOTO_OUT(stm_engine_keep_own(engine, batch, sequences));
     STM_GOTO_OUT(stm_forest_create(batch, sequences->items, sequences->n, &options, &forest));
     STM_GOTO_OUT(stm_placement_create(&forest, &engine->model->config, engine->grid->team_size,
                                       &engine->settings.placement, &placement));
@@ -472,90 +284,6 @@ out:
     return status;
 }
 
-/* What is to come */
-
-static stm_status expect_placed(stm_engine *engine, const stm_forest *forest, const stm_placement *placement,
-                                stm_pass_kind kind, size_t slots_bytes)
-{
-    stm_schedule_options options = schedule_options(engine, kind);
-    stm_schedule schedule;
-    stm_footprint footprint = {0};
-    stm_status status;
-    options.nodes = engine->settings.shares_kv ? engine->grid->team_nodes : NULL;
-    STM_GOTO_OUT(stm_schedule_create(forest, placement, engine->model, &options, &schedule));
-    STM_GOTO_OUT(stm_footprint_of(&schedule, engine->model, &options, &footprint));
-    stm_footprint_add_slots(slots_bytes, &footprint);
-    STM_GOTO_OUT(stm_footprint_join(&footprint, &engine->planned));
-out:
-    stm_footprint_clear(&footprint);
-    stm_schedule_clear(&schedule);
-    return status;
-}
-
-stm_status stm_engine_expect(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind)
-{
-    sequence_list sequences;
-    stm_forest forest = {0};
-    stm_placement placement = {0};
-    const stm_forest_options options = forest_options(engine);
-    stm_status status;
-    STM_GOTO_OUT(list_sequences(batch, kind == STM_PASS_GRADIENT, NULL, &sequences));
-    STM_GOTO_OUT(keep_own(engine, batch, &sequences));
-    STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &forest));
-    STM_GOTO_OUT(stm_placement_create(&forest, &engine->model->config, engine->grid->team_size,
-                                      &engine->settings.placement, &placement));
-    STM_GOTO_OUT(expect_placed(engine, &forest, &placement, kind, 0));
-out:
-    stm_placement_clear(&placement);
-    stm_forest_clear(&forest);
-    free(sequences.items);
-    return status;
-}
-
-stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
-                                     size_t slots_bytes)
-{
-    sequence_list sequences;
-    stm_forest forest = {0};
-    stm_placement placement = {0};
-    stm_forest_options options = forest_options(engine);
-    options.mode = STM_FORWARD_TREE;
-    stm_status status;
-    STM_GOTO_OUT(list_prompts(batch, groups, n, &sequences));
-    STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &forest));
-    STM_GOTO_OUT(stm_placement_create_shared(&forest, &engine->model->config, engine->grid->team_size,
-                                             &engine->settings.placement, &placement));
-    STM_GOTO_OUT(expect_placed(engine, &forest, &placement, STM_PASS_PREFILL, slots_bytes));
-out:
-    stm_placement_clear(&placement);
-    stm_forest_clear(&forest);
-    free(sequences.items);
-    return status;
-}
-
-bool stm_engine_spare(stm_engine *engine, const stm_options *options)
-{
-    stm_engine_settings *s = &engine->settings;
-    if (options->memory.chunk_tokens == STM_AUTO && s->chunk_rows > SMALLEST_CHUNK_ROWS)
-        s->chunk_rows = STM_MAX(s->chunk_rows / 2, (size_t)SMALLEST_CHUNK_ROWS);
-    else if (s->recompute == STM_RECOMPUTE_AUTO)
-        s->recompute = STM_RECOMPUTE_ALWAYS;
-    else
-        return false;
-    stm_footprint_clear(&engine->planned);
-    return true;
-}
-
-stm_footprint_parts stm_engine_planned_parts(const stm_engine *engine)
-{
-    return stm_footprint_sum(&engine->planned);
-}
-
-size_t stm_engine_planned_bytes(const stm_engine *engine)
-{
-    return engine->static_bytes + stm_footprint_bytes(&engine->planned);
-}
-
 /* After a failure that the others know nothing of. */
 static void abort_with_others(const stm_engine *engine)
 {
@@ -565,8 +293,8 @@ static void abort_with_others(const stm_engine *engine)
 
 static stm_status run(stm_engine *engine, const stm_batch *batch, const uint8_t *skip, stm_pass *pass)
 {
-    sequence_list sequences;
-    stm_status status = list_sequences(batch, pass->kind == STM_PASS_GRADIENT, skip, &sequences);
+    stm_sequence_list sequences;
+    stm_status status = stm_engine_list_sequences(batch, pass->kind == STM_PASS_GRADIENT, skip, &sequences);
     if (status == STM_OK)
         status = run_pass(engine, pass, batch, &sequences);
     free(sequences.items);
@@ -615,13 +343,13 @@ static stm_status look_for_cuts(const stm_forest *forest, const stm_placement *p
 stm_status stm_engine_keeps_responses_whole(stm_engine *engine, const stm_batch *batch, const uint8_t *skip,
                                             bool *whole)
 {
-    sequence_list sequences;
+    stm_sequence_list sequences;
     stm_forest forest = {0};
     stm_placement placement = {0};
-    const stm_forest_options options = forest_options(engine);
+    const stm_forest_options options = stm_engine_forest_options_now(engine);
     stm_status status;
-    STM_GOTO_OUT(list_sequences(batch, true, skip, &sequences));
-    STM_GOTO_OUT(keep_own(engine, batch, &sequences));
+    STM_GOTO_OUT(stm_engine_list_sequences(batch, true, skip, &sequences));
+    STM_GOTO_OUT(stm_engine_keep_own(engine, batch, &sequences));
     STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &forest));
     STM_GOTO_OUT(stm_placement_create(&forest, &engine->model->config, engine->grid->team_size,
                                       &engine->settings.placement, &placement));
@@ -645,12 +373,12 @@ stm_status stm_engine_gradient(stm_engine *engine, const stm_batch *batch, const
 stm_status stm_engine_prefill(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
                               const stm_pass **out)
 {
-    sequence_list sequences;
+    stm_sequence_list sequences;
     stm_placement placement = {0};
-    stm_forest_options options = forest_options(engine);
+    stm_forest_options options = stm_engine_forest_options_now(engine);
     options.mode = STM_FORWARD_TREE;
     stm_status status;
-    STM_GOTO_OUT(list_prompts(batch, groups, n, &sequences));
+    STM_GOTO_OUT(stm_engine_list_prompts(batch, groups, n, &sequences));
     STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &engine->prompts));
     STM_GOTO_OUT(stm_placement_create_shared(&engine->prompts, &engine->model->config, engine->grid->team_size,
                                              &engine->settings.placement, &placement));

@@ -1,6 +1,7 @@
 /* Gradients and log-probs on every layout: pipeline x suffix x replica, against one rank that shares nothing. Groups
  * of 1, 3, 7 and 16 responses, ragged, some of them trees; five layers, so that stages differ.
  */
+#include "support/layouts.h"
 #include "support/batch.h"
 #include "support/model.h"
 #include "support/mpi.h"
@@ -67,8 +68,9 @@ static void say_layout(MPI_Comm comm, const int64_t *axes, const char *const *ov
     } while (0)
 
 /* The same on the ranks of comm, under the overrides. */
-static void compare_on(MPI_Comm comm, const fixture *f, const int64_t *axes, const char *const *overrides, size_t n)
+static void compare_on(MPI_Comm comm, const void *context, const int64_t *axes, const char *const *overrides, size_t n)
 {
+    const fixture *f = context;
     stm_options options;
     stm_test_result together;
     stm_scores scores;
@@ -90,47 +92,17 @@ static void compare_on(MPI_Comm comm, const fixture *f, const int64_t *axes, con
     stm_options_clear(&options);
 }
 
-/* Stages of all the ranks that they have alike; the suffix axis is asked for where teams are equal. */
-static void compare_stages(const fixture *f, int n_stages, int replica, const char *const *overrides, size_t n)
-{
-    int rank, n_ranks;
-    MPI_Comm used;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    const int stage_size = n_ranks / n_stages;
-    if (stage_size < replica)
-        return;
-    const bool takes_part = rank < stage_size * n_stages;
-    MPI_Comm_split(MPI_COMM_WORLD, takes_part ? 0 : MPI_UNDEFINED, rank, &used);
-    if (!takes_part)
-        return;
-    const int64_t suffix = stage_size % replica == 0 ? stage_size / replica : STM_AUTO;
-    for (stm_test_n_nodes = 0; stm_test_n_nodes <= 2 && stm_test_n_nodes < stage_size; stm_test_n_nodes++)
-        compare_on(used, f, (const int64_t[]){n_stages, suffix, replica}, overrides, n);
-    stm_test_n_nodes = 0;
-    MPI_Comm_free(&used);
-}
-
-/* On every pipeline x suffix x replica that the world has ranks for; those left over do nothing. */
-static void compare(const fixture *f, const char *const *overrides, size_t n)
-{
-    static const int pipelines[] = {1, 2, 3, 5};
-    for (size_t i = 0; i < sizeof pipelines / sizeof *pipelines; i++)
-        for (int replica = 1; replica <= 2; replica++)
-            compare_stages(f, pipelines[i], replica, overrides, n);
-}
-
-#define COMPARE(f, ...)                                                                                                \
-    compare(f, (const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
+static const int pipelines[] = {1, 2, 3, 5};
+static const stm_test_layouts layouts = {compare_on, pipelines, sizeof pipelines / sizeof *pipelines, 1};
 
 static void every_layout_gives_the_same_by_every_forward(void **state)
 {
     (void)state;
     fixture f;
     set_up(&f, &stm_backend_cpu_f64, STM_TEST_LLAMA, 3);
-    COMPARE(&f, "--forward=tree");
-    COMPARE(&f, "--forward=prompt", "memory.chunk_tokens=64");
-    COMPARE(&f, "--forward=repeated", "memory.chunk_tokens=64");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "--forward=tree");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "--forward=prompt", "memory.chunk_tokens=64");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "--forward=repeated", "memory.chunk_tokens=64");
     tear_down(&f);
 }
 
@@ -139,10 +111,13 @@ static void every_layout_gives_the_same_however_chunks_are_cut(void **state)
     (void)state;
     fixture f;
     set_up(&f, &stm_backend_cpu_f64, STM_TEST_QWEN3, 4);
-    COMPARE(&f, "memory.chunk_tokens=7", "memory.recompute=always");
-    COMPARE(&f, "memory.chunk_tokens=40", "memory.recompute=never", "memory.max_segment_tokens=11");
-    COMPARE(&f, "memory.chunk_tokens=16", "memory.recompute=always", "parallel.prefixes_in_flight=1");
-    COMPARE(&f, "memory.chunk_tokens=50", "parallel.prefixes_in_flight=7", "tree.min_shared_tokens=3");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=7", "memory.recompute=always");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=40", "memory.recompute=never",
+                        "memory.max_segment_tokens=11");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=16", "memory.recompute=always",
+                        "parallel.prefixes_in_flight=1");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=50", "parallel.prefixes_in_flight=7",
+                        "tree.min_shared_tokens=3");
     tear_down(&f);
 }
 
@@ -151,9 +126,9 @@ static void what_every_rank_computes_for_itself_gives_the_same(void **state)
     (void)state;
     fixture f;
     set_up(&f, &stm_backend_cpu_f64, STM_TEST_LLAMA, 7);
-    COMPARE(&f, "memory.chunk_tokens=40", "parallel.prefix=recompute");
-    COMPARE(&f, "memory.chunk_tokens=16", "memory.max_segment_tokens=11", "parallel.prefix=recompute",
-            "memory.recompute=always");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=40", "parallel.prefix=recompute");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=16", "memory.max_segment_tokens=11",
+                        "parallel.prefix=recompute", "memory.recompute=always");
     tear_down(&f);
 }
 
@@ -162,8 +137,8 @@ static void a_tied_model_gives_the_same(void **state)
     (void)state;
     fixture f;
     set_up(&f, &stm_backend_cpu_f64, STM_TEST_LLAMA_TIED, 5);
-    COMPARE(&f, "memory.chunk_tokens=30");
-    COMPARE(&f, "memory.chunk_tokens=30", "parallel.shared_kv=off");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=30");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=30", "parallel.shared_kv=off");
     tear_down(&f);
 }
 
@@ -172,7 +147,7 @@ static void float32_gives_the_same_to_its_own_tolerance(void **state)
     (void)state;
     fixture f;
     set_up(&f, &stm_backend_cpu_f32, STM_TEST_QWEN2, 6);
-    COMPARE(&f, "memory.chunk_tokens=40");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=40");
     tear_down(&f);
 }
 

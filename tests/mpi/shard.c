@@ -2,6 +2,7 @@
  * rank that has them whole; and the bits from run to run. */
 #include "model/stages.h"
 #include "support/batch.h"
+#include "support/layouts.h"
 #include "support/model.h"
 #include "support/mpi.h"
 #include "train/optimizer.h"
@@ -83,8 +84,9 @@ static double *gradient_by(MPI_Comm comm, const fixture *f, const stm_options *o
     return whole;
 }
 
-static void compare_on(MPI_Comm comm, const fixture *f, const int64_t *axes, const char *const *overrides, size_t n)
+static void compare_on(MPI_Comm comm, const void *context, const int64_t *axes, const char *const *overrides, size_t n)
 {
+    const fixture *f = context;
     stm_options options;
     const stm_parameter *worst;
     stm_test_options(&options, overrides, n);
@@ -106,45 +108,19 @@ static void compare_on(MPI_Comm comm, const fixture *f, const int64_t *axes, con
     free(again);
 }
 
-static void compare_stages(const fixture *f, int n_stages, int replica, const char *const *overrides, size_t n)
-{
-    int rank, n_ranks;
-    MPI_Comm used;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    const int stage_size = n_ranks / n_stages;
-    if (stage_size < replica)
-        return;
-    const bool takes_part = rank < stage_size * n_stages;
-    MPI_Comm_split(MPI_COMM_WORLD, takes_part ? 0 : MPI_UNDEFINED, rank, &used);
-    if (!takes_part)
-        return;
-    const int64_t suffix = stage_size % replica == 0 ? stage_size / replica : STM_AUTO;
-    for (stm_test_n_nodes = 0; stm_test_n_nodes <= 2 && stm_test_n_nodes < stage_size; stm_test_n_nodes += 2)
-        compare_on(used, f, (const int64_t[]){n_stages, suffix, replica}, overrides, n);
-    stm_test_n_nodes = 0;
-    MPI_Comm_free(&used);
-}
-
-static void compare(const fixture *f, const char *const *overrides, size_t n)
-{
-    static const int pipelines[] = {1, 2, 5};
-    for (size_t i = 0; i < sizeof pipelines / sizeof *pipelines; i++)
-        for (int replica = 1; replica <= 2; replica++)
-            compare_stages(f, pipelines[i], replica, overrides, n);
-}
-
-#define COMPARE(f, ...)                                                                                                \
-    compare(f, (const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
+static const int pipelines[] = {1, 2, 5};
+static const stm_test_layouts layouts = {compare_on, pipelines, sizeof pipelines / sizeof *pipelines, 2};
 
 static void sums_in_shards_are_those_of_one_rank(void **state)
 {
     (void)state;
     fixture f;
     set_up(&f, STM_TEST_LLAMA, 3);
-    COMPARE(&f, "memory.chunk_tokens=7", "memory.recompute=always");
-    COMPARE(&f, "memory.chunk_tokens=40", "memory.recompute=never", "memory.max_segment_tokens=11");
-    COMPARE(&f, "memory.chunk_tokens=50", "parallel.prefixes_in_flight=7", "tree.min_shared_tokens=3");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=7", "memory.recompute=always");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=40", "memory.recompute=never",
+                        "memory.max_segment_tokens=11");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=50", "parallel.prefixes_in_flight=7",
+                        "tree.min_shared_tokens=3");
     tear_down(&f);
 }
 
@@ -153,8 +129,9 @@ static void pieces_of_prompts_that_go_round_wait_in_no_circle(void **state)
     (void)state;
     fixture f;
     set_up(&f, STM_TEST_QWEN2, 4);
-    COMPARE(&f, "parallel.context=on", "memory.max_segment_tokens=5", "memory.chunk_tokens=20");
-    COMPARE(&f, "parallel.context=on", "memory.max_segment_tokens=3", "parallel.prefixes_in_flight=1");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "parallel.context=on", "memory.max_segment_tokens=5", "memory.chunk_tokens=20");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "parallel.context=on", "memory.max_segment_tokens=3",
+                        "parallel.prefixes_in_flight=1");
     tear_down(&f);
 }
 
@@ -163,7 +140,7 @@ static void a_tied_matrix_is_summed_once(void **state)
     (void)state;
     fixture f;
     set_up(&f, STM_TEST_LLAMA_TIED, 5);
-    COMPARE(&f, "memory.chunk_tokens=30");
+    STM_TEST_ON_LAYOUTS(&layouts, &f, "memory.chunk_tokens=30");
     tear_down(&f);
 }
 

@@ -32,3 +32,27 @@ void stm_test_argument(stm_options *o, stm_command_bit command, const char *argu
     char *argv[] = {(char *)argument};
     assert_ok(stm_options_read_arguments(o, command, 1, argv));
 }
+
+void stm_test_file_refused(const char *text, const char *message)
+{
+    stm_options o;
+    assert_ok(stm_options_init(&o));
+    assert_int_equal(stm_test_read_options(&o, text), STM_ERR_INPUT);
+    assert_string_equal(stm_failure(), message);
+    stm_options_clear(&o);
+}
+
+void stm_test_line_refused_by(stm_command_bit command, const char *argument, const char *message)
+{
+    stm_options o;
+    char *argv[] = {(char *)argument};
+    assert_ok(stm_options_init(&o));
+    assert_int_equal(stm_options_read_arguments(&o, command, 1, argv), STM_ERR_INPUT);
+    assert_string_equal(stm_failure(), message);
+    stm_options_clear(&o);
+}
+
+void stm_test_line_refused(const char *argument, const char *message)
+{
+    stm_test_line_refused_by(STM_COMMAND_TRAIN, argument, message);
+}

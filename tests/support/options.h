@@ -20,4 +20,10 @@ void stm_test_given(stm_options *o, const char *text);
 /* One word of a command line, which must be accepted. */
 void stm_test_argument(stm_options *o, stm_command_bit command, const char *argument);
 
+/* The text, as the input file in.yaml, is refused with exactly this message; and a word of a command line, of train or
+ * of another command. */
+void stm_test_file_refused(const char *text, const char *message);
+void stm_test_line_refused(const char *argument, const char *message);
+void stm_test_line_refused_by(stm_command_bit command, const char *argument, const char *message);
+
 #endif
