@@ -24,9 +24,10 @@ static int64_t next_size(int64_t n)
     return n < 4 ? n + 1 : is_power ? n + n / 2 : n / 3 * 4;
 }
 
+/* The same, and `most`; then one that is larger. */
 static int64_t sooner(int64_t n, int64_t most)
 {
-    return n < most && next_size(n) > most ? most : next_size(n);
+    return n < most ? STM_MIN(next_size(n), most) : most + 1;
 }
 
 static stm_status add(candidates *c, int64_t pipeline, int64_t replica)

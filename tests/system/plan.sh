@@ -30,7 +30,7 @@ LIMIT_S=30 plan 0 --max-nodes 1024
 grep -qE '^1024 +[0-9]+ x [0-9]+ x [0-9]+ ' "$work/out" || die "no row for 1,024 nodes"
 awk '$1 == 2 || $1 == 1 { if ($1 == 1 && !a) a = $7; if ($1 == 2 && !b && a) b = $7 } END { exit !(b > 0 && b < a) }' \
     "$work/out" || die "two nodes take no less time than one"
-for options in 'parallel.pipeline=2 --nodes 2' objective.kl_coef=0.1 '--precision float64'; do
+for options in '--ranks-per-node 5' 'parallel.pipeline=2 --nodes 2' objective.kl_coef=0.1 '--precision float64'; do
     plan 0 --max-nodes 0 $options
 done
 plan 0 --max-nodes 0 parallel.pipeline=2 --nodes 2
