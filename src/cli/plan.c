@@ -14,7 +14,7 @@
 #include "text/template.h"
 #include "train/prompt_sets.h"
 
-enum { MOST_LAYOUTS = 8, MOST_LAYOUTS_OF_TABLE = 3 };
+enum { MOST_LAYOUTS = 16, MOST_LAYOUTS_OF_TABLE = 6 };
 
 typedef struct {
     const stm_options *options;
