@@ -7,7 +7,7 @@ cd "$work" || exit 1
 
 # Long rollouts, so that there is time to act inside one; rewards that differ, so that there is something to learn.
 sed -i 's/"max_position_embeddings": 96/"max_position_embeddings": 8192/' toy/config.json
-sed -i 's/max_new_tokens: 4/max_new_tokens: 800, ignore_eos: true/; s/text: a/text: ab/' base.yaml
+sed -i 's/max_new_tokens: 4/max_new_tokens: 1600, ignore_eos: true/; s/text: a/text: ab/' base.yaml
 
 echo 'parallel: { machine: none }' >> base.yaml # two runs would measure other rates, and sum in another order
 
@@ -102,7 +102,10 @@ kill -USR1 "$(processes | tail -1)"
 until_true has_checkpoint run 1
 ! has_step run 2 || die "the checkpoint after step 1 came after step 2"
 until_true has_step run 2
-touch run/SAVE # it is looked for once a second
+touch run/SAVE # it is looked for once a second, in which a fast machine could end the run
+kill -STOP $(processes)
+sleep 1.1
+kill -CONT $(processes)
 until_true test ! -f run/SAVE
 ends_with 0
 same_run whole run 4
@@ -142,13 +145,13 @@ say "an evaluation that was left, of the start or of a step, is made up for in i
 # In an update: the step is finished. A second signal some seconds later: no save, exit code 1
 
 rm -rf run
-input run.yaml run 9 'objective: { name: sft }\nupdate: { epochs: 400 }\ncheckpoint: { every: 9 }\n'
+input run.yaml run 9 'objective: { name: sft }\nupdate: { epochs: 1000 }\ncheckpoint: { every: 9 }\n'
 start 2 run.yaml
 until_true test -f run/input.yaml
 sleep 0.1
 kill -TERM "$(processes | tail -1)"
 ends_with 0
-left_after run 1
+left_after run "$(newest run)"
 say "an update is finished"
 
 rm -rf run
