@@ -23,7 +23,8 @@ timed() {
 }
 
 failed=""
-# part NAME FOLDER WORDS..: one ctest run and its summary. Tests that fail or are skipped are named.
+# part NAME FOLDER WORDS..: one ctest run and its summary. Tests that are skipped are named; of those that fail, what
+# they printed last is shown, too, for whoever cannot read the log on the machine that ran them.
 part() {
     local name=$1 folder=$2 log=$2-$1.log code=0
     shift 2
@@ -32,6 +33,7 @@ part() {
     sed -n '/did not run:/,/^$/p' "$log"
     if [ $code != 0 ]; then
         sed -n '/tests FAILED/,$p' "$log" >&2
+        awk '/^ *[0-9]+\/[0-9]+ Test .*\*\*\*/ { shown = !/Skipped/ } /^ +Start +[0-9]+: / { shown = 0 } shown' "$log" | tail -n 60 >&2
         failed="$failed $log"
     fi
 }
