@@ -23,16 +23,20 @@ static struct {
     int claim; /* a socket that rank and helper share: whose name is its own may speak for the node */
 } helper = {.socket = -1, .claim = -1};
 
+enum { PATIENCE_MS = 1000 }; /* with which a command that stays is let end by itself */
+
 /* What travels: a request, then the bytes of command (with its NUL) and input; an answer, then what the command
- * printed, or the message of the failure. */
+ * printed, then the message of a failure. To stop a server has no answer. */
 typedef struct {
+    enum { RUN, ASK, STOP } kind;
+    size_t server, n_lines; /* of ASK and STOP */
     size_t n_command, n_input, most_output;
     double timeout_s;
 } request;
 
 typedef struct {
     stm_status status;
-    size_t n;
+    size_t n_output, n_message;
 } answer;
 
 /* Both sides: false when the other is gone. */
@@ -81,21 +85,79 @@ bool stm_helper_speaks_first(void)
 
 /* The helper's side */
 
-static bool send_answer(const answer *a, const char *bytes)
+/* The commands that stay. */
+static struct {
+    size_t n, capacity;
+    struct server {
+        size_t number;
+        stm_process *process;
+    } * items;
+} servers;
+
+/* Room for the number, without a process when it is new. */
+static stm_status find_server(size_t number, struct server **out)
 {
-    return send_all(OUR_SOCKET, a, sizeof *a) && send_all(OUR_SOCKET, bytes, a->n);
+    size_t i = 0;
+    while (i < servers.n && servers.items[i].number != number)
+        i++;
+    if (i == servers.n) {
+        STM_TRY(stm_reserve(&servers.items, &servers.capacity, i + 1, sizeof *servers.items));
+        servers.items[servers.n++] = (struct server){.number = number};
+    }
+    *out = &servers.items[i];
+    return STM_OK;
+}
+
+static void stop_server(size_t number, double patience_s)
+{
+    for (size_t i = 0; i < servers.n; i++)
+        if (servers.items[i].number == number) {
+            stm_process_stop(servers.items[i].process, patience_s);
+            servers.items[i].process = NULL;
+        }
+}
+
+static void stop_servers(void)
+{
+    for (size_t i = 0; i < servers.n; i++)
+        stop_server(servers.items[i].number, PATIENCE_MS / 1e3);
+}
+
+/* One that has failed is killed: the next question starts it anew. */
+static stm_status ask(const request *r, const char *command, const char *input, char **output, size_t *n_output)
+{
+    struct server *server;
+    STM_TRY(find_server(r->server, &server));
+    if (!server->process)
+        STM_TRY(stm_process_start(command, &server->process));
+    const stm_status status = stm_process_ask(server->process, input, r->n_input, r->n_lines, r->timeout_s,
+                                              r->most_output, OUR_SOCKET, output, n_output);
+    if (status != STM_OK)
+        stop_server(r->server, 0.0);
+    return status;
+}
+
+static bool send_answer(stm_status status, const char *output, size_t n_output)
+{
+    const answer a = {status, n_output, status == STM_OK ? 0 : strlen(stm_failure())};
+    return send_all(OUR_SOCKET, &a, sizeof a) && send_all(OUR_SOCKET, output, n_output) &&
+           send_all(OUR_SOCKET, stm_failure(), a.n_message);
 }
 
 /* bytes: [n_command + n_input], received. */
 static bool run(const request *r, const char *bytes)
 {
+    const char *input = bytes + r->n_command;
     char *output = NULL;
-    answer a = {0};
-    a.status = stm_process_run(bytes, bytes + r->n_command, r->n_input, r->timeout_s, r->most_output, OUR_SOCKET,
-                               &output, &a.n);
-    if (a.status != STM_OK)
-        a.n = strlen(stm_failure());
-    const bool heard = send_answer(&a, a.status == STM_OK ? output : stm_failure());
+    size_t n_output = 0;
+    if (r->kind == STOP) {
+        stop_server(r->server, r->timeout_s);
+        return true;
+    }
+    const stm_status status = r->kind == ASK ? ask(r, bytes, input, &output, &n_output)
+                                             : stm_process_run(bytes, input, r->n_input, r->timeout_s, r->most_output,
+                                                               OUR_SOCKET, &output, &n_output);
+    const bool heard = send_answer(status, output, n_output);
     free(output);
     return heard;
 }
@@ -108,7 +170,7 @@ static bool serve_one(void)
     char *bytes = malloc(r.n_command + r.n_input);
     if (!bytes) {
         (void)stm_fail(STM_ERR_MEMORY, "no memory for its input of %zu bytes", r.n_input);
-        (void)send_answer(&(answer){STM_ERR_MEMORY, strlen(stm_failure())}, stm_failure());
+        (void)send_answer(STM_ERR_MEMORY, NULL, 0);
         return false;
     }
     const bool heard = receive_all(OUR_SOCKET, bytes, r.n_command + r.n_input) && run(&r, bytes);
@@ -149,6 +211,7 @@ static void be_helper(int socket)
     while (serve_one())
         ;
     report_death();
+    stop_servers();
     close(STDERR_FILENO); /* which a launcher may wait for */
     if (stm_pulse_own->spoke)
         sleep(SILENCE_S);
@@ -196,33 +259,91 @@ static stm_status no_helper(void)
     return stm_fail(STM_ERR_IO, "the helper process that starts commands is gone");
 }
 
-/* After the header of an answer. */
-static stm_status receive_answer(const answer *a, char **output, size_t *n_output)
+/* n bytes of an answer and a NUL; NULL where the helper is gone. */
+static stm_status receive_text(size_t n, char **text)
 {
-    char *bytes;
-    STM_TRY(stm_alloc(a->n + 1, 1, &bytes));
-    if (!receive_all(helper.socket, bytes, a->n)) {
-        free(bytes);
+    STM_TRY(stm_alloc(n + 1, 1, text));
+    if (!receive_all(helper.socket, *text, n)) {
+        free(*text);
+        *text = NULL;
         return no_helper();
     }
-    bytes[a->n] = 0;
-    if (a->status != STM_OK) {
-        (void)stm_fail(a->status, "%s", bytes);
-        free(bytes);
-        return a->status;
-    }
-    *output = bytes;
-    *n_output = a->n;
+    (*text)[n] = 0;
+    return STM_OK;
+}
+
+static stm_status receive_answer(char **output, size_t *n_output)
+{
+    answer a;
+    char *message;
+    *output = NULL;
+    *n_output = 0;
+    if (!receive_all(helper.socket, &a, sizeof a))
+        return no_helper();
+    STM_TRY(receive_text(a.n_output, output));
+    *n_output = a.n_output;
+    if (a.status == STM_OK)
+        return STM_OK;
+    STM_TRY(receive_text(a.n_message, &message));
+    (void)stm_fail(a.status, "%s", message);
+    free(message);
+    return a.status;
+}
+
+static stm_status send_request(const request *r, const char *command, const char *input)
+{
+    if (helper.id == 0 || !send_all(helper.socket, r, sizeof *r) || !send_all(helper.socket, command, r->n_command) ||
+        !send_all(helper.socket, input, r->n_input))
+        return no_helper();
     return STM_OK;
 }
 
 stm_status stm_helper_run(const char *command, const char *input, size_t n_input, double timeout_s, size_t most_output,
                           char **output, size_t *n_output)
 {
-    const request r = {strlen(command) + 1, n_input, most_output, timeout_s};
-    answer a;
-    if (helper.id == 0 || !send_all(helper.socket, &r, sizeof r) || !send_all(helper.socket, command, r.n_command) ||
-        !send_all(helper.socket, input, n_input) || !receive_all(helper.socket, &a, sizeof a))
-        return no_helper();
-    return receive_answer(&a, output, n_output);
+    const request r = {.kind = RUN,
+                       .n_command = strlen(command) + 1,
+                       .n_input = n_input,
+                       .most_output = most_output,
+                       .timeout_s = timeout_s};
+    char *text = NULL;
+    size_t n = 0;
+    stm_status status = send_request(&r, command, input);
+    if (status == STM_OK)
+        status = receive_answer(&text, &n);
+    if (status != STM_OK) {
+        free(text);
+        return status;
+    }
+    *output = text;
+    *n_output = n;
+    return STM_OK;
+}
+
+size_t stm_helper_server(void)
+{
+    static size_t last;
+    return ++last;
+}
+
+stm_status stm_helper_ask(size_t server, const char *command, const char *input, size_t n_input, size_t n_lines,
+                          double timeout_s, size_t most_output, char **output, size_t *n_output)
+{
+    const request r = {.kind = ASK,
+                       .server = server,
+                       .n_lines = n_lines,
+                       .n_command = strlen(command) + 1,
+                       .n_input = n_input,
+                       .most_output = most_output,
+                       .timeout_s = timeout_s};
+    *output = NULL;
+    *n_output = 0;
+    STM_TRY(send_request(&r, command, input));
+    return receive_answer(output, n_output);
+}
+
+void stm_helper_stop(size_t server, double patience_s)
+{
+    const request r = {.kind = STOP, .server = server, .n_command = 1, .timeout_s = patience_s};
+    (void)send_request(&r, "", "");
 }

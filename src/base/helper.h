@@ -25,4 +25,15 @@ bool stm_helper_speaks_first(void);
 stm_status stm_helper_run(const char *command, const char *input, size_t n_input, double timeout_s, size_t most_output,
                           char **output, size_t *n_output);
 
+/* A command that stays for the whole run (base/process.h): it starts with the first question, and again with the first
+ * one after it has failed. server: a number that stands for it, which stm_helper_server gives. n_lines: whole lines of
+ * an answer. *output: freed by the caller; after a failure what was printed before it, or NULL. Fails: as
+ * stm_process_ask does; STM_ERR_IO where there is no helper. */
+size_t stm_helper_server(void);
+stm_status stm_helper_ask(size_t server, const char *command, const char *input, size_t n_input, size_t n_lines,
+                          double timeout_s, size_t most_output, char **output, size_t *n_output);
+
+/* Ends it, as stm_process_stop does. One that has not started: nothing. */
+void stm_helper_stop(size_t server, double patience_s);
+
 #endif

@@ -1,14 +1,26 @@
-/* An external command: one JSON line {"prompt", "response", "answer", and the other fields of the prompt's line} for
- * each response on its stdin, one number a line on its stdout, in the same order. It is started once for all responses
- * of a step. When it fails as a whole (exit code, time, another number of lines) no response has a reward; a line that
- * is no finite number is the fault of its response alone. */
+/* An external command. It sees each response as an object {"prompt", "response", "answer", and the other fields of the
+ * prompt's line}.
+ *
+ * once: started for all responses of a step, an object a line on its stdin, one number a line on its stdout, in the
+ * same order. When it fails as a whole (exit code, time, another number of lines) no response has a reward; a line that
+ * is no finite number is the fault of its response alone.
+ *
+ * server: one process for the whole run, and the protocol of data/service.h: a step's responses as one line
+ * {"responses":
+ * [..]}, each with "id" and "group" besides (those to one prompt have the same number); {"id", "reward"} for each. What
+ * it does not answer has no reward, and one whose "reward" is no finite number neither: its "error", a text, says why.
+ */
 #include <jansson.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/helper.h"
+#include "data/service.h"
 #include "reward/kinds.h"
+
+enum { ONCE, SERVER }; /* in the order of the styles */
 
 static stm_status check(const stm_reward_item *item)
 {
@@ -20,37 +32,31 @@ static stm_status check(const stm_reward_item *item)
     return STM_OK;
 }
 
-/* A JSON string of text that may not be UTF-8 (a response cut inside a character): then every byte beyond ASCII becomes
- * "?". */
-static json_t *string_of(const char *text)
+/* The response as an object; NULL: no memory. */
+static json_t *object_of(const stm_reward_input *input)
 {
-    json_t *string = json_string(text);
-    char *copy = string ? NULL : strdup(text);
-    if (!copy)
-        return string;
-    for (char *c = copy; *c; c++)
-        if ((unsigned char)*c >= 0x80)
-            *c = '?';
-    string = json_string(copy);
-    free(copy);
-    return string;
+    json_t *object = json_object();
+    json_t *fields = input->fields_json ? json_loads(input->fields_json, 0, NULL) : NULL;
+    bool good = object && json_object_set_new(object, "prompt", stm_service_text(input->prompt_text)) == 0 &&
+                json_object_set_new(object, "response", stm_service_text(input->text)) == 0;
+    if (good && input->answer)
+        good = json_object_set_new(object, "answer", stm_service_text(input->answer)) == 0;
+    if (good && json_is_object(fields))
+        good = json_object_update_missing(object, fields) == 0;
+    json_decref(fields);
+    if (good)
+        return object;
+    json_decref(object);
+    return NULL;
 }
+
+/* Once */
 
 static stm_status add_line(const stm_reward_input *input, char **text, size_t *n, size_t *capacity)
 {
     stm_status status = STM_OK;
-    char *line = NULL;
-    json_t *object = json_object();
-    json_t *fields = input->fields_json ? json_loads(input->fields_json, 0, NULL) : NULL;
-    if (object) {
-        json_object_set_new(object, "prompt", string_of(input->prompt_text));
-        json_object_set_new(object, "response", string_of(input->text));
-        if (input->answer)
-            json_object_set_new(object, "answer", string_of(input->answer));
-        if (json_is_object(fields))
-            json_object_update_missing(object, fields);
-        line = json_dumps(object, JSON_COMPACT | JSON_ENSURE_ASCII);
-    }
+    json_t *object = object_of(input);
+    char *line = object ? json_dumps(object, JSON_COMPACT | JSON_ENSURE_ASCII) : NULL;
     if (!line) {
         status = stm_fail(STM_ERR_MEMORY, "out of memory");
         goto out;
@@ -62,7 +68,6 @@ static stm_status add_line(const stm_reward_input *input, char **text, size_t *n
     *n += length + 1;
 out:
     free(line);
-    json_decref(fields);
     json_decref(object);
     return status;
 }
@@ -91,8 +96,8 @@ static double read_line(const char *line, const char *end, const stm_reward_item
     return value;
 }
 
-static stm_status score(const stm_reward_item *item, size_t n, const stm_reward_input *inputs, double *out,
-                        stm_complaint *complaint)
+static stm_status score_once(const stm_reward_item *item, size_t n, const stm_reward_input *inputs, double *out,
+                             stm_complaint *complaint)
 {
     stm_status status = STM_OK;
     char *text = NULL, *output = NULL;
@@ -130,10 +135,88 @@ out:
     return status;
 }
 
+/* Server */
+
+static stm_status begin(stm_reward_item *item)
+{
+    stm_service *service;
+    if (item->style != SERVER)
+        return STM_OK;
+    STM_TRY(stm_service_create(item->options.command, "responses", item->options.timeout_s, &service));
+    item->state = service;
+    return STM_OK;
+}
+
+static void end(void *state)
+{
+    stm_service_destroy(state);
+}
+
+static double read_answer(const stm_reward_item *item, json_t *answer, const char *why, stm_complaint *complaint)
+{
+    const json_t *reward = json_object_get(answer, "reward"); /* NULL where there is no answer */
+    const char *error = json_string_value(json_object_get(answer, "error"));
+    if (json_is_number(reward) && isfinite(json_number_value(reward)))
+        return json_number_value(reward);
+    if (!answer)
+        return stm_complain(complaint, "%s.command: %s", item->where, why);
+    if (error)
+        return stm_complain(complaint, "%s.command: %s", item->where, error);
+    char *text = json_dumps(answer, JSON_ENSURE_ASCII);
+    (void)stm_complain(complaint, "%s.command: answered %.200s, expected a finite number as \"reward\"", item->where,
+                       text ? text : "");
+    free(text);
+    return NAN;
+}
+
+static stm_status score_by_server(const stm_reward_item *item, size_t n, const stm_reward_input *inputs, double *out,
+                                  stm_complaint *complaint)
+{
+    stm_status status = STM_OK;
+    json_t **objects = NULL, **answers = NULL; /* [n] */
+    char why[512] = "";
+    STM_GOTO_OUT(stm_alloc(n, sizeof *objects, &objects));
+    STM_GOTO_OUT(stm_alloc(n, sizeof *answers, &answers));
+    for (size_t i = 0; i < n; i++) {
+        objects[i] = object_of(&inputs[i]);
+        if (!objects[i] || json_object_set_new(objects[i], "group", json_integer((json_int_t)inputs[i].group)) != 0) {
+            status = stm_fail(STM_ERR_MEMORY, "out of memory");
+            goto out;
+        }
+    }
+    status = stm_service_ask(item->state, n, objects, answers);
+    if (status == STM_ERR_IO) {
+        snprintf(why, sizeof why, "%s", stm_failure());
+        status = STM_OK;
+    }
+    for (size_t i = 0; status == STM_OK && i < n; i++)
+        out[i] = read_answer(item, answers[i], why, complaint);
+out:
+    for (size_t i = 0; i < n; i++) {
+        json_decref(answers ? answers[i] : NULL);
+        json_decref(objects ? objects[i] : NULL);
+    }
+    free(answers);
+    free(objects);
+    return status;
+}
+
+static stm_status score(const stm_reward_item *item, size_t n, const stm_reward_input *inputs, double *out,
+                        stm_complaint *complaint)
+{
+    return item->style == SERVER ? score_by_server(item, n, inputs, out, complaint)
+                                 : score_once(item, n, inputs, out, complaint);
+}
+
+static const char *const styles[] = {"once", "server", NULL};
+
 const stm_reward_kind stm_reward_command = {
     .name = "command",
-    .reads = STM_READS_COMMAND | STM_READS_TIMEOUT,
+    .reads = STM_READS_COMMAND | STM_READS_TIMEOUT | STM_READS_STYLE,
+    .styles = styles,
     .needs_answer = stm_reward_never,
     .check = check,
+    .begin = begin,
+    .end = end,
     .all = score,
 };

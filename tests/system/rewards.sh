@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Rewards within a run: a plug-in built by the example's makefile, one that looks at groups, one with a memory; the same
-# numbers on 1 and 3 ranks.
+# Rewards within a run: a plug-in built by the example's makefile, one that looks at groups, one with a memory, a command
+# that stays; the same numbers on 1 and 3 ranks.
 . "$(dirname "$0")/common.sh"
 cd "$work" || exit 1
 . "$tests/support/toy.sh"
@@ -48,6 +48,51 @@ train alone 1 "$several"
 train three 3 "$several"
 cmp -s alone.txt three.txt || die "several rewards: other numbers on 3 ranks: $(diff alone.txt three.txt | head -4)"
 say "plugin, hapo, otc, bleu and repetition together: the same rewards on 1 and 3 ranks"
+
+# A command that stays: the share of vowels again. `how` says what happens with its second batch.
+cat > server.sh << 'END'
+echo started >> "$0.starts"
+n=0
+while IFS= read -r line; do
+    n=$((n + 1))
+    if [ "$n$(wc -l < "$0.starts")" = 21 ]; then
+        case $1 in
+        dies) kill -9 $$ ;;
+        hangs) sleep 1234 & sleep 1234 ;;
+        babbles) yes "this is no number" ;;
+        esac
+    fi
+    printf '%s\n' "$line" | sed 's/},{/}\n{/g' | sed -n 's/.*"response":"\([a-z ]*\)".*"id":\([0-9]*\).*/\2 _\1/p' |
+        awk '{ letters = gsub(/[a-z]/, "&"); vowels = gsub(/[aeiou]/, "&")
+               printf "{\"id\": %d, \"reward\": %.17g}\n", $1, letters ? vowels / letters : 0 }'
+done
+END
+served() { # FOLDER RANKS HOW
+    rm -f server.sh.starts
+    train "$1" "$2" "[{name: command, style: server, command: \"exec sh server.sh $3\", timeout_s: 3}]"
+}
+for ranks in 1 3; do
+    served "served.$ranks" $ranks well
+    cmp -s vowels.txt "served.$ranks.txt" || die "server: $(diff vowels.txt "served.$ranks.txt" | head -4)"
+    [ "$(wc -l < server.sh.starts)" = 1 ] || die "server: started $(wc -l < server.sh.starts) times, expected once"
+done
+served killed 3 dies
+cmp -s vowels.txt killed.txt || die "a server that dies once changes rewards: $(diff vowels.txt killed.txt | head -4)"
+[ "$(wc -l < server.sh.starts)" = 2 ] || die "a server that dies: started $(wc -l < server.sh.starts) times, expected 2"
+for how in hangs babbles; do
+    for ranks in 1 3; do
+        rm -f server.sh.starts
+        input "$how.yaml" $how.$ranks 3
+        succeeds $ranks "$STEMMA" train $how.yaml checkpoint.every=0 \
+            "reward=[{name: command, style: server, command: \"exec sh server.sh $how\", timeout_s: 1}]"
+        [ $how = babbles ] || [ "$(field $how.$ranks/metrics.jsonl 2 groups_failed)" = 5 ] ||
+            die "a server that $how: $(cat $how.$ranks/metrics.jsonl)"
+        [ "$(field $how.$ranks/metrics.jsonl 3 groups_failed)" = 0 ] || die "a server that $how: $(cat $how.$ranks/log.txt)"
+        [ $how = babbles ] || grep -q 'step 2: 5 of 5 groups .*reward\[0\].command: timed out after 1 s$' out || die "$how: $(cat out)"
+    done
+done
+pgrep -f 'server.sh [a-z]*$|sleep 1234$' > left.txt && die "a server is left running: $(cat left.txt)"
+say "server: one process for a run, the same rewards on 1 and 3 ranks; death costs a start, silence a step, nonsense neither"
 
 rm toy/tokenizer.json
 printf '{"prompt_ids": [1, 2, 3]}\n{"prompt_ids": [4, 5]}\n' > ids.jsonl
