@@ -132,6 +132,9 @@ const stm_option_row stm_option_rows[] = {
     {"rollout.stop", STM_KIND_STRINGS, AT(stm_strings, rollout.stop), "[]", ANY, NULL, INPUT | GENERATE, 0,
         "texts that end a response, beside the model's own end tokens"},
     BOOLEAN("rollout.ignore_eos", rollout.ignore_eos, "false", INPUT | GENERATE, 0, "do not stop at the model's end tokens"),
+    BOOLEAN("rollout.dynamic", rollout.dynamic, "false", INPUT, 0,
+        "groups whose rewards are all equal give their places to groups of further prompts (DAPO)"),
+    INTEGER("rollout.dynamic_rounds", rollout.dynamic_rounds, "4", FROM(1), INPUT, 0, "most rounds of such rollouts in a step; groups that are equal after it stay"),
     WORD("rollout.save", rollout.save, "sample", CHOICES("none", "sample", "all"), INPUT, 0, "rollouts to keep in the run folder"),
 
     {"reward", STM_KIND_REWARDS, offsetof(stm_options, reward), "[]", ANY, NULL, INPUT, 0, "list of rewards, each a map of these keys; a response gets their weighted sum"},

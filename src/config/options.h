@@ -191,7 +191,8 @@ typedef struct {
         double temperature, top_p, min_p;
         int64_t top_k, max_new_tokens, min_new_tokens, slots; /* slots: sequences decoded at once on a rank */
         stm_strings stop;
-        bool ignore_eos;
+        bool ignore_eos, dynamic;
+        int64_t dynamic_rounds;
         char *save; /* rollouts kept in the run folder: none, sample, all */
     } rollout;
     struct {

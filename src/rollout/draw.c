@@ -93,7 +93,7 @@ static stm_status draw_numbers(stm_draw *d)
         const stm_random_key key = {.seed = d->sampling->seed,
                                     .use = d->sampling->use,
                                     .step = d->sampling->step,
-                                    .slot = (uint32_t)item->group,
+                                    .slot = (uint32_t)(d->sampling->first_slot + item->group),
                                     .rollout = (uint32_t)item->rollout,
                                     .token = (uint32_t)item->response->n};
         d->host_numbers[r] = stm_random_uniform(&key);

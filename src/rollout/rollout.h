@@ -15,6 +15,7 @@
 typedef struct {
     stm_random_use use;
     uint64_t seed, step;
+    size_t first_slot; /* of the batch's first group, for the random numbers: where it is but a part of a step */
     size_t group_size;
     double temperature; /* 0: greedy, log-probs at 1 */
     double top_p, min_p;

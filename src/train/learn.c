@@ -1,42 +1,9 @@
-/* A step's batch, from rollouts or from demonstrations, and the updates that are made with it. */
+/* A batch of demonstrations, and the updates that are made with a step's batch. */
 #include <stdlib.h>
 
-#include "metrics/log.h"
 #include "optim/schedule.h"
-#include "rollout/rollout.h"
 #include "train/batch.h"
 #include "train/trainer_state.h"
-
-stm_status stm_step_sample(stm_trainer *t, stm_step *step)
-{
-    const stm_policy *p = &t->policy;
-    stm_sampling sampling;
-    stm_rollout_counts counts;
-    const double start = stm_now_s();
-    STM_TRY(stm_agree(p->grid, stm_batch_of_prompts(&t->train->prompts, step->which, step->n, &step->batch)));
-    stm_sampling_init(t->options, p->model, p->tokenizer, STM_RANDOM_TRAIN, (uint64_t)t->progress.step, &sampling);
-    sampling.watch = p->watch;
-    t->boundary.next_s = t->boundary.update_s;
-    stm_timers_push(&t->timers, STM_PHASE_ROLLOUT);
-    const stm_status rolled = stm_rollout(p->engine, p->model, p->grid, &sampling, &step->batch, &counts);
-    stm_timers_pop(&t->timers, STM_PHASE_ROLLOUT);
-    STM_TRY(rolled);
-    if (stm_watch_leaves(p->watch))
-        return STM_OK;
-    const double sampled = stm_now_s();
-    stm_timers_push(&t->timers, STM_PHASE_REWARD);
-    const stm_status judged = stm_judge(p, t->rewards, t->train, step->which, &step->batch, true, &step->verdicts);
-    stm_timers_pop(&t->timers, STM_PHASE_REWARD);
-    STM_TRY(judged);
-    step->record.groups_failed = (double)step->verdicts.n_failed;
-    if (step->verdicts.n_failed > 0)
-        stm_log("warning: step %lld: %zu of %zu groups are left out: %s", (long long)t->progress.step + 1,
-                step->verdicts.n_failed, step->n, step->verdicts.complaint);
-    step->record.tokens_sampled = counts.tokens;
-    step->record.rollout_s = sampled - start;
-    step->record.reward_s = stm_now_s() - sampled;
-    return STM_OK;
-}
 
 stm_status stm_step_demonstrate(stm_trainer *t, stm_step *step)
 {

@@ -193,7 +193,8 @@ static stm_status begin(stm_trainer *t)
 
 static stm_status begin_step(stm_trainer *t, stm_step *step)
 {
-    *step = (stm_step){.n = (size_t)t->options->rollout.prompts_per_step, .start_s = stm_now_s()};
+    const size_t n = (size_t)t->options->rollout.prompts_per_step;
+    *step = (stm_step){.n = n, .n_used = n, .start_s = stm_now_s()};
     stm_pulse_step(t->progress.step + 1);
     stm_record_init(&step->record);
     STM_TRY(stm_agree(t->policy.grid, stm_alloc(step->n, sizeof *step->which, &step->which)));
@@ -280,7 +281,7 @@ static stm_status learn(stm_trainer *t, stm_step *step)
     const stm_waits after = stm_waits_of(&t->timers);
     step->waits = stm_waits_between(&before, &after);
     t->progress.step++;
-    t->progress.cursor += step->n;
+    t->progress.cursor += step->n_used;
     return STM_OK;
 }
 

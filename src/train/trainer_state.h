@@ -50,7 +50,8 @@ struct stm_trainer {
 
 /* One step's things; cleared after it. */
 typedef struct {
-    size_t n;      /* prompts */
+    size_t n;      /* groups */
+    size_t n_used; /* prompts: more than groups where some were replaced */
     size_t *which; /* [n]: of the training set */
     stm_batch batch;
     stm_verdicts verdicts;
@@ -61,7 +62,7 @@ typedef struct {
     double start_s, aside_s; /* aside: evaluation and saves, which are not the step's */
 } stm_step;
 
-/* learn.c: the batch of a step, and what is learnt from it. Collective. */
+/* sample.c, learn.c: the batch of a step, and what is learnt from it. Collective. */
 stm_status stm_step_sample(stm_trainer *trainer, stm_step *step);
 stm_status stm_step_demonstrate(stm_trainer *trainer, stm_step *step);
 stm_status stm_step_update(stm_trainer *trainer, stm_step *step);

@@ -26,6 +26,9 @@ typedef struct {
 /* What ends a rollout early, where a test has one. */
 static stm_watch *watch;
 
+/* Groups that another rollout of the same step has: those behind them are numbered on. */
+static size_t n_before;
+
 static void set_up(fixture *f, stm_test_config config, const stm_backend *backend)
 {
     assert_ok(backend->open(1, &f->stream));
@@ -65,6 +68,15 @@ static void make_prompts(const fixture *f, stm_batch *batch)
     }
 }
 
+/* Without the groups of another rollout. */
+static void leave_out(size_t n, stm_batch *batch)
+{
+    for (size_t g = 0; g < n; g++)
+        free(batch->groups[g].prompt);
+    batch->n_groups -= n;
+    memmove(batch->groups, batch->groups + n, batch->n_groups * sizeof *batch->groups);
+}
+
 /* On the layout that the overrides ask for; a pipeline must divide the ranks of comm. counts may be NULL. */
 static stm_status try_to_sample(MPI_Comm comm, const fixture *f, const char *const *overrides, size_t n,
                                 stm_batch *batch, stm_rollout_counts *counts)
@@ -78,6 +90,7 @@ static stm_status try_to_sample(MPI_Comm comm, const fixture *f, const char *con
     assert_ok(
         stm_options_read_arguments(&options, STM_COMMAND_GENERATE, (int)n, (char *const *)(void *)(size_t)overrides));
     make_prompts(f, batch);
+    leave_out(n_before, batch);
     const int64_t n_stages = STM_MAX((int64_t)1, options.parallel.pipeline);
     assert_ok(stm_grid_create(comm, &(stm_axes){n_stages, options.parallel.suffix, options.parallel.replica},
                               batch->n_groups, &grid));
@@ -85,6 +98,7 @@ static stm_status try_to_sample(MPI_Comm comm, const fixture *f, const char *con
     assert_ok(stm_engine_create(&stage, &grid, &options, 0, &engine));
     stm_sampling_init(&options, f->model, NULL, STM_RANDOM_GENERATE, 0, &sampling);
     sampling.watch = watch;
+    sampling.first_slot = n_before;
     const stm_status status = stm_rollout(engine, &stage, &grid, &sampling, batch, counts);
     stm_engine_destroy(engine);
     stm_grid_destroy(&grid);
@@ -137,6 +151,23 @@ static void tokens_do_not_depend_on_ranks_slots_or_memory(void **state)
         stm_batch_clear(&alone);
         tear_down(&f);
     }
+}
+
+static void groups_may_be_sampled_in_several_rounds(void **state)
+{
+    (void)state;
+    fixture f;
+    stm_batch whole, rest;
+    set_up(&f, STM_TEST_QWEN3, &stm_backend_cpu_f64);
+    SAMPLE(MPI_COMM_SELF, &f, &whole, "rollout.group_size=3", "rollout.max_new_tokens=9");
+    n_before = 2;
+    SAMPLE(MPI_COMM_WORLD, &f, &rest, "rollout.group_size=3", "rollout.max_new_tokens=9");
+    n_before = 0;
+    const stm_batch tail = {.n_groups = whole.n_groups - 2, .groups = whole.groups + 2};
+    assert_same(&tail, &rest);
+    stm_batch_clear(&whole);
+    stm_batch_clear(&rest);
+    tear_down(&f);
 }
 
 static void teams_sample_the_same(void **state)
@@ -445,6 +476,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokens_do_not_depend_on_ranks_slots_or_memory),
+        cmocka_unit_test(groups_may_be_sampled_in_several_rounds),
         cmocka_unit_test(teams_sample_the_same),
         cmocka_unit_test(stages_sample_the_same),
         cmocka_unit_test(what_is_not_a_number_is_said_by_all),

@@ -1,0 +1,43 @@
+#!/bin/bash
+# Data rules of training on the toy: which rollouts a step learns from. Each the same on 1 and 3 ranks, and 4 steps are 2
+# and 2, bit for bit, with all that checkpoints keep for it.
+. "$(dirname "$0")/common.sh"
+cd "$work" || exit 1
+. "$tests/support/toy.sh"
+
+cursor() { h5dump -a /trainer/cursor "$1" | sed -n 's/.*(0): //p'; }
+sum() { sed -n "s/.*\"$2\": \([-0-9.e+]*\),.*/\1/p" "$1/metrics.jsonl" | awk '{ s += $1 } END { print s + 0 }'; }
+
+# compare NAME STEPS WORDS..: the run NAME of NAME.yaml on one rank, on three ranks, and in two pieces.
+compare() {
+    local name=$1 steps=$2 ranks
+    shift 2
+    for ranks in 3 0; do
+        rm -rf "$name"
+        succeeds $ranks "$STEMMA" train "$name.yaml" --precision=float64 checkpoint.every=0 rollout.save=all "$@"
+        [ $ranks = 0 ] || mv "$name" "$name.3"
+    done
+    same_parameters "$(checkpoint "$name.3" "$steps")" "$(checkpoint "$name" "$steps")" 1e-9
+    mv "$name" "$name.1" && mkdir -p "$name/checkpoints"
+    succeeds 0 "$STEMMA" train "$name.yaml" --precision=float64 checkpoint.every=0 rollout.save=all run.steps=$((steps / 2)) "$@"
+    succeeds 0 "$STEMMA" train "$name.yaml" --precision=float64 checkpoint.every=0 rollout.save=all "$@"
+    same_bits "$(checkpoint "$name.1" "$steps")" "$(checkpoint "$name" "$steps")" "$name: $steps steps are not two halves"
+    cmp "$name.1/rollouts/step-0000000$steps.jsonl" "$name/rollouts/step-0000000$steps.jsonl" || die "$name: other rollouts after a restart"
+}
+
+# Dynamic sampling
+
+input plain.yaml plain 4
+input dynamic.yaml dynamic 4
+succeeds 0 "$STEMMA" train plain.yaml --precision=float64 checkpoint.every=0
+compare dynamic 4 rollout.dynamic=true
+holds "$(sum plain groups_equal) > 2 && $(sum dynamic groups_equal) < $(sum plain groups_equal)" "fewer groups are equal"
+holds "$(sum dynamic rollouts_extra) > 0 && $(sum dynamic rollouts_extra) == $(sum dynamic.3 rollouts_extra)" "extra rollouts are counted"
+[ "$(cursor "$(checkpoint dynamic 4)")" = $((20 + $(sum dynamic rollouts_extra) / 4)) ] || die "the cursor has not advanced by what was used"
+grep -q '^step 1: [0-9]* extra rollouts in [1-4] rounds, [0-5] of 5 groups have equal rewards still$' dynamic/log.txt || die "log: $(cat dynamic/log.txt)"
+[ -z "$(field plain/metrics.jsonl 1 rollouts_extra)" ] || die "extra rollouts where nobody asked"
+input never.yaml never 2
+succeeds 2 "$STEMMA" train never.yaml rollout.dynamic=true rollout.dynamic_rounds=3 'reward=[{name: regex, pattern: "^"}]'
+[ "$(field never/metrics.jsonl 1 rollouts_extra)" = 60 ] && [ "$(cursor "$(checkpoint never 2)")" = 40 ] ||
+    die "3 rounds of 5 groups of 4: $(cat never/metrics.jsonl)"
+say "dynamic sampling: fewer equal groups, extra rollouts counted and bounded, the cursor goes on behind them"
