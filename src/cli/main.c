@@ -17,6 +17,7 @@
 #include "mpi/heartbeat.h"
 #include "mpi/relay.h"
 #include "objective/objective.h"
+#include "reward/answers.h"
 #include "reward/reward.h"
 
 static const stm_command commands[] = {
@@ -196,6 +197,9 @@ static stm_status check_registered(const stm_options *options, stm_command_bit c
     stm_reward_set *rewards;
     STM_TRY(stm_reward_set_create(options->reward.items, options->reward.n, &rewards));
     stm_reward_set_destroy(rewards);
+    stm_answers *answers;
+    STM_TRY(stm_answers_create(options->rollout.answer, options->rollout.answer_extract, &answers));
+    stm_answers_destroy(answers);
     return STM_OK;
 }
 

@@ -136,6 +136,10 @@ const stm_option_row stm_option_rows[] = {
         "groups whose rewards are all equal give their places to groups of further prompts (DAPO)"),
     INTEGER("rollout.dynamic_rounds", rollout.dynamic_rounds, "4", FROM(1), INPUT, 0, "most rounds of such rollouts in a step; groups that are equal after it stay"),
     WORD("rollout.save", rollout.save, "sample", CHOICES("none", "sample", "all"), INPUT, 0, "rollouts to keep in the run folder"),
+    WORD("rollout.answer", rollout.answer, "math", CHOICES("math", "numeric", "exact", "choices"), INPUT, 0,
+        "reward that tells which responses of a group have the same answer (objective.seed_alpha)"),
+    TEXT("rollout.answer_extract", rollout.answer_extract, "", INPUT, 0,
+        "PCRE2 pattern whose last match (its first group) is that answer; empty: as that reward finds it"),
 
     {"reward", STM_KIND_REWARDS, offsetof(stm_options, reward), "[]", ANY, NULL, INPUT, 0, "list of rewards, each a map of these keys; a response gets their weighted sum"},
 

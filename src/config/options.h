@@ -193,7 +193,8 @@ typedef struct {
         stm_strings stop;
         bool ignore_eos, dynamic;
         int64_t dynamic_rounds;
-        char *save; /* rollouts kept in the run folder: none, sample, all */
+        char *save;                    /* rollouts kept in the run folder: none, sample, all */
+        char *answer, *answer_extract; /* how final answers are compared: math, numeric, exact, choices; and found */
     } rollout;
     struct {
         size_t n;

@@ -101,12 +101,11 @@ static stm_status read_parts(const reader *r, size_t i, stm_response_notes *note
 
 static stm_status read_notes(const reader *r, size_t i, stm_response *response)
 {
-    stm_response_notes *notes;
     double cluster, off;
     bool has_off;
     const json_t *origin;
-    STM_TRY(stm_alloc(1, sizeof *notes, &response->notes));
-    notes = response->notes;
+    STM_TRY(stm_response_take_notes(response));
+    stm_response_notes *notes = response->notes;
     STM_TRY(get_column(r, "sampler", i, response->n, &notes->sampler_logprobs));
     STM_TRY(get_column(r, "twin", i, response->n, &notes->twin_logprobs));
     STM_TRY(get_column(r, "target", i, response->n, &notes->target_logprobs));

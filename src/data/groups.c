@@ -20,6 +20,11 @@ static void free_notes(stm_response_notes *notes)
     free(notes);
 }
 
+stm_status stm_response_take_notes(stm_response *response)
+{
+    return response->notes ? STM_OK : stm_alloc(1, sizeof *response->notes, &response->notes);
+}
+
 void stm_batch_clear(stm_batch *batch)
 {
     for (size_t g = 0; g < batch->n_groups; g++) {

@@ -56,6 +56,9 @@ typedef struct {
 
 void stm_batch_clear(stm_batch *batch);
 
+/* Makes room for notes where the response has none. Fails: STM_ERR_MEMORY. */
+stm_status stm_response_take_notes(stm_response *response);
+
 /* Takes the loss from responses that ran out of length (objective.mask_truncated). */
 void stm_batch_mask_truncated(stm_batch *batch);
 

@@ -163,7 +163,7 @@ static stm_status read_notes(const parser *p, const json_t *object, stm_response
                                    place(p, "origin", where), stm_json_found(origin, found));
     if (!has_notes(object))
         return STM_OK;
-    STM_TRY(stm_alloc(1, sizeof *response->notes, &response->notes));
+    STM_TRY(stm_response_take_notes(response));
     response->notes->off_policy = json_is_true(off);
     response->notes->other_origin = strcmp(from, "other") == 0;
     response->notes->has_cluster = cluster != NULL;

@@ -38,7 +38,6 @@ static const struct {
     unsigned need;
     const char *key, *what;
 } recorded_only[] = {
-    {STM_NEEDS_CLUSTERS, "seed_alpha", "clusters of the answers of recorded responses"},
     {STM_NEEDS_BUDGETS, "advantage_baseline", "scores at budgets of recorded responses"},
     {STM_NEEDS_STEPS, "name", "steps with advantages of recorded responses"},
     {STM_NEEDS_TWIN, "chase_coef or reference", "log-probs of a twin of the model, recorded with responses"},

@@ -120,8 +120,8 @@ stm_status stm_objective_check_name(const char *name);
 /* Fails: STM_ERR_INPUT "objective.label: found .., expected .." for options that contradict each other. */
 stm_status stm_objective_check_options(const stm_objective_options *options);
 
-/* Fails: STM_ERR_INPUT where the objective needs what no rollout has: clusters, budgets, steps, other copies of the
- * model, their responses, preferences. */
+/* Fails: STM_ERR_INPUT where the objective needs what no rollout has: budgets, steps, other copies of the model, their
+ * responses, preferences. */
 stm_status stm_objective_check_online(const stm_objective_options *options);
 
 /* Counts, prepares. The batch and the options must outlive *out; the caller clears it, also after a failure. Fails:

@@ -93,7 +93,7 @@ bool stm_group_is_judged(const stm_group *group)
 /* What the objective may read beside the weighted sum. */
 static stm_status note_parts(const double *parts, size_t n, stm_response *response)
 {
-    STM_TRY(stm_alloc(1, sizeof *response->notes, &response->notes));
+    STM_TRY(stm_response_take_notes(response));
     STM_TRY(stm_alloc(n, sizeof *parts, &response->notes->reward_parts));
     memcpy(response->notes->reward_parts, parts, n * sizeof *parts);
     response->notes->n_parts = n;

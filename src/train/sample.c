@@ -33,8 +33,10 @@ static stm_status judge(stm_trainer *t, stm_step *step, stm_round *round)
 {
     const double start = stm_now_s();
     stm_timers_push(&t->timers, STM_PHASE_REWARD);
-    const stm_status status =
+    stm_status status =
         stm_judge(&t->policy, t->rewards, t->train, round->which, &round->batch, true, &round->verdicts);
+    if (status == STM_OK)
+        status = stm_cluster_answers(&t->policy, t->answers, &round->verdicts, &round->batch);
     stm_timers_pop(&t->timers, STM_PHASE_REWARD);
     STM_TRY(status);
     step->record.groups_failed += (double)round->verdicts.n_failed;

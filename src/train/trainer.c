@@ -58,6 +58,7 @@ static stm_status set_up(stm_trainer *t)
     STM_TRY(stm_format(&t->checkpoints, "%s/checkpoints", o->run.folder));
     STM_TRY(stm_options_print(o, STM_COMMAND_TRAIN, &t->options_yaml));
     STM_TRY(stm_reward_set_create(o->reward.items, o->reward.n, &t->rewards));
+    STM_TRY(stm_clusters_create(&t->policy, &t->answers));
     if (o->objective.reward_weights.n == 0 && o->objective.reward_combine == STM_REWARDS_NORMALIZE_THEN_SUM) {
         STM_TRY(stm_alloc(o->reward.n, sizeof *t->reward_weights, &t->reward_weights));
         for (size_t i = 0; i < o->reward.n; i++)
@@ -119,6 +120,7 @@ void stm_trainer_destroy(stm_trainer *t)
     stm_optimizer_destroy(&t->optimizer, t->policy.model);
     stm_parameter_set_destroy(t->reference);
     stm_reward_set_destroy(t->rewards);
+    stm_answers_destroy(t->answers);
     free(t->checkpoints);
     free(t->options_yaml);
     free(t->reward_weights);

@@ -5,6 +5,7 @@
 #include "metrics/metrics.h"
 #include "metrics/waits.h"
 #include "train/boundary.h"
+#include "train/clusters.h"
 #include "train/evaluate.h"
 #include "train/optimizer.h"
 #include "train/reference.h"
@@ -22,6 +23,7 @@ struct stm_trainer {
     double *reward_weights;                  /* [rewards] */
     bool supervised;
     stm_reward_set *rewards;
+    stm_answers *answers; /* NULL: the objective does not ask which are the same */
     stm_optimizer optimizer;
     stm_parameter_set *reference; /* NULL: no KL term */
     stm_timers timers;
