@@ -43,9 +43,11 @@ static stm_status grad(const stm_options *options, const stm_objective *objectiv
                        stm_batch *batch)
 {
     void *gradient;
+    size_t n_dropped;
     if (options->objective.mask_truncated)
         stm_batch_mask_truncated(batch);
     stm_batch_round_recorded(batch);
+    STM_TRY(stm_agree(&session->grid, stm_objective_drop(objective, &options->objective, batch, &n_dropped)));
     STM_TRY(stm_agree(&session->grid, stm_model_array_create(session->model, &gradient)));
     stm_status status = stm_agree(&session->grid, stm_model_array_zero(session->model, gradient));
     if (status == STM_OK)

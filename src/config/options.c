@@ -151,6 +151,7 @@ const stm_option_row stm_option_rows[] = {
         INPUT | GRAD, 0, "divide by the deviation of the group's rewards, of all rewards, or whiten over all tokens"),
     NUMBER("objective.advantage_eps", objective.advantage_eps, "1.0e-6", FROM(0), INPUT | GRAD, 0, "added to the deviation of rewards"),
     NUMBER("objective.whiten_eps", objective.whiten_eps, "1.0e-8", FROM(0), INPUT | GRAD, 0, "added to the variance when whitening"),
+    NUMBER("objective.min_advantage", objective.min_advantage, "0.0", FROM(0), INPUT | GRAD, 0, "no loss on responses whose advantage is smaller, of either sign (LOOP: 0.01)"),
     CHOICE("objective.reward_combine", stm_reward_combine, objective.reward_combine, "sum", CHOICES("sum", "normalize-then-sum"), INPUT | GRAD, 0,
         "several rewards: weighted sum, or weighted sum of each one's advantages"),
     NUMBERS("objective.reward_weights", objective.reward_weights, "[]", ANY, INPUT | GRAD, 0, "of the rewards; empty: their own weights"),

@@ -113,7 +113,7 @@ typedef struct {
     /* Advantages */
     stm_baseline advantage_baseline;
     stm_advantage_scale advantage_scale;
-    double advantage_eps, whiten_eps;
+    double advantage_eps, whiten_eps, min_advantage;
     stm_reward_combine reward_combine;
     stm_numbers reward_weights; /* of recorded parts; empty: the recorded reward stands */
     double seed_alpha;

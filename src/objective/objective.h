@@ -141,6 +141,11 @@ void stm_objective_collect(stm_objective_batch *batch, const double *logp);
 void stm_objective_group(const stm_objective_batch *batch, size_t g, const double *logp, const double *entropy,
                          double *dlogp, stm_objective_sums *sums);
 
+/* Takes the loss from responses whose advantages are all below options->min_advantage in size, so that nothing is
+ * computed of them; *n: how many had some. What they need must be recorded. Fails as stm_objective_batch_create. */
+stm_status stm_objective_drop(const stm_objective *objective, const stm_objective_options *options, stm_batch *batch,
+                              size_t *n);
+
 /* True if the objective reads log-probs of a reference at some step. */
 bool stm_objective_has_reference(const stm_objective_options *options);
 

@@ -51,6 +51,9 @@ size_t stm_advantages_n_work(const stm_group *group);
 bool stm_advantages_by_token(const stm_objective_options *options);
 unsigned stm_advantages_needs(const stm_objective_options *options);
 
+/* Fails: STM_ERR_INPUT for objective.min_advantage where it has no meaning. */
+stm_status stm_objective_check_drop(const stm_objective_options *options);
+
 /* Sum over budgets and members (brpo.c). work: stm_brpo_n_work numbers. */
 void stm_brpo_advantages(const stm_objective_options *options, const stm_group *group, double *work,
                          double *advantages);

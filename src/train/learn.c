@@ -36,6 +36,16 @@ static stm_status ask_reference(stm_trainer *t, stm_batch *batch)
     return status;
 }
 
+/* Responses from which there is hardly anything to learn. */
+static stm_status drop_small(stm_trainer *t, stm_step *step, stm_batch *batch)
+{
+    size_t n;
+    STM_TRY(stm_agree(t->policy.grid, stm_objective_drop(t->objective, &t->objective_options, batch, &n)));
+    if (t->objective_options.min_advantage > 0)
+        step->record.responses_dropped = (double)n;
+    return STM_OK;
+}
+
 static stm_status update_with(stm_trainer *t, stm_step *step, stm_batch *batch)
 {
     const stm_options *o = t->options;
@@ -45,6 +55,7 @@ static stm_status update_with(stm_trainer *t, stm_step *step, stm_batch *batch)
     if (status == STM_ERR_NUMERIC)
         return stm_trainer_skip(t, step, "all updates");
     STM_TRY(status);
+    STM_TRY(drop_small(t, step, batch));
     for (int64_t epoch = 0; epoch < o->update.epochs; epoch++)
         for (size_t first = 0; first < n; first += minibatch_n) {
             const stm_batch minibatch = stm_batch_slice(batch, first, STM_MIN(minibatch_n, n - first));

@@ -41,3 +41,15 @@ succeeds 2 "$STEMMA" train never.yaml rollout.dynamic=true rollout.dynamic_round
 [ "$(field never/metrics.jsonl 1 rollouts_extra)" = 60 ] && [ "$(cursor "$(checkpoint never 2)")" = 40 ] ||
     die "3 rounds of 5 groups of 4: $(cat never/metrics.jsonl)"
 say "dynamic sampling: fewer equal groups, extra rollouts counted and bounded, the cursor goes on behind them"
+
+# Hardly any advantage
+
+input loop.yaml loop 4
+loop='objective.advantage_baseline=leave-one-out objective.advantage_scale=none objective.aggregate=sequence-mean update.epochs=2'
+succeeds 0 "$STEMMA" train loop.yaml --precision=float64 checkpoint.every=0 $loop
+mv loop whole
+compare loop 4 $loop objective.min_advantage=1.0e-9
+same_parameters "$(checkpoint loop 4)" "$(checkpoint whole 4)" 1e-9 # what is dropped has no gradient
+holds "$(sum loop responses_dropped) > 0 && $(sum loop responses_dropped) == 4 * $(sum whole groups_equal)" "a group's responses have no advantage where its rewards are equal"
+holds "$(sum loop tokens_computed) < $(sum whole tokens_computed)" "what is dropped is not computed"
+say "min_advantage: responses that teach nothing are not computed, and nothing else changes"
