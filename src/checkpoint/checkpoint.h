@@ -3,6 +3,7 @@
  *   byte 0       512 bytes of text: sizes, and the hash of the table (h5dump and h5py skip them)
  *   /trainer     attributes: step, seed, cursor, options, trainer, best, model_hash, version
  *   /model       config.json, tokenizer.json, tokenizer_config.json, generation_config.json, as text
+ *   /kept        rewards: bytes of what else is to be had back, where there is any
  *   /parameters/<name>, /optimizer/exp_avg/<name>, /optimizer/exp_avg_sq/<name>
  *                one contiguous dataset each, of the tensor's whole shape, float32 or float64 as the run computes
  *   /hashes      uint64 [n, 4]: offset, bytes, kind (stm_checkpoint_kind), XXH3 of each block of at most 16 MiB of the
@@ -20,11 +21,15 @@
 #ifndef STM_CHECKPOINT_CHECKPOINT_H
 #define STM_CHECKPOINT_CHECKPOINT_H
 
+#include "base/kept.h"
 #include "model/model.h"
 #include "mpi/grid.h"
 
 /* config.json, tokenizer.json, tokenizer_config.json, generation_config.json, in this order. */
 enum { STM_CHECKPOINT_N_TEXTS = 4 };
+
+/* What is kept as bytes beside tensors: memories of rewards. */
+typedef enum { STM_KEPT_REWARDS, STM_CHECKPOINT_N_KEPT } stm_checkpoint_kept;
 
 /* What a checkpoint holds beside tensors. save borrows the texts; read_state and load allocate them, clear frees them.
  */
@@ -36,6 +41,9 @@ typedef struct {
     double best;         /* best evaluation so far; NaN: none */
     uint64_t model_hash; /* of the start model (stm_model.hash) */
     char *version;       /* of the program that saved; save ignores it */
+    stm_kept
+        kept[STM_CHECKPOINT_N_KEPT]; /* empty ones are left out; save needs them on rank 0 alone; read_state has none
+                                      */
     uint64_t text_hashes[STM_CHECKPOINT_N_TEXTS]; /* of the model's texts; 0: there is none; save ignores them */
 } stm_checkpoint_state;
 void stm_checkpoint_state_clear(stm_checkpoint_state *state);

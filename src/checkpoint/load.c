@@ -21,10 +21,14 @@ void stm_checkpoint_state_clear(stm_checkpoint_state *state)
     free(state->options_yaml);
     free(state->trainer_json);
     free(state->version);
+    for (size_t i = 0; i < STM_CHECKPOINT_N_KEPT; i++)
+        free(state->kept[i].bytes);
     *state = (stm_checkpoint_state){0};
 }
 
 /* State */
+
+const char *const stm_checkpoint_kept_names[STM_CHECKPOINT_N_KEPT] = {"/kept/rewards"};
 
 const char *const stm_checkpoint_text_names[STM_CHECKPOINT_N_TEXTS] = {
     "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"};
@@ -97,16 +101,43 @@ stm_status stm_share_text(MPI_Comm comm, char **text)
     return STM_OK;
 }
 
+static stm_status read_kept(hid_t file, const char *path, stm_kept kept[STM_CHECKPOINT_N_KEPT])
+{
+    for (size_t i = 0; i < STM_CHECKPOINT_N_KEPT; i++)
+        if (stm_hdf5_has(file, "/kept") && stm_hdf5_has(file, stm_checkpoint_kept_names[i]))
+            STM_TRY(stm_hdf5_bytes(file, path, stm_checkpoint_kept_names[i], &kept[i]));
+    return STM_OK;
+}
+
+/* Rank 0's bytes to the others, which know their number. Collective. */
+static stm_status share_kept(MPI_Comm comm, char *mine, stm_kept *kept)
+{
+    int rank;
+    STM_MPI(MPI_Comm_rank(comm, &rank));
+    kept->bytes = mine;
+    kept->capacity = kept->n;
+    STM_TRY(stm_agree_on(comm, rank == 0 || kept->n == 0 ? STM_OK : stm_alloc(kept->n, 1, &kept->bytes)));
+    stm_broadcast(comm, 0, kept->bytes, kept->n);
+    return STM_OK;
+}
+
 /* Collective. */
 static stm_status share_state(MPI_Comm comm, stm_checkpoint_state *state)
 {
     char **texts[] = {&state->options_yaml, &state->trainer_json, &state->version};
     char *mine[] = {state->options_yaml, state->trainer_json, state->version};
+    char *my_kept[STM_CHECKPOINT_N_KEPT];
+    for (size_t i = 0; i < STM_CHECKPOINT_N_KEPT; i++)
+        my_kept[i] = state->kept[i].bytes;
     stm_broadcast(comm, 0, state, sizeof *state);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         *texts[i] = mine[i]; /* an address means nothing elsewhere */
+    for (size_t i = 0; i < STM_CHECKPOINT_N_KEPT; i++)
+        state->kept[i].bytes = my_kept[i];
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         STM_TRY(stm_share_text(comm, texts[i]));
+    for (size_t i = 0; i < STM_CHECKPOINT_N_KEPT; i++)
+        STM_TRY(share_kept(comm, my_kept[i], &state->kept[i]));
     return STM_OK;
 }
 
@@ -290,6 +321,8 @@ static stm_status load_first(const char *path, const stm_model *model, stm_place
     hid_t file;
     STM_TRY(stm_hdf5_open(path, &file));
     stm_status status = read_state(file, path, state);
+    if (status == STM_OK)
+        status = read_kept(file, path, state->kept);
     if (status == STM_OK)
         status = stm_places_read(file, path, model, places);
     H5Fclose(file);

@@ -75,6 +75,32 @@ stm_status stm_hdf5_text(hid_t file, const char *path, const char *name, char **
     return take(found, text);
 }
 
+/* Their number; 0 where the dataset is none of ours. */
+static size_t count_bytes(hid_t dataset)
+{
+    const hid_t space = H5Dget_space(dataset), type = H5Dget_type(dataset);
+    const hssize_t n = H5Tequal(type, H5T_STD_U8LE) > 0 ? H5Sget_simple_extent_npoints(space) : 0;
+    H5Tclose(type);
+    H5Sclose(space);
+    return n > 0 ? (size_t)n : 0;
+}
+
+stm_status stm_hdf5_bytes(hid_t file, const char *path, const char *name, stm_kept *out)
+{
+    const hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
+    stm_status status = STM_OK;
+    *out = (stm_kept){.n = dataset >= 0 ? count_bytes(dataset) : 0};
+    if (out->n > 0)
+        status = stm_alloc(out->n, 1, &out->bytes);
+    const bool read = out->n > 0 && status == STM_OK &&
+                      H5Dread(dataset, H5T_STD_U8LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, out->bytes) >= 0;
+    if (status == STM_OK && !read)
+        status = stm_fail(STM_ERR_INPUT, "%s: %s: the bytes are missing", path, name);
+    if (dataset >= 0)
+        H5Dclose(dataset);
+    return status;
+}
+
 stm_status stm_places_create(size_t n_tensors, stm_places *places)
 {
     *places = (stm_places){0};

@@ -20,6 +20,12 @@ stm_status stm_hdf5_attribute(hid_t file, const char *path, const char *object, 
 stm_status stm_hdf5_attribute_text(hid_t file, const char *path, const char *object, const char *name, char **text);
 stm_status stm_hdf5_text(hid_t file, const char *path, const char *name, char **text);
 
+/* The bytes of a dataset of one dimension; the caller frees. Fails also: STM_ERR_MEMORY. */
+stm_status stm_hdf5_bytes(hid_t file, const char *path, const char *name, stm_kept *out);
+
+/* "/kept/rewards", ..: where the bytes lie in a file. */
+extern const char *const stm_checkpoint_kept_names[STM_CHECKPOINT_N_KEPT];
+
 /* Where the tensors of a model lie in a checkpoint; kinds PARAMETERS .. EXP_AVG_SQ. */
 typedef struct {
     size_t real_bytes;                         /* of the file's numbers */

@@ -57,12 +57,21 @@ static stm_status lay_out_model(stm_skeleton *skeleton, const stm_model *model)
     return STM_OK;
 }
 
+static stm_status lay_out_kept(stm_skeleton *skeleton, const stm_checkpoint_state *state)
+{
+    for (size_t i = 0; i < STM_CHECKPOINT_N_KEPT; i++)
+        if (state->kept[i].n > 0)
+            STM_TRY(stm_skeleton_bytes(skeleton, stm_checkpoint_kept_names[i], state->kept[i].bytes, state->kept[i].n));
+    return STM_OK;
+}
+
 static stm_status lay_out(stm_saving *s, const stm_checkpoint_state *state)
 {
     const hid_t type = s->real_bytes == sizeof(double) ? H5T_IEEE_F64LE : H5T_IEEE_F32LE;
     char name[STM_TENSOR_PATH];
     STM_TRY(lay_out_trainer(s->skeleton, state));
     STM_TRY(lay_out_model(s->skeleton, s->model));
+    STM_TRY(lay_out_kept(s->skeleton, state));
     for (stm_checkpoint_kind kind = STM_CHECKPOINT_PARAMETERS; kind < STM_CHECKPOINT_N_KINDS; kind++)
         for (size_t i = 0; i < s->model->n_tensors; i++) {
             const stm_parameter *parameter = &s->model->tensors[i];

@@ -148,6 +148,18 @@ stm_status stm_skeleton_text(stm_skeleton *skeleton, const char *name, const cha
     return status;
 }
 
+stm_status stm_skeleton_bytes(stm_skeleton *skeleton, const char *name, const void *bytes, size_t n)
+{
+    uint64_t offset;
+    STM_TRY(stm_skeleton_dataset(skeleton, name, H5T_STD_U8LE, 1, &n, &offset));
+    const hid_t dataset = H5Dopen2(skeleton->file, name, H5P_DEFAULT);
+    const bool written = dataset >= 0 && H5Dwrite(dataset, H5T_STD_U8LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes) >= 0;
+    const stm_status status = written ? STM_OK : stm_hdf5_fail(skeleton->path, name);
+    if (dataset >= 0)
+        H5Dclose(dataset);
+    return status;
+}
+
 stm_status stm_skeleton_attribute(stm_skeleton *skeleton, const char *object, const char *name, hid_t type,
                                   const void *value)
 {

@@ -25,6 +25,9 @@ stm_status stm_skeleton_dataset(stm_skeleton *skeleton, const char *name, hid_t 
                                 const size_t *shape, uint64_t *offset);
 stm_status stm_skeleton_text(stm_skeleton *skeleton, const char *name, const char *text); /* a scalar dataset */
 
+/* [n] of uint8, written with the skeleton; n: at least 1. */
+stm_status stm_skeleton_bytes(stm_skeleton *skeleton, const char *name, const void *bytes, size_t n);
+
 /* Attributes of an object that is there. type: the native type of *value. */
 stm_status stm_skeleton_attribute(stm_skeleton *skeleton, const char *object, const char *name, hid_t type,
                                   const void *value);

@@ -3,7 +3,7 @@
  * wrong: min(0, c). linear: right: 1 - L/h below h, 0 up to 1.1h, then max(-0.7, -(L - 1.1h)/h); wrong: 0 below 1.1h,
  * else max(-1, -(L - 1.1h)/h). Without any h: nothing more. A step's responses all meet the h from before it; h then
  * becomes the shorter one (styles -mean: the mean of all right ones). Only what is judged to train on is remembered. A
- * prompt is known by its text and answer. The memory is not in checkpoints: a run that goes on begins it anew. */
+ * prompt is known by its text and answer. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +18,15 @@ typedef struct {
 } memory;
 
 typedef struct {
+    uint64_t prompt;
+    double length;
+} right_response;
+
+typedef struct {
     size_t n, capacity;
     memory *items; /* [n], in the order of `prompt` */
+    size_t n_new, new_capacity;
+    right_response *news; /* [n_new]: of this step, in the order of their coming */
 } history;
 
 static stm_status begin(stm_reward_item *item)
@@ -30,8 +37,10 @@ static stm_status begin(stm_reward_item *item)
 static void end(void *state)
 {
     history *h = state;
-    if (h)
+    if (h) {
         free(h->items);
+        free(h->news);
+    }
     free(h);
 }
 
@@ -100,13 +109,43 @@ static stm_status score(const stm_reward_item *item, size_t n, const stm_reward_
         if (at < h->n && h->items[at].prompt == prompt && h->items[at].h > 0.0)
             out[r] += bonus(item->style, right[r], (double)inputs[r].n_tokens, h->items[at].h);
     }
-    const bool mean = item->style == COSINE_MEAN || item->style == LINEAR_MEAN;
-    for (size_t r = 0; r < n; r++)
-        if (right[r] && inputs[r].practice)
-            STM_GOTO_OUT(remember(h, prompt_hash(&inputs[r]), (double)inputs[r].n_tokens, mean));
+    for (size_t r = 0; r < n; r++) {
+        if (!right[r] || !inputs[r].practice)
+            continue;
+        STM_GOTO_OUT(stm_reserve(&h->news, &h->new_capacity, h->n_new + 1, sizeof *h->news));
+        h->news[h->n_new++] = (right_response){prompt_hash(&inputs[r]), (double)inputs[r].n_tokens};
+    }
 out:
     free(right);
     return status;
+}
+
+static stm_status settle(const stm_reward_item *item)
+{
+    history *h = item->state;
+    const bool mean = item->style == COSINE_MEAN || item->style == LINEAR_MEAN;
+    for (size_t i = 0; i < h->n_new; i++)
+        STM_TRY(remember(h, h->news[i].prompt, h->news[i].length, mean));
+    h->n_new = 0;
+    return STM_OK;
+}
+
+static stm_status save(const void *state, stm_kept *out)
+{
+    const history *h = state;
+    return stm_kept_put(out, h->items, h->n * sizeof *h->items);
+}
+
+static stm_status restore(void *state, stm_kept_reader bytes, bool *good)
+{
+    history *h = state;
+    const size_t n = bytes.n / sizeof *h->items;
+    STM_TRY(stm_reserve(&h->items, &h->capacity, n, sizeof *h->items));
+    *good = bytes.n == n * sizeof *h->items && stm_kept_take(&bytes, h->items, bytes.n);
+    h->n = *good ? n : 0;
+    for (size_t i = 1; i < h->n; i++)
+        *good = *good && h->items[i - 1].prompt < h->items[i].prompt;
+    return STM_OK;
 }
 
 const stm_reward_kind stm_reward_hapo = {
@@ -116,5 +155,8 @@ const stm_reward_kind stm_reward_hapo = {
     .needs_answer = stm_reward_always,
     .begin = begin,
     .end = end,
+    .settle = settle,
+    .save = save,
+    .restore = restore,
     .all = score,
 };

@@ -56,10 +56,19 @@ struct stm_reward_kind {
     stm_status (*check_answer)(const stm_reward_item *item, const char *answer); /* may be NULL */
     stm_status (*begin)(stm_reward_item *item); /* makes the state; `end` frees it, also NULL; both may be NULL */
     void (*end)(void *state);
+    /* What a state remembers (reward.h); all three or none. restore is false for bytes that save would not write. */
+    stm_status (*settle)(const stm_reward_item *item);
+    stm_status (*save)(const void *state, stm_kept *out);
+    stm_status (*restore)(void *state, stm_kept_reader bytes, bool *good);
     /* Exactly one of the two is there: one response, or all of them at once ([n] rewards into out). */
     double (*one)(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint);
     stm_status (*all)(const stm_reward_item *item, size_t n, const stm_reward_input *inputs, double *out,
                       stm_complaint *complaint);
+};
+
+struct stm_reward_set {
+    size_t n;
+    stm_reward_item *items; /* [n] */
 };
 
 extern const stm_reward_kind stm_reward_exact, stm_reward_numeric, stm_reward_regex, stm_reward_format,

@@ -17,11 +17,6 @@ static const stm_reward_kind *const registry[] = {
     &stm_reward_sql,    &stm_reward_ui_action,    &stm_reward_plugin};
 enum { N_KINDS = sizeof registry / sizeof *registry };
 
-struct stm_reward_set {
-    size_t n;
-    stm_reward_item *items; /* [n] */
-};
-
 size_t stm_reward_names(const char *const **names)
 {
     static const char *list[N_KINDS];

@@ -4,6 +4,7 @@
 #ifndef STM_REWARD_REWARD_H
 #define STM_REWARD_REWARD_H
 
+#include "base/kept.h"
 #include "config/options.h"
 
 /* One response as a reward sees it. fields_json: the prompt's line of the data file (its "answer" and whatever else
@@ -37,6 +38,15 @@ stm_status stm_reward_set_check_prompt(const stm_reward_set *set, const char *an
  * the caller flags it. A reward that does not judge a prompt gives it 0. Fails: STM_ERR_MEMORY. */
 stm_status stm_reward_set_run(stm_reward_set *set, size_t n, const stm_reward_input *inputs, double *total,
                               double *parts);
+
+/* What rewards remember of responses that were judged for practice. settle: what has been judged since the last time
+ * takes effect, so that all rounds of a step meet the memory from before it. save: what has, appended to *out, which
+ * stays empty where no reward remembers anything. restore: the same into a set of the same entries; what an entry of
+ * another name remembered is forgotten. where: for the message. Fails: STM_ERR_MEMORY; STM_ERR_INPUT for other bytes.
+ */
+stm_status stm_reward_set_settle(stm_reward_set *set);
+stm_status stm_reward_set_save(const stm_reward_set *set, stm_kept *out);
+stm_status stm_reward_set_restore(stm_reward_set *set, const char *where, const stm_kept *kept);
 
 size_t stm_reward_names(const char *const **names); /* of the registry */
 

@@ -21,6 +21,18 @@ static void saved(stm_trainer *t, int64_t step)
                      "older checkpoints are not removed");
 }
 
+/* Rank 0: what is kept beside tensors. */
+static stm_status write_kept(const stm_trainer *t, stm_kept *kept)
+{
+    return t->policy.grid->rank == 0 ? stm_reward_set_save(t->rewards, &kept[STM_KEPT_REWARDS]) : STM_OK;
+}
+
+static stm_status read_kept(stm_trainer *t, const stm_kept *kept)
+{
+    return t->policy.grid->rank == 0 ? stm_reward_set_restore(t->rewards, t->resume.path, &kept[STM_KEPT_REWARDS])
+                                     : STM_OK;
+}
+
 /* All at once, or begun in the background. */
 static stm_status write_state(stm_trainer *t, bool in_background)
 {
@@ -35,12 +47,16 @@ static stm_status write_state(stm_trainer *t, bool in_background)
                                   .model_hash = t->start_hash};
     stm_status status = stm_agree(t->policy.grid, stm_progress_write(&t->progress, &calibration, &state.trainer_json));
     if (status == STM_OK)
+        status = stm_agree(t->policy.grid, write_kept(t, state.kept));
+    if (status == STM_OK)
         status = in_background
                      ? stm_checkpoint_save_begin(world, t->checkpoints, &state, t->policy.model, &o->shards, o->exp_avg,
                                                  o->exp_avg_sq, t->background.copy, &t->background.save)
                      : stm_checkpoint_save(world, t->checkpoints, &state, t->policy.model, &o->shards, o->exp_avg,
                                            o->exp_avg_sq);
     free(state.trainer_json);
+    for (size_t i = 0; i < STM_CHECKPOINT_N_KEPT; i++)
+        free(state.kept[i].bytes);
     return status;
 }
 
@@ -176,7 +192,9 @@ stm_status stm_trainer_load(stm_trainer *t)
     stm_checkpoint_state state = {0};
     STM_TRY(stm_checkpoint_load(t->policy.grid->world, t->resume.path, t->policy.model, &t->optimizer.shards,
                                 t->optimizer.exp_avg, t->optimizer.exp_avg_sq, &state));
+    const stm_status status = stm_agree(t->policy.grid, read_kept(t, state.kept));
     stm_checkpoint_state_clear(&state);
+    STM_TRY(status);
     t->progress = t->resume.progress;
     t->optimizer.n_updates = t->progress.n_updates;
     t->first_step = t->saved_step = t->progress.step;

@@ -264,6 +264,12 @@ static stm_status lose_rollouts(stm_trainer *t, stm_step *step)
     return stm_trainer_skip(t, step, "all updates");
 }
 
+/* What was judged takes effect on memories: from here on a checkpoint is of the next step. */
+static stm_status settle(stm_trainer *t)
+{
+    return stm_agree(t->policy.grid, t->policy.grid->rank == 0 ? stm_reward_set_settle(t->rewards) : STM_OK);
+}
+
 static stm_status learn(stm_trainer *t, stm_step *step)
 {
     const stm_waits before = stm_waits_of(&t->timers);
@@ -282,6 +288,7 @@ static stm_status learn(stm_trainer *t, stm_step *step)
         STM_TRY(stm_step_update(t, step));
     const stm_waits after = stm_waits_of(&t->timers);
     step->waits = stm_waits_between(&before, &after);
+    STM_TRY(settle(t));
     t->progress.step++;
     t->progress.cursor += step->n_used;
     return STM_OK;

@@ -74,6 +74,7 @@ void run_open_stages(run *r, MPI_Comm comm, int n_stages, size_t real_bytes, con
                                       .cursor = (uint64_t)step * 3,
                                       .options_yaml = "run: { seed: 7 }\nname: \"\xc3\xa9\"\n",
                                       .trainer_json = "{\"kl\": 0.25}",
+                                      .kept[STM_KEPT_REWARDS] = {.bytes = "kept\0\xff\n", .n = step % 2 ? 7 : 0},
                                       .best = step ? 1.0 / (double)step : NAN,
                                       .model_hash = 0xfedcba9876543210u};
 }
@@ -185,6 +186,10 @@ void run_load(run *r, const char *path, double tolerance)
     assert_string_equal(state.options_yaml, r->state.options_yaml);
     assert_string_equal(state.trainer_json, r->state.trainer_json);
     assert_string_equal(state.version, STEMMA_VERSION);
+    for (size_t i = 0; i < STM_CHECKPOINT_N_KEPT; i++) {
+        assert_int_equal(state.kept[i].n, r->state.kept[i].n);
+        assert_memory_equal(state.kept[i].bytes, r->state.kept[i].bytes, state.kept[i].n);
+    }
     stm_checkpoint_state_clear(&state);
     device_release(&r->device);
     stm_model_destroy(whole);

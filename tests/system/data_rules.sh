@@ -53,3 +53,11 @@ same_parameters "$(checkpoint loop 4)" "$(checkpoint whole 4)" 1e-9 # what is dr
 holds "$(sum loop responses_dropped) > 0 && $(sum loop responses_dropped) == 4 * $(sum whole groups_equal)" "a group's responses have no advantage where its rewards are equal"
 holds "$(sum loop tokens_computed) < $(sum whole tokens_computed)" "what is dropped is not computed"
 say "min_advantage: responses that teach nothing are not computed, and nothing else changes"
+
+# What rewards remember
+
+input hapo.yaml hapo 6
+sed -i 's/^reward:.*/reward: [ { name: hapo, right: contains, style: linear } ]/' hapo.yaml
+compare hapo 6 rollout.max_new_tokens=8 data.prompts=few.jsonl
+h5dump -H "$(checkpoint hapo 6)" | grep -q 'DATASET "rewards"' || die "no memory in the checkpoint"
+say "hapo: its memory goes on after a restart"

@@ -137,6 +137,7 @@ static double after(stm_reward_options o, size_t h, bool practice, const char *a
     assert_ok(stm_reward_set_create(&o, 1, &set));
     if (h > 0)
         assert_ok(stm_reward_set_run(set, 1, &before, &reward, NULL));
+    assert_ok(stm_reward_set_settle(set));
     assert_ok(stm_reward_set_run(set, 1, &now, &reward, NULL));
     stm_reward_set_destroy(set);
     return reward;
@@ -180,9 +181,13 @@ static void hapo_remembers_each_prompt_between_steps_alone(void **state)
     assert_ok(stm_reward_set_create(&o, 1, &set));
     assert_ok(stm_reward_set_run(set, 4, step, rewards, NULL));
     assert_true(rewards[0] == 1.0 && rewards[1] == 1.0 && rewards[2] == 0.0 && rewards[3] == 1.0);
+    assert_ok(stm_reward_set_run(set, 4, step, rewards, NULL)); /* another round of the step */
+    assert_true(rewards[0] == 1.0 && rewards[1] == 1.0 && rewards[2] == 0.0 && rewards[3] == 1.0);
+    assert_ok(stm_reward_set_settle(set));
     const stm_reward_input next = {.prompt_text = "p", .text = "ok", .answer = "ok", .n_tokens = 20, .practice = true};
     assert_ok(stm_reward_set_run(set, 1, &next, rewards, NULL));
     assert_near(rewards[0], 1.5, 1e-14); /* against 40, the shortest right one of the step before */
+    assert_ok(stm_reward_set_settle(set));
     assert_ok(stm_reward_set_run(set, 1, &next, rewards, NULL));
     assert_near(rewards[0], 1.0, 1e-14);
     stm_reward_set_destroy(set);
@@ -190,8 +195,72 @@ static void hapo_remembers_each_prompt_between_steps_alone(void **state)
     o.style = (char *)"linear-mean";
     assert_ok(stm_reward_set_create(&o, 1, &set));
     assert_ok(stm_reward_set_run(set, 4, step, rewards, NULL));
+    assert_ok(stm_reward_set_settle(set));
     assert_ok(stm_reward_set_run(set, 1, &next, rewards, NULL));
     assert_near(rewards[0], 1.0 + (1.0 - 20.0 / 60.0), 1e-14);
+    stm_reward_set_destroy(set);
+}
+
+static const stm_reward_input short_and_long[] = {
+    {.prompt_text = "p", .text = "ok", .answer = "ok", .n_tokens = 80, .practice = true},
+    {.prompt_text = "q", .text = "ok", .answer = "ok", .n_tokens = 30, .practice = true},
+    {.prompt_text = "r", .text = "ok", .answer = "ok", .n_tokens = 7, .practice = true},
+};
+enum { N_INPUTS = sizeof short_and_long / sizeof *short_and_long };
+
+/* Two entries that remember, and one that does not. */
+static stm_reward_set *make_rememberers(void)
+{
+    stm_reward_set *set;
+    stm_reward_options entries[] = {by_word("hapo"), by_word("exact"), by_word("hapo")};
+    entries[0].style = (char *)"linear";
+    entries[1].right = (char *)"";
+    entries[2].style = (char *)"cosine-mean";
+    assert_ok(stm_reward_set_create(entries, 3, &set));
+    return set;
+}
+
+static void memories_survive_their_bytes(void **state)
+{
+    (void)state;
+    double expected[3 * N_INPUTS], found[3 * N_INPUTS], total[N_INPUTS];
+    stm_reward_set *unbroken = make_rememberers(), *resumed = make_rememberers();
+    stm_kept kept = {0};
+    assert_ok(stm_reward_set_save(unbroken, &kept)); /* nothing yet, and no news */
+    assert_ok(stm_reward_set_restore(resumed, "file", &kept));
+    free(kept.bytes);
+    kept = (stm_kept){0};
+    assert_ok(stm_reward_set_run(unbroken, N_INPUTS, short_and_long, total, NULL));
+    assert_ok(stm_reward_set_settle(unbroken));
+    assert_ok(stm_reward_set_run(unbroken, 1, short_and_long, total, NULL)); /* not settled: another run will see it */
+    assert_ok(stm_reward_set_save(unbroken, &kept));
+    assert_ok(stm_reward_set_restore(resumed, "file", &kept));
+    assert_ok(stm_reward_set_run(unbroken, N_INPUTS, short_and_long, total, expected));
+    assert_ok(stm_reward_set_run(resumed, N_INPUTS, short_and_long, total, found));
+    assert_memory_equal(found, expected, sizeof found);
+    assert_true(found[3] == 1.0 && found[0] == 1.0 && expected[1] == 1.0);
+    stm_reward_set_destroy(unbroken);
+    stm_reward_set_destroy(resumed);
+    free(kept.bytes);
+}
+
+static void bytes_that_are_no_memory_are_refused(void **state)
+{
+    (void)state;
+    double total[N_INPUTS];
+    stm_reward_set *set = make_rememberers();
+    stm_kept kept = {0};
+    assert_ok(stm_reward_set_run(set, N_INPUTS, short_and_long, total, NULL));
+    assert_ok(stm_reward_set_settle(set));
+    assert_ok(stm_reward_set_save(set, &kept));
+    for (size_t n = 1; n < kept.n; n++) {
+        const stm_kept cut = {.bytes = kept.bytes, .n = n};
+        if (n == kept.n / 2) /* the first entry's alone */
+            continue;
+        assert_fails(stm_reward_set_restore(set, "step.h5", &cut), STM_ERR_INPUT,
+                     "step.h5: /kept/rewards: found other bytes than a memory of rewards");
+    }
+    free(kept.bytes);
     stm_reward_set_destroy(set);
 }
 
@@ -222,6 +291,8 @@ int main(void)
         cmocka_unit_test(choices_count_the_right_ones_unless_one_is_wrong),
         cmocka_unit_test(hapo_compares_with_the_shortest_right_response_so_far),
         cmocka_unit_test(hapo_remembers_each_prompt_between_steps_alone),
+        cmocka_unit_test(memories_survive_their_bytes),
+        cmocka_unit_test(bytes_that_are_no_memory_are_refused),
         cmocka_unit_test(what_judges_right_from_wrong_needs_its_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
