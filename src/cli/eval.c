@@ -30,20 +30,21 @@ static void print_evaluation(const stm_prompt_set *set, const stm_evaluation *e)
     printf("pass@%zu %.6f\n", e->n_samples, stm_evaluation_pass_at(e, e->n_samples));
 }
 
-static stm_policy policy_of(const stm_options *options, const stm_session *s)
+static stm_policy policy_of(const stm_options *options, const stm_session *s, stm_environment *environment)
 {
     return (stm_policy){.options = options,
                         .model = s->model,
                         .tokenizer = s->tokenizer,
                         .text = &s->text,
                         .grid = &s->grid,
-                        .engine = s->engine};
+                        .engine = s->engine,
+                        .environment = environment};
 }
 
 /* For the memory that is planned. */
 static stm_status expect(const stm_options *options, const stm_session *s, const stm_prompt_set *set)
 {
-    const stm_policy policy = policy_of(options, s);
+    const stm_policy policy = policy_of(options, s, NULL);
     do
         STM_TRY(stm_expect_evaluation(&policy, &set->prompts));
     while (stm_memory_spare(s->engine, &s->grid, options));
@@ -52,18 +53,23 @@ static stm_status expect(const stm_options *options, const stm_session *s, const
 
 static stm_status evaluate(const stm_options *options, const stm_session *s, const stm_prompt_set *set)
 {
-    const stm_policy policy = policy_of(options, s);
-    stm_reward_set *rewards;
+    stm_reward_set *rewards = NULL;
+    stm_environment *environment = NULL;
     stm_evaluation evaluation = {0};
-    STM_TRY(stm_agree(&s->grid, stm_reward_set_create(options->reward.items, options->reward.n, &rewards)));
-    stm_status status = stm_evaluate(&policy, rewards, set, 0, NULL, &evaluation);
+    stm_status status;
+    STM_GOTO_OUT(stm_agree(&s->grid, stm_reward_set_create(options->reward.items, options->reward.n, &rewards)));
+    STM_GOTO_OUT(stm_agree(&s->grid, stm_environment_create(options, &s->text, &environment)));
+    const stm_policy policy = policy_of(options, s, environment);
+    status = stm_evaluate(&policy, rewards, set, 0, NULL, &evaluation);
     if (status == STM_OK && evaluation.n_failed == set->prompts.n)
         status = stm_agree(&s->grid, s->grid.rank == 0 ? stm_fail(STM_ERR_NUMERIC, "no prompt could be judged: %s",
                                                                   evaluation.complaint)
                                                        : STM_OK);
     if (status == STM_OK && s->grid.rank == 0)
         print_evaluation(set, &evaluation);
+out:
     stm_evaluation_clear(&evaluation);
+    stm_environment_destroy(environment);
     stm_reward_set_destroy(rewards);
     return status;
 }

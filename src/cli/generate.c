@@ -9,13 +9,14 @@
 #include "data/prompts.h"
 #include "group/memory.h"
 #include "rollout/rollout.h"
+#include "train/environment.h"
 
 static stm_status read_prompts(const stm_options *options, const stm_session *session, stm_prompts *prompts)
 {
     const char *path = options->arguments.items[1];
     const stm_prompts_use use = {.overlong = options->data.overlong,
                                  .max_prompt_tokens = (size_t)options->data.max_prompt_tokens,
-                                 .max_new_tokens = (size_t)options->rollout.max_new_tokens,
+                                 .max_new_tokens = stm_sampling_longest(options),
                                  .end_token = -1};
     char *text;
     size_t n;
@@ -68,15 +69,29 @@ static stm_status write_file(const char *path, const stm_tokenizer *tokenizer, c
     return status;
 }
 
+/* Responses to the batch's prompts. */
+static stm_status sample(const stm_options *options, const stm_session *session, const stm_prompts *prompts,
+                         stm_batch *batch, stm_rollout_counts *counts)
+{
+    stm_environment *environment;
+    stm_sampling sampling;
+    STM_TRY(stm_agree(&session->grid, stm_environment_create(options, &session->text, &environment)));
+    stm_sampling_init(options, session->model, session->tokenizer, STM_RANDOM_GENERATE, 0, &sampling);
+    stm_environment_join(environment, prompts, NULL, &sampling);
+    const stm_status status = stm_rollout(session->engine, session->model, &session->grid, &sampling, batch, counts);
+    if (status == STM_OK && *stm_environment_complaint(environment))
+        fprintf(stderr, "stemma: warning: %s\n", stm_environment_complaint(environment));
+    stm_environment_destroy(environment);
+    return status;
+}
+
 static stm_status generate(const stm_options *options, const stm_session *session, const stm_prompts *prompts,
                            stm_batch *batch)
 {
     const stm_grid *grid = &session->grid;
     const double start = stm_now_s();
-    stm_sampling sampling;
     stm_rollout_counts counts;
-    stm_sampling_init(options, session->model, session->tokenizer, STM_RANDOM_GENERATE, 0, &sampling);
-    STM_TRY(stm_rollout(session->engine, session->model, grid, &sampling, batch, &counts));
+    STM_TRY(sample(options, session, prompts, batch, &counts));
     const double seconds = stm_now_s() - start;
     if (grid->rank == 0)
         printf("%zu prompts, %.0f of their tokens computed; %.0f tokens sampled in %.2f s: %.0f a second\n",
@@ -95,6 +110,7 @@ static stm_status open_all(const stm_options *options, stm_session *session, stm
         return stm_fail(STM_ERR_INPUT,
                         "rollout.stop: found %zu texts, expected none for a model without tokenizer.json",
                         options->rollout.stop.n);
+    STM_TRY(stm_environment_check(options, &session->text));
     STM_TRY(read_prompts(options, session, prompts));
     STM_TRY(stm_session_grid(session, options, prompts->n));
     return stm_session_engine(session, options);

@@ -222,13 +222,16 @@ static stm_status read_options(const stm_command *command, int n, char *const *a
     return check_registered(options, command->bit);
 }
 
-/* A reward may take as long as it was allowed, and a plan, which one rank makes while the others wait, as it takes. */
+/* Rewards and environments may take as long as they were allowed, and a plan, which one rank makes while the others
+ * wait, as it takes. */
 static void watch(const stm_command *command, const stm_options *options)
 {
     double rewards_s = 0;
     for (size_t i = 0; i < options->reward.n; i++)
         if (strcmp(options->reward.items[i].name, "command") == 0)
             rewards_s += options->reward.items[i].timeout_s;
+    if (*options->rollout.environment)
+        rewards_s = STM_MAX(rewards_s, options->rollout.environment_timeout_s);
     stm_heartbeat_set(options->fault.timeout_s, STM_MAX(options->fault.io_timeout_s, 1.5 * rewards_s));
     if (command->bit == STM_COMMAND_PLAN)
         stm_pulse_rest();

@@ -29,6 +29,12 @@ static stm_status check_rewards(const stm_options *options, stm_command_bit comm
             return stm_fail(STM_ERR_INPUT, "reward[%zu].min_tokens: found %lld, expected at most max_tokens, %lld", i,
                             (long long)reward->min_tokens, (long long)reward->max_tokens);
     }
+    for (size_t i = 0; i < options->reward.n; i++)
+        if (strcmp(options->reward.items[i].name, "environment") == 0 && !*options->rollout.environment)
+            return stm_fail(STM_ERR_INPUT,
+                            "rollout.environment is missing; expected a command, since reward[%zu] is "
+                            "what it says",
+                            i);
     const bool judged =
         command == STM_COMMAND_EVAL || (command == STM_COMMAND_TRAIN && strcmp(options->objective.name, "sft") != 0);
     if (judged && options->reward.n == 0)

@@ -135,6 +135,13 @@ const stm_option_row stm_option_rows[] = {
     BOOLEAN("rollout.dynamic", rollout.dynamic, "false", INPUT, 0,
         "groups whose rewards are all equal give their places to groups of further prompts (DAPO)"),
     INTEGER("rollout.dynamic_rounds", rollout.dynamic_rounds, "4", FROM(1), INPUT, 0, "most rounds of such rollouts in a step; groups that are equal after it stay"),
+    TEXT("rollout.environment", rollout.environment, "", INPUT | GENERATE, 0,
+        "command that answers each turn, in JSON lines, and stays for the whole run; empty: a response is one turn"),
+    INTEGER("rollout.max_turns", rollout.max_turns, "8", FROM(1), INPUT | GENERATE, 0, "turns of a response, with an environment"),
+    INTEGER("rollout.max_environment_tokens", rollout.max_environment_tokens, "256", FROM(0), INPUT | GENERATE, 0,
+        "tokens of the environment in a response, at most, beside rollout.max_new_tokens that are sampled"),
+    NUMBER("rollout.environment_timeout", rollout.environment_timeout_s, "60.0", FROM(0), INPUT | GENERATE, ABOVE,
+        "seconds that the environment may take for a turn of all responses"),
     WORD("rollout.save", rollout.save, "sample", CHOICES("none", "sample", "all"), INPUT, 0, "rollouts to keep in the run folder"),
     WORD("rollout.answer", rollout.answer, "math", CHOICES("math", "numeric", "exact", "choices"), INPUT, 0,
         "reward that tells which responses of a group have the same answer (objective.seed_alpha)"),
@@ -329,7 +336,7 @@ const stm_option_row stm_option_rows[] = {
 const stm_option_row stm_reward_rows[] = {
     TEXT("name", name, "", INPUT, REQUIRED, "which reward: exact, numeric, regex, format, contains, length, command, bleu, math, "
         "choices, cosine, length_group, overlong, repetition, hapo, "
-        "tags, dianjin, thinkless, tool_call, otc, sql, ui_action, plugin"),
+        "tags, dianjin, thinkless, tool_call, otc, sql, ui_action, plugin, environment"),
     NUMBER("weight", weight, "1.0", ANY, INPUT, 0, "factor in the sum"),
     TEXT("pattern", pattern, "", INPUT, 0, "regex, format: PCRE2 pattern that is searched in the response"),
     TEXT("text", text, "", INPUT, 0, "contains: text to find; empty: the prompt's answer; otc: how a call begins"),

@@ -195,6 +195,9 @@ typedef struct {
         int64_t dynamic_rounds;
         char *save;                    /* rollouts kept in the run folder: none, sample, all */
         char *answer, *answer_extract; /* how final answers are compared: math, numeric, exact, choices; and found */
+        char *environment;             /* command that answers each turn; empty: a response is one turn */
+        int64_t max_turns, max_environment_tokens;
+        double environment_timeout_s;
     } rollout;
     struct {
         size_t n;

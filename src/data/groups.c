@@ -225,6 +225,13 @@ stm_status stm_batch_unpack(const char *bytes, size_t n, stm_batch *batch)
     return status;
 }
 
+void stm_unlike_tokens(size_t number, size_t n, int32_t *ids)
+{
+    enum { MOST = 0x3fffffff };
+    for (size_t i = 0; i < n; i++)
+        ids[i] = (int32_t)((number * 7919 + i) % MOST);
+}
+
 void stm_batch_mask_truncated(stm_batch *batch)
 {
     for (size_t g = 0; g < batch->n_groups; g++)

@@ -25,6 +25,12 @@ typedef struct {
     size_t n_steps;
 } stm_response_notes;
 
+/* What the environment said of a rollout of several turns. */
+typedef struct {
+    bool failed, has_reward;
+    double reward; /* of all turns */
+} stm_outcome;
+
 typedef struct {
     size_t n;             /* tokens; 0 is legal */
     int32_t *ids;         /* [n] */
@@ -35,6 +41,7 @@ typedef struct {
     double reward;
     bool has_reward;
     stm_finish finish;
+    stm_outcome outcome;       /* as rollouts leave it, the same on every rank; packing leaves it out */
     stm_response_notes *notes; /* NULL: none. They stay on the rank that read them: packing leaves them out */
 } stm_response;
 
@@ -61,6 +68,9 @@ stm_status stm_response_take_notes(stm_response *response);
 
 /* Takes the loss from responses that ran out of length (objective.mask_truncated). */
 void stm_batch_mask_truncated(stm_batch *batch);
+
+/* Tokens that stand in for n of some text, which differ in every place from those of another number. For reckoning. */
+void stm_unlike_tokens(size_t number, size_t n, int32_t *ids);
 
 /* Rounds old and reference log-probs to single precision, which is what trainers built on PyTorch make of the numbers
  * in a file: gradients then agree with theirs to the last digits of float64. */

@@ -45,6 +45,23 @@ json_t *stm_service_text(const char *text)
     return string;
 }
 
+json_t *stm_service_question(const char *prompt, const char *response, const char *answer, const char *fields_json)
+{
+    json_t *object = json_object();
+    json_t *fields = fields_json ? json_loads(fields_json, 0, NULL) : NULL;
+    bool good = object && json_object_set_new(object, "prompt", stm_service_text(prompt)) == 0 &&
+                json_object_set_new(object, "response", stm_service_text(response)) == 0;
+    if (good && answer)
+        good = json_object_set_new(object, "answer", stm_service_text(answer)) == 0;
+    if (good && json_is_object(fields))
+        good = json_object_update_missing(object, fields) == 0;
+    json_decref(fields);
+    if (good)
+        return object;
+    json_decref(object);
+    return NULL;
+}
+
 /* One line of the questions that have no answer. The caller frees it. */
 static stm_status write_request(const stm_service *service, size_t n, json_t *const *questions, json_t *const *answers,
                                 char **line)

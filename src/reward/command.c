@@ -32,22 +32,9 @@ static stm_status check(const stm_reward_item *item)
     return STM_OK;
 }
 
-/* The response as an object; NULL: no memory. */
 static json_t *object_of(const stm_reward_input *input)
 {
-    json_t *object = json_object();
-    json_t *fields = input->fields_json ? json_loads(input->fields_json, 0, NULL) : NULL;
-    bool good = object && json_object_set_new(object, "prompt", stm_service_text(input->prompt_text)) == 0 &&
-                json_object_set_new(object, "response", stm_service_text(input->text)) == 0;
-    if (good && input->answer)
-        good = json_object_set_new(object, "answer", stm_service_text(input->answer)) == 0;
-    if (good && json_is_object(fields))
-        good = json_object_update_missing(object, fields) == 0;
-    json_decref(fields);
-    if (good)
-        return object;
-    json_decref(object);
-    return NULL;
+    return stm_service_question(input->prompt_text, input->text, input->answer, input->fields_json);
 }
 
 /* Once */

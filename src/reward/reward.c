@@ -14,7 +14,7 @@ static const stm_reward_kind *const registry[] = {
     &stm_reward_length, &stm_reward_command,      &stm_reward_bleu,      &stm_reward_math,       &stm_reward_choices,
     &stm_reward_cosine, &stm_reward_length_group, &stm_reward_overlong,  &stm_reward_repetition, &stm_reward_hapo,
     &stm_reward_tags,   &stm_reward_dianjin,      &stm_reward_thinkless, &stm_reward_tool_call,  &stm_reward_otc,
-    &stm_reward_sql,    &stm_reward_ui_action,    &stm_reward_plugin};
+    &stm_reward_sql,    &stm_reward_ui_action,    &stm_reward_plugin,    &stm_reward_environment};
 enum { N_KINDS = sizeof registry / sizeof *registry };
 
 size_t stm_reward_names(const char *const **names)

@@ -17,6 +17,7 @@ typedef struct {
     bool truncated;     /* ended for length */
     const char *answer; /* the line's "answer" as text, or NULL */
     const char *fields_json;
+    const double *environment_reward; /* of a rollout of several turns; NULL: none */
 } stm_reward_input;
 
 typedef struct stm_reward_set stm_reward_set;

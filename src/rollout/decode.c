@@ -107,7 +107,7 @@ static stm_status sample(decoder *d, size_t batch)
         const stm_rollout_item *item = &d->work->items[not_finite];
         d->numeric =
             stm_fail(STM_ERR_NUMERIC, "prompt %zu, rollout %zu, token %zu: the log-prob is not a finite number",
-                     item->group, item->rollout, item->response->n);
+                     item->origin.group, item->origin.rollout, item->origin.n_before + item->response->n);
     }
     if (d->handover)
         stm_handover_tell(d->handover, ids, rows->n_rows);

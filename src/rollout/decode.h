@@ -15,6 +15,7 @@
 typedef struct {
     size_t sequence; /* of the pass's forest */
     size_t group, rollout;
+    stm_origin origin;      /* begins: the same group and rollout, and no tokens */
     bool is_here;           /* this rank (its column, in a pipeline) decodes it */
     stm_response *response; /* ids, old_logprobs, kept_mass have room for max_new_tokens; the latter two are written on
                                the last stage alone */

@@ -93,9 +93,9 @@ static stm_status draw_numbers(stm_draw *d)
         const stm_random_key key = {.seed = d->sampling->seed,
                                     .use = d->sampling->use,
                                     .step = d->sampling->step,
-                                    .slot = (uint32_t)(d->sampling->first_slot + item->group),
-                                    .rollout = (uint32_t)item->rollout,
-                                    .token = (uint32_t)item->response->n};
+                                    .slot = (uint32_t)(d->sampling->first_slot + item->origin.group),
+                                    .rollout = (uint32_t)item->origin.rollout,
+                                    .token = (uint32_t)(item->origin.n_before + item->response->n)};
         d->host_numbers[r] = stm_random_uniform(&key);
     }
     return d->model->backend->write(d->model->stream, d->uniform, d->host_numbers, d->n_rows * sizeof(double));
@@ -152,7 +152,8 @@ static stm_status sample_rows(stm_draw *d, size_t first, size_t n, bool early)
 
 static bool is_early(const stm_draw *d, size_t row)
 {
-    return d->items[d->rows[row].item].response->n < d->sampling->min_new_tokens;
+    const stm_rollout_item *item = &d->items[d->rows[row].item];
+    return item->origin.n_sampled + item->response->n < d->sampling->min_new_tokens;
 }
 
 static stm_status sample_all(stm_draw *d)

@@ -20,6 +20,8 @@ void stm_sampling_init(const stm_options *options, const stm_model *model, const
                                .min_new_tokens = (size_t)options->rollout.min_new_tokens,
                                .slots = (size_t)options->rollout.slots,
                                .stop = &options->rollout.stop,
+                               .max_turns = *options->rollout.environment ? (size_t)options->rollout.max_turns : 1,
+                               .max_appended = stm_sampling_longest(options) - (size_t)options->rollout.max_new_tokens,
                                .tokenizer = tokenizer};
     if (options->rollout.ignore_eos)
         return;
@@ -27,6 +29,12 @@ void stm_sampling_init(const stm_options *options, const stm_model *model, const
         sampling->end[sampling->n_end] = model->config.eos[sampling->n_end];
     if (sampling->n_end == 0 && tokenizer && stm_tokenizer_eos(tokenizer) >= 0)
         sampling->end[sampling->n_end++] = stm_tokenizer_eos(tokenizer);
+}
+
+size_t stm_sampling_longest(const stm_options *options)
+{
+    const int64_t appended = *options->rollout.environment ? options->rollout.max_environment_tokens : 0;
+    return (size_t)(options->rollout.max_new_tokens + appended);
 }
 
 /* Responses */
@@ -175,6 +183,11 @@ static size_t groups_that_fit(const rollout_work *w, size_t first)
     return least_of_column(w, n);
 }
 
+static stm_origin origin_of(const stm_sampling *sampling, size_t group, size_t rollout)
+{
+    return sampling->origins ? sampling->origins[group] : (stm_origin){.group = group, .rollout = rollout};
+}
+
 /* A wave's rollouts in the order of the forest, so that a share of them reads few prompts. */
 static stm_rollout_item *list_items(rollout_work *w, const stm_forest *forest, size_t *n)
 {
@@ -186,6 +199,7 @@ static stm_rollout_item *list_items(rollout_work *w, const stm_forest *forest, s
         items[i] = (stm_rollout_item){.sequence = i / size,
                                       .group = group,
                                       .rollout = i % size,
+                                      .origin = origin_of(w->sampling, group, i % size),
                                       .response = &w->batch->groups[group].responses[i % size]};
     }
     w->n_items += *n;
@@ -266,8 +280,8 @@ static stm_status run_watched(rollout_work *w)
     return status;
 }
 
-stm_status stm_rollout_expect(stm_engine *engine, const stm_model *model, const stm_grid *grid,
-                              const stm_sampling *sampling, stm_batch *batch)
+stm_status stm_rollout_expect_turn(stm_engine *engine, const stm_model *model, const stm_grid *grid,
+                                   const stm_sampling *sampling, stm_batch *batch)
 {
     rollout_work w = {.engine = engine, .model = model, .grid = grid, .sampling = sampling, .batch = batch};
     stm_status status = stm_agree(grid, find_groups(&w));
@@ -284,8 +298,8 @@ stm_status stm_rollout_expect(stm_engine *engine, const stm_model *model, const 
     return status;
 }
 
-stm_status stm_rollout(stm_engine *engine, const stm_model *model, const stm_grid *grid, const stm_sampling *sampling,
-                       stm_batch *batch, stm_rollout_counts *counts)
+stm_status stm_rollout_turn(stm_engine *engine, const stm_model *model, const stm_grid *grid,
+                            const stm_sampling *sampling, stm_batch *batch, stm_rollout_counts *counts)
 {
     rollout_work w = {.engine = engine, .model = model, .grid = grid, .sampling = sampling, .batch = batch};
     stm_status status = create_responses(sampling, batch);

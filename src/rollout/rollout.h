@@ -10,7 +10,14 @@
 #include "base/random.h"
 #include "group/engine.h"
 #include "mpi/watch.h"
+#include "rollout/turns.h"
 #include "text/tokenizer.h"
+
+/* What a group of one goes on from: a response of another batch, with which its prompt ends. */
+typedef struct {
+    size_t group, rollout;      /* of that batch: random numbers are keyed by them */
+    size_t n_before, n_sampled; /* tokens of the response so far, and those of them that were sampled */
+} stm_origin;
 
 typedef struct {
     stm_random_use use;
@@ -25,12 +32,18 @@ typedef struct {
     int32_t end[17];
     const stm_tokenizer *tokenizer; /* NULL: none; ids that it does not know are never sampled */
     stm_watch *watch;               /* what may end it early; NULL: nothing */
+    const stm_partner *partner;     /* who answers; NULL: a response is one turn */
+    size_t max_turns, max_appended; /* with a partner: turns, and tokens that it may add to one response */
+    const stm_origin *origins;      /* [groups of the batch]: group_size is 1; NULL: responses begin */
 } stm_sampling;
 
 /* From the options rollout.*; end ids from the model's configuration, else the tokenizer. The options must outlive it.
  * Local. */
 void stm_sampling_init(const stm_options *options, const stm_model *model, const stm_tokenizer *tokenizer,
                        stm_random_use use, uint64_t step, stm_sampling *sampling);
+
+/* Tokens of the longest response, those of an environment included. */
+size_t stm_sampling_longest(const stm_options *options);
 
 typedef struct {
     double tokens;        /* sampled, over all ranks */
@@ -39,14 +52,21 @@ typedef struct {
 } stm_rollout_counts;
 
 /* Fills groups[..].responses of a batch whose groups have prompts and no responses: ids with their end token, masks of
- * ones, old_logprobs, kept_mass, finish; the group's temperature is set. Every rank holds all of it afterwards, unless
- * sampling->watch leaves: then every rollout has ended where it stood, and they are worth nothing. counts may be NULL.
- * Collective over the grid's world; same status everywhere. Fails: STM_ERR_NUMERIC (a log-prob that is not
- * a number), STM_ERR_MEMORY, STM_ERR_DEVICE. */
+ * ones (a partner's tokens: 0), old_logprobs, kept_mass (0 and 1 there), finish, outcome; the group's temperature is
+ * set. Every rank holds all of it afterwards, unless sampling->watch leaves: then every rollout has ended where it
+ * stood, and they are worth nothing. counts may be NULL. Collective over the grid's world; same status everywhere.
+ * Fails: STM_ERR_NUMERIC (a log-prob that is not a number), STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_rollout(stm_engine *engine, const stm_model *model, const stm_grid *grid, const stm_sampling *sampling,
                        stm_batch *batch, stm_rollout_counts *counts);
 
-/* Adds the memory of that to what the engine expects. Responses that the batch has are not looked at.
+/* The first turn of that, or of a batch of origins the next one; their partner is not asked. */
+stm_status stm_rollout_turn(stm_engine *engine, const stm_model *model, const stm_grid *grid,
+                            const stm_sampling *sampling, stm_batch *batch, stm_rollout_counts *counts);
+stm_status stm_rollout_expect_turn(stm_engine *engine, const stm_model *model, const stm_grid *grid,
+                                   const stm_sampling *sampling, stm_batch *batch);
+
+/* Adds the memory of that to what the engine expects, later turns included. Responses that the batch has are not looked
+ * at.
  * Collective over the grid's world in a pipeline. Fails: STM_ERR_MEMORY. */
 stm_status stm_rollout_expect(stm_engine *engine, const stm_model *model, const stm_grid *grid,
                               const stm_sampling *sampling, stm_batch *batch);

@@ -57,7 +57,8 @@ void stm_slots_fill(stm_slots *slots, size_t batch)
 /* Whether the response ends with this token, which is added to it. */
 static stm_status add_token(const stm_slots *slots, stm_occupant row, int32_t id, bool *ends)
 {
-    stm_response *response = slots->items[row.item].response;
+    const stm_rollout_item *item = &slots->items[row.item];
+    stm_response *response = item->response;
     bool stops = false;
     *ends = true;
     response->finish = STM_FINISH_LENGTH;
@@ -67,7 +68,7 @@ static stm_status add_token(const stm_slots *slots, stm_occupant row, int32_t id
     STM_TRY(stm_stop_add(slots->stops[row.slot], id, &stops));
     if (stops)
         response->finish = STM_FINISH_STOP;
-    *ends = stops || response->n == slots->sampling->max_new_tokens;
+    *ends = stops || item->origin.n_sampled + response->n == slots->sampling->max_new_tokens;
     return STM_OK;
 }
 

@@ -91,6 +91,7 @@ static stm_status evaluate_all(const stm_policy *policy, stm_reward_set *rewards
         sampling.group_size = e->n_samples;
         sampling.watch = policy->watch;
         sampling.temperature = options->eval.temperature;
+        stm_environment_join(policy->environment, &set->prompts, which, &sampling);
         STM_TRY(evaluate_batch(policy, rewards, set, which, n, &sampling, n_lines, lines, e));
     }
     return STM_OK;

@@ -11,14 +11,12 @@
 /* Tokens that no two responses have in one place: nothing of them is shared. */
 static stm_status add_response(size_t n, size_t number, stm_group *group)
 {
-    enum { MOST = 0x3fffffff };
     stm_response *r = &group->responses[group->n_responses++];
     r->n = n;
     STM_TRY(stm_alloc(n, sizeof *r->ids, &r->ids));
     STM_TRY(stm_alloc(n, 1, &r->mask));
     memset(r->mask, 1, n);
-    for (size_t i = 0; i < n; i++)
-        r->ids[i] = (int32_t)((number * 7919 + i) % MOST);
+    stm_unlike_tokens(number, n, r->ids);
     return STM_OK;
 }
 
@@ -88,8 +86,8 @@ static stm_status expect_step(stm_trainer *t, const size_t *which, size_t n)
     stm_status status = stm_agree(t->policy.grid, make_batch(t, which, n, &batch));
     if (status == STM_OK && !t->supervised) {
         STM_GOTO_OUT(stm_expect_rollouts(&t->policy, &batch));
-        STM_GOTO_OUT(stm_agree(
-            t->policy.grid, add_responses((size_t)o->rollout.group_size, (size_t)o->rollout.max_new_tokens, &batch)));
+        STM_GOTO_OUT(
+            stm_agree(t->policy.grid, add_responses((size_t)o->rollout.group_size, stm_sampling_longest(o), &batch)));
     }
     if (status == STM_OK)
         status = stm_agree(t->policy.grid, stm_expect_updates(&t->policy, &batch));

@@ -32,6 +32,15 @@ static stm_status make_text(const stm_tokenizer *tokenizer, const stm_response *
     return stm_tokenizer_decode(tokenizer, response->ids, response->n, true, text, NULL);
 }
 
+/* Those that were sampled. */
+static size_t count_tokens(const stm_response *response)
+{
+    size_t n = 0;
+    for (size_t k = 0; k < response->n; k++)
+        n += response->mask[k];
+    return n;
+}
+
 static stm_status make_inputs(const stm_policy *policy, const stm_prompt_set *set, const size_t *which,
                               const stm_batch *batch, bool practice, stm_verdicts *v, stm_reward_input *inputs)
 {
@@ -43,26 +52,42 @@ static stm_status make_inputs(const stm_policy *policy, const stm_prompt_set *se
             STM_TRY(make_text(policy->tokenizer, response, &v->texts[at]));
             inputs[at] = (stm_reward_input){.prompt_text = prompt->prompt_text,
                                             .text = v->texts[at],
-                                            .n_tokens = response->n,
+                                            .n_tokens = count_tokens(response),
                                             .group = g,
                                             .practice = practice,
                                             .truncated = response->finish == STM_FINISH_LENGTH,
                                             .answer = prompt->answer,
-                                            .fields_json = prompt->fields_json};
+                                            .fields_json = prompt->fields_json,
+                                            .environment_reward =
+                                                response->outcome.has_reward ? &response->outcome.reward : NULL};
         }
     }
     return STM_OK;
 }
 
-/* The first response without a reward, with the reward's own words, which are the stored message. */
-static void note_complaint(const stm_prompt_set *set, const size_t *which, const stm_batch *batch, stm_verdicts *v)
+/* Whose environment failed has no reward, whatever a reward made of the text so far. */
+static void take_failed(const stm_batch *batch, stm_verdicts *v)
+{
+    size_t at = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++, at++)
+            if (batch->groups[g].responses[i].outcome.failed)
+                v->total[at] = NAN;
+}
+
+/* The first response without a reward, with the words of the environment, or else of the reward, which are the stored
+ * message. */
+static void note_complaint(const stm_policy *policy, const stm_prompt_set *set, const size_t *which,
+                           const stm_batch *batch, stm_verdicts *v)
 {
     size_t at = 0;
     for (size_t g = 0; g < batch->n_groups; g++)
         for (size_t i = 0; i < batch->groups[g].n_responses; i++, at++)
             if (!isfinite(v->total[at])) {
                 snprintf(v->complaint, sizeof v->complaint, "%s:%zu: response %zu: %s", set->path,
-                         set->prompts.items[which[g]].line, i, stm_failure());
+                         set->prompts.items[which[g]].line, i,
+                         batch->groups[g].responses[i].outcome.failed ? stm_environment_complaint(policy->environment)
+                                                                      : stm_failure());
                 return;
             }
 }
@@ -77,9 +102,10 @@ static stm_status judge_here(const stm_policy *policy, stm_reward_set *rewards, 
     if (status == STM_OK)
         status = stm_reward_set_run(rewards, v->n, inputs, v->total, v->parts);
     free(inputs);
-    if (status == STM_OK)
-        note_complaint(set, which, batch, v);
-    return status;
+    STM_TRY(status);
+    take_failed(batch, v);
+    note_complaint(policy, set, which, batch, v);
+    return STM_OK;
 }
 
 bool stm_group_is_judged(const stm_group *group)

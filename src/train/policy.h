@@ -8,6 +8,7 @@
 #include "data/text_context.h"
 #include "group/engine.h"
 #include "mpi/watch.h"
+#include "train/environment.h"
 
 typedef struct {
     const stm_options *options;
@@ -16,8 +17,9 @@ typedef struct {
     const stm_text_context *text;
     const stm_grid *grid;
     stm_engine *engine;
-    stm_timers *timers; /* NULL: no clocks */
-    stm_watch *watch;   /* what may end rollouts early; NULL: nothing */
+    stm_timers *timers;           /* NULL: no clocks */
+    stm_watch *watch;             /* what may end rollouts early; NULL: nothing */
+    stm_environment *environment; /* answers turns; NULL: a response is one turn */
 } stm_policy;
 
 #endif

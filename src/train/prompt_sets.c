@@ -6,6 +6,8 @@
 #include "mpi/grid.h"
 #include "objective/objective.h"
 #include "reward/reward.h"
+#include "rollout/rollout.h"
+#include "train/environment.h"
 
 void stm_prompt_set_clear(stm_prompt_set *set)
 {
@@ -63,7 +65,7 @@ static stm_status read_set(MPI_Comm comm, const stm_options *options, const stm_
 {
     stm_prompts_use use = {.overlong = options->data.overlong,
                            .max_prompt_tokens = (size_t)options->data.max_prompt_tokens,
-                           .max_new_tokens = (size_t)options->rollout.max_new_tokens,
+                           .max_new_tokens = stm_sampling_longest(options),
                            .needs_response = what == FOR_DEMONSTRATIONS,
                            .end_token = end_token(options, model, text)};
     stm_reward_set *rewards = NULL;
@@ -78,6 +80,7 @@ static stm_status read_set(MPI_Comm comm, const stm_options *options, const stm_
             return stm_fail(STM_ERR_INPUT,
                             "rollout.stop: found %zu texts, expected none for a model without tokenizer.json",
                             options->rollout.stop.n);
+        STM_TRY(stm_environment_check(options, text));
     }
     STM_TRY(stm_broadcast_file(comm, path, &bytes, &n));
     if (what == FOR_ROLLOUTS) {

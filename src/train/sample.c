@@ -19,6 +19,7 @@ static stm_status roll_out(stm_trainer *t, stm_step *step, size_t first, stm_rou
     stm_sampling_init(t->options, p->model, p->tokenizer, STM_RANDOM_TRAIN, (uint64_t)t->progress.step, &sampling);
     sampling.watch = p->watch;
     sampling.first_slot = first;
+    stm_environment_join(p->environment, &t->train->prompts, round->which, &sampling);
     t->boundary.next_s = t->boundary.update_s;
     stm_timers_push(&t->timers, STM_PHASE_ROLLOUT);
     const stm_status status = stm_rollout(p->engine, p->model, p->grid, &sampling, &round->batch, &counts);

@@ -1,13 +1,8 @@
 /* Rollouts at any number of ranks: the same tokens whoever draws them, and log-probs that scoring finds again. */
 #include "rollout/rollout.h"
 
-#include "model/stages.h"
 #include "rollout/shares.h"
-#include "support/batch.h"
-#include "support/model.h"
-#include "support/mpi.h"
-
-enum { N_GROUPS = 5 };
+#include "support/rollouts.h"
 
 /* MPI's profiling interface: with `strict`, a send is through only when its receive has begun: MPI buffers nothing. */
 static bool strict;
@@ -18,156 +13,49 @@ int MPI_Isend(const void *buffer, int n, MPI_Datatype type, int to, int tag, MPI
                   : PMPI_Isend(buffer, n, type, to, tag, comm, request);
 }
 
-typedef struct {
-    stm_stream *stream;
-    stm_model *model;
-} fixture;
-
-/* What ends a rollout early, where a test has one. */
-static stm_watch *watch;
-
-/* Groups that another rollout of the same step has: those behind them are numbered on. */
-static size_t n_before;
-
-static void set_up(fixture *f, stm_test_config config, const stm_backend *backend)
+static void sample(MPI_Comm comm, const rollout_fixture *f, const char *const *overrides, size_t n, stm_batch *batch)
 {
-    assert_ok(backend->open(1, &f->stream));
-    f->model = stm_test_model(backend, f->stream, &stm_test_configs[config], 5);
-}
-
-/* Of as many layers as there may be stages. */
-static void set_up_deep(fixture *f, stm_test_config config)
-{
-    const stm_backend *backend = &stm_backend_cpu_f64;
-    stm_model_config deep = stm_test_configs[config];
-    deep.n_layers = 5;
-    assert_ok(backend->open(1, &f->stream));
-    f->model = stm_test_model(backend, f->stream, &deep, 5);
-}
-
-static void tear_down(fixture *f)
-{
-    const stm_backend *backend = f->model->backend;
-    stm_model_destroy(f->model);
-    backend->close(f->stream);
-}
-
-/* The prompts of a ragged batch, without its responses. */
-static void make_prompts(const fixture *f, stm_batch *batch)
-{
-    stm_test_batch(3, N_GROUPS, f->model->config.vocab_size, batch);
-    for (size_t g = 0; g < batch->n_groups; g++) {
-        stm_batch shell = {.n_groups = 1};
-        assert_ok(stm_alloc(1, sizeof *shell.groups, &shell.groups));
-        shell.groups[0] = batch->groups[g];
-        assert_ok(stm_alloc(batch->groups[g].n_prompt, sizeof(int32_t), &batch->groups[g].prompt));
-        memcpy(batch->groups[g].prompt, shell.groups[0].prompt, batch->groups[g].n_prompt * sizeof(int32_t));
-        batch->groups[g].responses = NULL;
-        batch->groups[g].n_responses = 0;
-        stm_batch_clear(&shell);
-    }
-}
-
-/* Without the groups of another rollout. */
-static void leave_out(size_t n, stm_batch *batch)
-{
-    for (size_t g = 0; g < n; g++)
-        free(batch->groups[g].prompt);
-    batch->n_groups -= n;
-    memmove(batch->groups, batch->groups + n, batch->n_groups * sizeof *batch->groups);
-}
-
-/* On the layout that the overrides ask for; a pipeline must divide the ranks of comm. counts may be NULL. */
-static stm_status try_to_sample(MPI_Comm comm, const fixture *f, const char *const *overrides, size_t n,
-                                stm_batch *batch, stm_rollout_counts *counts)
-{
-    stm_options options;
-    stm_grid grid;
-    stm_engine *engine;
-    stm_sampling sampling;
-    stm_model stage = *f->model; /* the same memory */
-    assert_ok(stm_options_init(&options));
-    assert_ok(
-        stm_options_read_arguments(&options, STM_COMMAND_GENERATE, (int)n, (char *const *)(void *)(size_t)overrides));
-    make_prompts(f, batch);
-    leave_out(n_before, batch);
-    const int64_t n_stages = STM_MAX((int64_t)1, options.parallel.pipeline);
-    assert_ok(stm_grid_create(comm, &(stm_axes){n_stages, options.parallel.suffix, options.parallel.replica},
-                              batch->n_groups, &grid));
-    stm_model_hold_stage(&stage, (size_t)n_stages, (size_t)grid.stage);
-    assert_ok(stm_engine_create(&stage, &grid, &options, 0, &engine));
-    stm_sampling_init(&options, f->model, NULL, STM_RANDOM_GENERATE, 0, &sampling);
-    sampling.watch = watch;
-    sampling.first_slot = n_before;
-    const stm_status status = stm_rollout(engine, &stage, &grid, &sampling, batch, counts);
-    stm_engine_destroy(engine);
-    stm_grid_destroy(&grid);
-    stm_options_clear(&options);
-    return status;
-}
-
-static void sample(MPI_Comm comm, const fixture *f, const char *const *overrides, size_t n, stm_batch *batch)
-{
-    assert_ok(try_to_sample(comm, f, overrides, n, batch, NULL));
+    assert_ok(rollout_try(comm, f, overrides, n, batch, NULL));
 }
 
 #define SAMPLE(comm, f, batch, ...)                                                                                    \
     sample(comm, f, (const char *const[]){__VA_ARGS__}, sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *),   \
            batch)
 
-static void assert_same(const stm_batch *a, const stm_batch *b)
-{
-    assert_int_equal(a->n_groups, b->n_groups);
-    for (size_t g = 0; g < a->n_groups; g++) {
-        assert_int_equal(a->groups[g].n_responses, b->groups[g].n_responses);
-        for (size_t i = 0; i < a->groups[g].n_responses; i++) {
-            const stm_response *x = &a->groups[g].responses[i], *y = &b->groups[g].responses[i];
-            assert_int_equal(x->n, y->n);
-            assert_int_equal(x->finish, y->finish);
-            assert_memory_equal(x->ids, y->ids, x->n * sizeof *x->ids);
-            for (size_t k = 0; k < x->n; k++) {
-                assert_near(x->old_logprobs[k], y->old_logprobs[k], 1e-12);
-                assert_near(x->kept_mass[k], y->kept_mass[k], 1e-12);
-            }
-        }
-    }
-}
-
 static void tokens_do_not_depend_on_ranks_slots_or_memory(void **state)
 {
     (void)state;
     for (stm_test_config config = 0; config < STM_TEST_N_CONFIGS; config++) {
-        fixture f;
+        rollout_fixture f;
         stm_batch alone, together;
-        set_up(&f, config, &stm_backend_cpu_f64);
+        rollout_set_up(&f, config, &stm_backend_cpu_f64);
         SAMPLE(MPI_COMM_SELF, &f, &alone, "rollout.group_size=7", "rollout.max_new_tokens=19", "rollout.top_k=40");
         SAMPLE(MPI_COMM_WORLD, &f, &together, "rollout.group_size=7", "rollout.max_new_tokens=19", "rollout.top_k=40");
-        assert_same(&alone, &together);
+        rollout_assert_same(&alone, &together);
         stm_batch_clear(&together);
         SAMPLE(MPI_COMM_WORLD, &f, &together, "rollout.group_size=7", "rollout.max_new_tokens=19", "rollout.top_k=40",
                "rollout.slots=3", "memory.chunk_tokens=16", "tree.min_shared_tokens=2", "tree.across_groups=false");
-        assert_same(&alone, &together);
+        rollout_assert_same(&alone, &together);
         stm_batch_clear(&together);
         stm_batch_clear(&alone);
-        tear_down(&f);
+        rollout_tear_down(&f);
     }
 }
 
 static void groups_may_be_sampled_in_several_rounds(void **state)
 {
     (void)state;
-    fixture f;
+    rollout_fixture f;
     stm_batch whole, rest;
-    set_up(&f, STM_TEST_QWEN3, &stm_backend_cpu_f64);
+    rollout_set_up(&f, STM_TEST_QWEN3, &stm_backend_cpu_f64);
     SAMPLE(MPI_COMM_SELF, &f, &whole, "rollout.group_size=3", "rollout.max_new_tokens=9");
-    n_before = 2;
+    f.n_before = 2;
     SAMPLE(MPI_COMM_WORLD, &f, &rest, "rollout.group_size=3", "rollout.max_new_tokens=9");
-    n_before = 0;
     const stm_batch tail = {.n_groups = whole.n_groups - 2, .groups = whole.groups + 2};
-    assert_same(&tail, &rest);
+    rollout_assert_same(&tail, &rest);
     stm_batch_clear(&whole);
     stm_batch_clear(&rest);
-    tear_down(&f);
+    rollout_tear_down(&f);
 }
 
 static void teams_sample_the_same(void **state)
@@ -175,24 +63,24 @@ static void teams_sample_the_same(void **state)
     (void)state;
     int n_ranks;
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    fixture f;
+    rollout_fixture f;
     stm_batch alone, together;
-    set_up(&f, STM_TEST_LLAMA, &stm_backend_cpu_f64);
+    rollout_set_up(&f, STM_TEST_LLAMA, &stm_backend_cpu_f64);
     SAMPLE(MPI_COMM_SELF, &f, &alone, "rollout.group_size=3", "rollout.max_new_tokens=11");
     for (int suffix = 1; suffix <= n_ranks; suffix++) {
         char text[64];
         snprintf(text, sizeof text, "parallel.suffix=%d", suffix);
         SAMPLE(MPI_COMM_WORLD, &f, &together, "rollout.group_size=3", "rollout.max_new_tokens=11", text);
-        assert_same(&alone, &together);
+        rollout_assert_same(&alone, &together);
         stm_batch_clear(&together);
     }
     stm_batch_clear(&alone);
-    tear_down(&f);
+    rollout_tear_down(&f);
 }
 
 /* Stages */
 
-static void make_stop_often(const fixture *f)
+static void make_stop_often(const rollout_fixture *f)
 {
     f->model->config.n_eos = 9;
     for (int i = 0; i < 9; i++)
@@ -202,7 +90,7 @@ static void make_stop_often(const fixture *f)
 /* Few slots, so that rollouts wait for them: and batches have fewer rows than there are stages, or none. */
 static const char *const slot_options[] = {"rollout.slots=64", "rollout.slots=7", "rollout.slots=3", "rollout.slots=1"};
 
-static void sample_by_stages(MPI_Comm comm, const fixture *f, int n_stages, int suffix, bool one_team,
+static void sample_by_stages(MPI_Comm comm, const rollout_fixture *f, int n_stages, int suffix, bool one_team,
                              const stm_batch *alone, const stm_rollout_counts *expected)
 {
     char pipeline[64], team[64];
@@ -214,9 +102,9 @@ static void sample_by_stages(MPI_Comm comm, const fixture *f, int n_stages, int 
         stm_batch together;
         stm_rollout_counts counts;
         strict = i % 2 == 1;
-        assert_ok(try_to_sample(comm, f, overrides, sizeof overrides / sizeof *overrides, &together, &counts));
+        assert_ok(rollout_try(comm, f, overrides, sizeof overrides / sizeof *overrides, &together, &counts));
         strict = false;
-        assert_same(alone, &together);
+        rollout_assert_same(alone, &together);
         assert_near(counts.tokens, expected->tokens, 1e-15);
         if (one_team) /* of several, each computes what its prompts share with another's */
             assert_near(counts.prompt_rows, expected->prompt_rows, 1e-15);
@@ -232,13 +120,13 @@ static void stages_sample_the_same(void **state)
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
     for (size_t c = 0; c < sizeof configs / sizeof *configs; c++) {
-        fixture f;
+        rollout_fixture f;
         stm_batch alone;
         stm_rollout_counts counts;
-        set_up_deep(&f, configs[c]);
+        rollout_set_up_deep(&f, configs[c]);
         make_stop_often(&f);
         static const char *const plain[] = {"rollout.group_size=7", "rollout.max_new_tokens=23"};
-        assert_ok(try_to_sample(MPI_COMM_SELF, &f, plain, 2, &alone, &counts));
+        assert_ok(rollout_try(MPI_COMM_SELF, &f, plain, 2, &alone, &counts));
         for (int n_stages = 1; n_stages <= n_ranks; n_stages++) {
             MPI_Comm used; /* as many columns as there are ranks for */
             const int n_columns = n_ranks / n_stages;
@@ -249,7 +137,7 @@ static void stages_sample_the_same(void **state)
                 MPI_Comm_free(&used);
         }
         stm_batch_clear(&alone);
-        tear_down(&f);
+        rollout_tear_down(&f);
     }
 }
 
@@ -257,9 +145,9 @@ static void what_is_not_a_number_is_said_by_all(void **state)
 {
     (void)state;
     int n_ranks;
-    fixture f;
+    rollout_fixture f;
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    set_up_deep(&f, STM_TEST_LLAMA);
+    rollout_set_up_deep(&f, STM_TEST_LLAMA);
     double *weights = f.model->weights;
     weights[f.model->final_norm] = NAN;
     for (int n_stages = 1; n_stages <= n_ranks; n_stages += n_ranks > 1 ? n_ranks - 1 : 1) {
@@ -267,11 +155,11 @@ static void what_is_not_a_number_is_said_by_all(void **state)
         stm_batch batch;
         snprintf(pipeline, sizeof pipeline, "parallel.pipeline=%d", n_stages);
         const char *const overrides[] = {"rollout.slots=2", pipeline};
-        assert_int_equal(try_to_sample(MPI_COMM_WORLD, &f, overrides, 2, &batch, NULL), STM_ERR_NUMERIC);
+        assert_int_equal(rollout_try(MPI_COMM_WORLD, &f, overrides, 2, &batch, NULL), STM_ERR_NUMERIC);
         assert_non_null(strstr(stm_failure(), "the log-prob is not a finite number"));
         stm_batch_clear(&batch);
     }
-    tear_down(&f);
+    rollout_tear_down(&f);
 }
 
 /* Shares */
@@ -296,20 +184,20 @@ static void ranks_with_free_slots_take_what_waits_elsewhere(void **state)
     (void)state;
     enum { SIZE = 40, SLOTS = 2 };
     int n_ranks;
-    fixture f;
+    rollout_fixture f;
     stm_batch batch, alone;
     stm_rollout_counts counts;
     char team[64];
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    set_up_deep(&f, STM_TEST_LLAMA);
+    rollout_set_up_deep(&f, STM_TEST_LLAMA);
     make_stop_often(&f);
     snprintf(team, sizeof team, "parallel.suffix=%d", n_ranks);
     const char *const overrides[] = {"rollout.group_size=40", "rollout.slots=2",          "rollout.max_new_tokens=60",
                                      "rollout.temperature=0", "tree.across_groups=false", team};
-    assert_ok(try_to_sample(MPI_COMM_WORLD, &f, overrides, 6, &batch, &counts));
-    assert_ok(try_to_sample(MPI_COMM_SELF, &f, overrides, 5, &alone, NULL));
-    assert_same(&alone, &batch);
-    const size_t all = N_GROUPS * SIZE;
+    assert_ok(rollout_try(MPI_COMM_WORLD, &f, overrides, 6, &batch, &counts));
+    assert_ok(rollout_try(MPI_COMM_SELF, &f, overrides, 5, &alone, NULL));
+    rollout_assert_same(&alone, &batch);
+    const size_t all = STM_TEST_PROMPTS * SIZE;
     double fixed = 0, sum = 0;
     for (size_t r = 0; r < (size_t)n_ranks; r++) {
         const double rounds =
@@ -323,7 +211,7 @@ static void ranks_with_free_slots_take_what_waits_elsewhere(void **state)
         assert_true(counts.decode_rounds < 0.9 * fixed);
     stm_batch_clear(&alone);
     stm_batch_clear(&batch);
-    tear_down(&f);
+    rollout_tear_down(&f);
 }
 
 /* Leaving */
@@ -346,11 +234,11 @@ static void a_rollout_is_left_by_all_when_one_rank_says_so(void **state)
 {
     (void)state;
     int rank, n_ranks;
-    fixture f;
+    rollout_fixture f;
     stm_rollout_counts counts;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    set_up_deep(&f, STM_TEST_LLAMA);
+    rollout_set_up_deep(&f, STM_TEST_LLAMA);
     f.model->config.n_eos = 0;
     for (int n_stages = 1; n_stages <= n_ranks; n_stages++)
         for (int who = 0; who < n_ranks && n_ranks % n_stages == 0; who++) {
@@ -366,87 +254,69 @@ static void a_rollout_is_left_by_all_when_one_rank_says_so(void **state)
                                              who == 1 ? "memory.limit=3MiB" : "memory.limit=1GiB",
                                              pipeline,
                                              team};
-            watch = &one;
-            assert_ok(try_to_sample(MPI_COMM_WORLD, &f, overrides, 6, &batch, &counts));
-            watch = NULL;
+            f.watch = &one;
+            assert_ok(rollout_try(MPI_COMM_WORLD, &f, overrides, 6, &batch, &counts));
+            f.watch = NULL;
             assert_true(one.leaves && counts.decode_rounds < 1000); /* of 2000 for one rollout */
             assert_int_equal(one.seen, LEAVE);
             stm_batch_clear(&batch);
         }
-    tear_down(&f);
+    rollout_tear_down(&f);
 }
 
 static void what_does_not_leave_changes_no_token(void **state)
 {
     (void)state;
     int rank, n_ranks;
-    fixture f;
+    rollout_fixture f;
     stm_batch alone, together;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    set_up(&f, STM_TEST_LLAMA, &stm_backend_cpu_f64);
+    rollout_set_up(&f, STM_TEST_LLAMA, &stm_backend_cpu_f64);
     SAMPLE(MPI_COMM_SELF, &f, &alone, "rollout.group_size=3", "rollout.max_new_tokens=40");
     looks mine = {.flags = rank == n_ranks - 1 ? NOTE : 0, .from = 1};
     stm_watch one = {.look = look, .context = &mine, .leave = LEAVE};
-    watch = &one;
+    f.watch = &one;
     SAMPLE(MPI_COMM_WORLD, &f, &together, "rollout.group_size=3", "rollout.max_new_tokens=40");
-    watch = NULL;
-    assert_same(&alone, &together);
+    f.watch = NULL;
+    rollout_assert_same(&alone, &together);
     assert_false(one.leaves);
     assert_int_equal(one.seen, NOTE);
     stm_batch_clear(&together);
     stm_batch_clear(&alone);
-    tear_down(&f);
-}
-
-/* Sampled log-probs against those of the engine that trains, per token. */
-static void compare_with_scores(const fixture *f, const stm_batch *batch, double tolerance)
-{
-    stm_options options;
-    stm_scores scores;
-    stm_test_options(&options, NULL, 0);
-    stm_test_scores(MPI_COMM_WORLD, f->model, batch, &options, &scores);
-    for (size_t g = 0; g < batch->n_groups; g++)
-        for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
-            const stm_response *r = &batch->groups[g].responses[i];
-            const double *logp = scores.logp + scores.first[scores.response_0[g] + i];
-            for (size_t k = 0; k < r->n; k++)
-                assert_true(fabs(logp[k] - r->old_logprobs[k]) < tolerance);
-        }
-    stm_scores_clear(&scores);
-    stm_options_clear(&options);
+    rollout_tear_down(&f);
 }
 
 static void scoring_finds_the_log_probs_that_sampling_recorded(void **state)
 {
     (void)state;
-    fixture f;
+    rollout_fixture f;
     stm_batch batch;
-    set_up(&f, STM_TEST_QWEN3, &stm_backend_cpu_f64);
+    rollout_set_up(&f, STM_TEST_QWEN3, &stm_backend_cpu_f64);
     SAMPLE(MPI_COMM_WORLD, &f, &batch, "rollout.temperature=0.6", "rollout.max_new_tokens=30");
-    compare_with_scores(&f, &batch, 1e-11);
+    rollout_compare_with_scores(&f, &batch, 1e-11);
     stm_batch_clear(&batch);
     SAMPLE(MPI_COMM_WORLD, &f, &batch, "rollout.temperature=0",
            "rollout.max_new_tokens=12"); /* greedy: recorded at 1 */
     for (size_t i = 1; i < batch.groups[2].n_responses; i++)
         assert_memory_equal(batch.groups[2].responses[i].ids, batch.groups[2].responses[0].ids,
                             batch.groups[2].responses[0].n * sizeof(int32_t));
-    compare_with_scores(&f, &batch, 1e-11);
+    rollout_compare_with_scores(&f, &batch, 1e-11);
     stm_batch_clear(&batch);
-    tear_down(&f);
-    set_up(&f, STM_TEST_LLAMA, &stm_backend_cpu_f32);
+    rollout_tear_down(&f);
+    rollout_set_up(&f, STM_TEST_LLAMA, &stm_backend_cpu_f32);
     SAMPLE(MPI_COMM_WORLD, &f, &batch, "rollout.max_new_tokens=40");
-    compare_with_scores(&f, &batch, 1e-4); /* the promise for float32 */
+    rollout_compare_with_scores(&f, &batch, 1e-4); /* the promise for float32 */
     stm_batch_clear(&batch);
-    tear_down(&f);
+    rollout_tear_down(&f);
 }
 
 static void end_ids_end_a_response_unless_ignored_or_early(void **state)
 {
     (void)state;
-    fixture f;
+    rollout_fixture f;
     stm_batch batch;
-    set_up(&f, STM_TEST_LLAMA, &stm_backend_cpu_f64);
+    rollout_set_up(&f, STM_TEST_LLAMA, &stm_backend_cpu_f64);
     f.model->config.n_eos = 16;
     for (int i = 0; i < 16; i++)
         f.model->config.eos[i] = 3 * i;
@@ -469,7 +339,7 @@ static void end_ids_end_a_response_unless_ignored_or_early(void **state)
     for (size_t g = 0; g < batch.n_groups; g++)
         assert_int_equal(batch.groups[g].responses[0].n, 10);
     stm_batch_clear(&batch);
-    tear_down(&f);
+    rollout_tear_down(&f);
 }
 
 int main(int argc, char **argv)

@@ -15,6 +15,7 @@ static const char another[] =
     "rollout: {prompts_per_step: 3, group_size: 5, temperature: 0.1, top_p: 0.3, top_k: 4, min_p: 0.7,\n"
     "  max_new_tokens: 65, min_new_tokens: 2, slots: 6, ignore_eos: true, save: none, dynamic: true,\n"
     "  dynamic_rounds: 7, answer: exact, answer_extract: \"(a|b)\",\n"
+    "  environment: \"sh -c 'cat'\", max_turns: 3, max_environment_tokens: 7, environment_timeout: 0.5,\n"
     "  stop: [\"\\n\\n\", \"a, b\", \"- c\", \"null\", \"\\x01\\x85\", \"\\U0001F600: \\uFEFF\", \"'\"]}\n"
     "reward:\n"
     "  - {name: exact, weight: 0.1, extract: \"(\\\\d+) \", ignore_case: true}\n"
