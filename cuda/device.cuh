@@ -97,6 +97,7 @@ template <class R> struct stm_cuda_ops {
     static stm_status head_block(stm_stream *, const stm_head_block *); /* head.cu */
     static stm_status head_finish(stm_stream *, const stm_head_block *);
     static stm_status head_block_backward(stm_stream *, const stm_head_block *);
+    static stm_status spread(stm_stream *, const stm_spread *); /* spread.cu */
     static stm_status sample(stm_stream *, const stm_sample *); /* sample.cu */
 };
 

@@ -38,6 +38,7 @@ template <class R> static constexpr stm_backend table_of()
     t.head_block = stm_cuda_ops<R>::head_block;
     t.head_finish = stm_cuda_ops<R>::head_finish;
     t.head_block_backward = stm_cuda_ops<R>::head_block_backward;
+    t.spread = stm_cuda_ops<R>::spread;
     t.sample = stm_cuda_ops<R>::sample;
     t.adamw = stm_cuda_ops<R>::adamw;
     t.sum_squares = stm_cuda_ops<R>::sum_squares;

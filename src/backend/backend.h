@@ -142,6 +142,20 @@ typedef struct {
     const double *dlogp, *dentropy; /* backward; dentropy may be NULL */
 } stm_head_block;
 
+/* How far the distributions of a group's members are from each other, position by position, over one block of
+ * vocabulary columns. Rows first_rows[t] .. first_rows[t + 1] - 1 of logits [n_rows, n_columns], `stride` apart, are
+ * the members that have a token at position t; the others of the n_members are uniform over n_vocab. With l = logit *
+ * inverse_temperature - lse (uniform: -log n_vocab) and x = (mean of l over the members) - l, held to +-11:
+ * sums[t] += sum over members and columns of e^x - x - 1, in double; `first_column` 0 starts them. */
+typedef struct {
+    size_t n_positions, n_members, n_vocab, first_column, n_columns, stride;
+    const void *logits;
+    double inverse_temperature;
+    const int32_t *first_rows; /* [n_positions + 1] */
+    const double *lse;         /* [n_rows] */
+    double *sums;              /* [n_positions] */
+} stm_spread;
+
 /* Samples one id a row from whole logits [n_rows, n_columns]. Over z = logit / temperature (0: greedy, recorded at 1):
  * log-prob and entropy are over all columns; then top_k, top_p, min_p are applied in this order to the columns < n_ids
  * that `banned` does not hold, and the cumulative distribution of what is kept is inverted at `uniform` in order of id.
@@ -219,6 +233,7 @@ typedef struct stm_backend {
     stm_status (*head_block)(stm_stream *, const stm_head_block *);
     stm_status (*head_finish)(stm_stream *, const stm_head_block *);
     stm_status (*head_block_backward)(stm_stream *, const stm_head_block *);
+    stm_status (*spread)(stm_stream *, const stm_spread *);
     stm_status (*sample)(stm_stream *, const stm_sample *);
     stm_status (*adamw)(stm_stream *, const stm_adamw *);
     stm_status (*sum_squares)(stm_stream *, size_t n, const void *x, double *host_sum); /* waits */

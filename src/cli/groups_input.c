@@ -3,6 +3,8 @@
 #include <stdlib.h>
 
 #include "group/memory.h"
+#include "group/token_weights.h"
+#include "objective/objective.h"
 
 stm_status stm_groups_input_read(const char *path, unsigned use, const stm_session *session, stm_batch *batch)
 {
@@ -12,6 +14,16 @@ stm_status stm_groups_input_read(const char *path, unsigned use, const stm_sessi
     const stm_status status = stm_groups_read(path, text, n, &session->text, use, batch);
     free(text);
     return stm_agree_on(session->comm, status);
+}
+
+/* What score or, with gradient, grad will do. */
+static stm_status expect(const stm_options *options, const stm_session *session, const stm_batch *batch, bool gradient)
+{
+    if (!gradient)
+        return stm_engine_expect(session->engine, batch, STM_PASS_SCORE);
+    if (stm_objective_weighs_tokens(stm_objective_find(options->objective.name), &options->objective))
+        STM_TRY(stm_token_weights_expect(session->engine, &session->grid, batch));
+    return stm_engine_expect(session->engine, batch, STM_PASS_GRADIENT);
 }
 
 stm_status stm_groups_input_open(const stm_options *options, unsigned use, stm_static_bytes *static_bytes,
@@ -27,8 +39,7 @@ stm_status stm_groups_input_open(const stm_options *options, unsigned use, stm_s
     STM_TRY(stm_session_grid(session, options, batch->n_groups));
     STM_TRY(stm_session_engine(session, options));
     do
-        STM_TRY(stm_agree(&session->grid, stm_engine_expect(session->engine, batch,
-                                                            static_bytes ? STM_PASS_GRADIENT : STM_PASS_SCORE)));
+        STM_TRY(stm_agree(&session->grid, expect(options, session, batch, static_bytes != NULL)));
     while (stm_memory_spare(session->engine, &session->grid, options));
     return stm_memory_check(session->engine, &session->grid, options);
 }

@@ -165,6 +165,8 @@ const stm_option_row stm_option_rows[] = {
     NUMBER("objective.seed_alpha", objective.seed_alpha, "0.0", FROM(0), INPUT | GRAD, 0, "scale advantages down by the entropy of a group's answers; 0: not"),
     CHOICE("objective.seed_scale", stm_seed_scale, objective.seed_scale, "linear", CHOICES("linear", "exponential", "reciprocal"), INPUT | GRAD, 0,
         "how: 1 - a u, exp(-a u), 1 / (1 + a u)"),
+    NUMBER("objective.token_weight_alpha", objective.token_weight_alpha, "0.0", FROM(0), INPUT | GRAD, 0,
+        "weight of tokens at the position where a group's members differ most, 1 where they differ least (grpo); 0: off"),
     NUMBERS("objective.budget_probs", objective.budget_probs, "[]", FROM(0), INPUT | GRAD, 0, "brpo: weight of each budget; empty: only the last counts"),
     CHOICE("objective.ratio_level", stm_ratio_level, objective.ratio_level, "token", CHOICES("token", "sequence", "trajectory"), INPUT | GRAD, 0,
         "ratio to the sampling policy: of each token, the geometric mean over the response, or the product"),

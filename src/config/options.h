@@ -118,7 +118,8 @@ typedef struct {
     stm_numbers reward_weights; /* of recorded parts; empty: the recorded reward stands */
     double seed_alpha;
     stm_seed_scale seed_scale;
-    stm_numbers budget_probs; /* empty: only the last budget counts */
+    stm_numbers budget_probs;  /* empty: only the last budget counts */
+    double token_weight_alpha; /* 0: off */
     /* Ratio and policy term */
     stm_ratio_level ratio_level;
     stm_surrogate surrogate;

@@ -414,8 +414,20 @@ static void move_head(const stm_pass *pass, const stm_chunk *chunk, size_t first
     head->rows.inverse_temperature = chunk->inverse_temperature + first;
 }
 
+/* Which of the block's rows row r of the chunk is, one of a use in a pass for scores: these are all active. */
+static size_t place_in_block(const stm_chunk *chunk, const chunk_head *head, size_t r)
+{
+    size_t low = head->first, high = head->first + head->rows.n_rows;
+    while (low + 1 < high) {
+        const size_t middle = (low + high) / 2;
+        *(chunk->active_rows[middle] <= r ? &low : &high) = middle;
+    }
+    return low - head->first;
+}
+
 /* The tokens of one use that rows [begin, end) of the chunk predict; the use's first lies at row `at`. */
-static void visit_use(stm_pass *pass, const stm_use *use, size_t at, size_t begin, size_t end, const chunk_head *head)
+static void visit_use(stm_pass *pass, const stm_chunk *chunk, const stm_use *use, size_t at, size_t begin, size_t end,
+                      const chunk_head *head)
 {
     const bool previews = pass->kind == STM_PASS_GRADIENT && !head->goes_back;
     begin = STM_MAX(begin, at);
@@ -428,13 +440,18 @@ static void visit_use(stm_pass *pass, const stm_use *use, size_t at, size_t begi
             pass->not_finite_group = sequence->group;
             pass->not_finite_response = sequence->response;
         }
-    const stm_visit visit = {.group = sequence->group,
-                             .response = sequence->response,
-                             .first_token = use->first_token + begin - at,
-                             .n = end - begin,
-                             .logp = head->host_logp + begin,
-                             .entropy = head->host_entropy + begin,
-                             .dlogp = head->goes_back ? head->host_dlogp + begin : NULL};
+    stm_visit visit = {.group = sequence->group,
+                       .response = sequence->response,
+                       .first_token = use->first_token + begin - at,
+                       .n = end - begin,
+                       .logp = head->host_logp + begin,
+                       .entropy = head->host_entropy + begin,
+                       .dlogp = head->goes_back ? head->host_dlogp + begin : NULL};
+    if (pass->kind == STM_PASS_SCORE) {
+        const size_t place = place_in_block(chunk, head, begin);
+        visit.x = stm_at(pass->model->backend, head->rows.x, place * pass->model->config.hidden_size);
+        visit.lse = head->rows.lse + place;
+    }
     (previews ? pass->preview : pass->visit)(pass->context, &visit);
 }
 
@@ -449,7 +466,7 @@ static void visit_block(stm_pass *pass, const stm_chunk *chunk, const chunk_head
         const stm_segment *segment = &pass->forest->segments[chunk->segments[i]];
         for (size_t u = 0; u < segment->n_uses; u++) {
             const stm_use *use = &pass->forest->uses[segment->first_use + u];
-            visit_use(pass, use, chunk->first_rows[i] + use->first_row, begin, end, head);
+            visit_use(pass, chunk, use, chunk->first_rows[i] + use->first_row, begin, end, head);
         }
     }
 }

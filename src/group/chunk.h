@@ -24,11 +24,14 @@ typedef struct stm_profile stm_profile; /* group/profile.h */
 typedef enum { STM_PASS_PREFILL, STM_PASS_SCORE, STM_PASS_GRADIENT } stm_pass_kind;
 
 /* Tokens [first_token, first_token + n) of one response. logp is 0 where the token has no loss and the pass is for the
- * gradient. dlogp (GRADIENT only): the visitor adds dL/dlogp. */
+ * gradient. dlogp (GRADIENT only): the visitor adds dL/dlogp. x, lse (SCORE only): the last layer's output
+ * [n, hidden_size] and the log of the sum of e^logit [n] of the rows that predict them; device memory. */
 typedef struct {
     size_t group, response, first_token, n;
     const double *logp, *entropy;
     double *dlogp;
+    const void *x;
+    const double *lse;
 } stm_visit;
 
 /* Where a segment's K and V lie; chunk NULL: not here. */

@@ -9,7 +9,7 @@
 
 /* What a process takes after MPI_Init
  * beside arrays of numbers, as measured: buffers of MPI, BLAS and HDF5, the tokenizer, tables of the batch. */
-enum { PROCESS_BYTES = 12 << 20, DEFAULT_CHUNK_ROWS = 1024 };
+enum { PROCESS_BYTES = 12 << 20, STATES_BYTES = 64 << 20, DEFAULT_CHUNK_ROWS = 1024 };
 
 /* Memory */
 
@@ -125,6 +125,7 @@ stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const
     *engine = (stm_engine){.model = model, .grid = grid, .static_bytes = static_bytes};
     engine->settings = (stm_engine_settings){.forest = stm_engine_forest_options(options),
                                              .recompute = options->memory.recompute,
+                                             .states_bytes = STATES_BYTES,
                                              .placement = {.in_flight = (size_t)options->parallel.prefixes_in_flight,
                                                            .context = options->parallel.context,
                                                            .prefix = options->parallel.prefix,

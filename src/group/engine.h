@@ -32,6 +32,8 @@ typedef struct {
     size_t limit_bytes;        /* of a rank's memory, static bytes included */
     stm_recompute recompute;
     stm_placement_options placement;
+    size_t states_bytes;             /* of hidden states that a rank keeps to compare members (token_weights.h), where
+                                      * a group for each team takes no more */
     bool shares_kv;                  /* ranks of a node have one copy of the team's shared K and V */
     stm_timers *timers;              /* of the caller, for the phases that lie inside a call; NULL: none */
     stm_profile *profile;            /* of the caller, group/profile.h; NULL: none */
@@ -71,9 +73,11 @@ void stm_engine_release(stm_engine *engine);
 stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch, int *team_of);
 
 /* Memory that a rank would take beside what is static, before it does it: of a gradient or a score of that batch, and
- * of its team's prompts of `groups` [n] with slots_bytes for what is decoded below them (rollout/rollout.h). They add
- * to what is planned: the most of all. Local. Fails: STM_ERR_MEMORY. */
+ * of its team's prompts of `groups` [n] with slots_bytes for what is decoded below them (rollout/rollout.h).
+ * beside: with bytes that the caller holds meanwhile. They add to what is planned: the most of all. Local. Fails:
+ * STM_ERR_MEMORY. */
 stm_status stm_engine_expect(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind);
+stm_status stm_engine_expect_beside(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind, size_t bytes);
 stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
                                      size_t slots_bytes);
 size_t stm_engine_planned_bytes(const stm_engine *engine);              /* with what is static */

@@ -40,6 +40,9 @@ stm_status stm_engine_list_prompts(const stm_batch *batch, const size_t *groups,
 /* Leaves in the list what is this rank's team's. */
 stm_status stm_engine_keep_own(const stm_engine *engine, const stm_batch *batch, stm_sequence_list *sequences);
 
+/* Which groups are which team's when every response is scored: team_of [n_groups]. */
+stm_status stm_engine_assign_responses(const stm_engine *engine, const stm_batch *batch, int *team_of);
+
 /* By the settings as they are. */
 stm_forest_options stm_engine_forest_options_now(const stm_engine *engine);
 stm_schedule_options stm_engine_schedule_options(const stm_engine *engine, stm_pass_kind kind);

@@ -22,6 +22,11 @@ out:
 
 stm_status stm_engine_expect(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind)
 {
+    return stm_engine_expect_beside(engine, batch, kind, 0);
+}
+
+stm_status stm_engine_expect_beside(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind, size_t bytes)
+{
     stm_sequence_list sequences;
     stm_forest forest = {0};
     stm_placement placement = {0};
@@ -32,7 +37,7 @@ stm_status stm_engine_expect(stm_engine *engine, const stm_batch *batch, stm_pas
     STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &forest));
     STM_GOTO_OUT(stm_placement_create(&forest, &engine->model->config, engine->grid->team_size,
                                       &engine->settings.placement, &placement));
-    STM_GOTO_OUT(expect_placed(engine, &forest, &placement, kind, 0));
+    STM_GOTO_OUT(expect_placed(engine, &forest, &placement, kind, bytes));
 out:
     stm_placement_clear(&placement);
     stm_forest_clear(&forest);

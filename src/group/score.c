@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "group/token_weights.h"
 #include "mpi/reduction.h"
 #include "mpi/rounds.h"
 
@@ -69,6 +70,7 @@ typedef struct {
     stm_scores scores; /* seen so far, laid out as the view's tokens; empty with RANGES */
     double *dlogp;     /* [n_tokens], laid out so; NULL with RANGES */
     uint8_t *done;     /* [n_responses]: dlogp is there; RESPONSES */
+    double *weights;   /* [n_tokens], where the objective weighs them by the model's distributions; else NULL */
     stm_objective_sums sums;
 } gradient_context;
 
@@ -79,6 +81,7 @@ static void clear(gradient_context *c)
     free(c->skip);
     free(c->dlogp);
     free(c->done);
+    free(c->weights);
 }
 
 bool stm_group_is_equal(const stm_group *group)
@@ -134,6 +137,17 @@ static void count_unvisited(gradient_context *c, const stm_grid *grid)
             if (t.n_masked == 0 && !c->skip[g])
                 v->objective->tokens(v->options, &v->totals, &t, &c->sums);
         }
+}
+
+/* A forward of the whole batch without gradient, of which the members of a group are compared. */
+static stm_status weigh_tokens(gradient_context *c, stm_engine *engine, const stm_grid *grid)
+{
+    const stm_objective_batch *v = &c->view;
+    if (!stm_objective_weighs_tokens(v->objective, v->options))
+        return STM_OK;
+    STM_TRY(stm_agree(grid, stm_alloc(v->n_tokens, sizeof *c->weights, &c->weights)));
+    c->view.token_weights = c->weights;
+    return stm_token_weights(engine, grid, v->batch, c->skip, v->options->token_weight_alpha, c->weights);
 }
 
 /* A forward of the whole batch without gradient; then every rank has every log-prob and forms all of dlogp, and rank 0
@@ -214,6 +228,8 @@ stm_status stm_objective_gradient(stm_engine *engine, const stm_grid *grid, cons
     stm_status status = agree(engine, grid, prepare(&c, batch, objective, options));
     if (status == STM_OK)
         status = choose(&c, engine, grid);
+    if (status == STM_OK)
+        status = weigh_tokens(&c, engine, grid);
     if (status == STM_OK && c.knows == ALL)
         status = look_ahead(&c, engine, grid);
     if (status == STM_OK && c.knows == RESPONSES)

@@ -102,6 +102,16 @@ stm_status stm_engine_keep_own(const stm_engine *engine, const stm_batch *batch,
     return status;
 }
 
+stm_status stm_engine_assign_responses(const stm_engine *engine, const stm_batch *batch, int *team_of)
+{
+    stm_sequence_list sequences;
+    stm_status status = stm_engine_list_sequences(batch, false, NULL, &sequences);
+    if (status == STM_OK)
+        status = assign_teams(engine, batch, &sequences, team_of);
+    free(sequences.items);
+    return status;
+}
+
 /* 0 .. n_groups - 1. */
 static stm_status list_groups(const stm_batch *batch, size_t **all)
 {

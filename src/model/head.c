@@ -168,3 +168,37 @@ stm_status stm_head_backward(const stm_model *model, const stm_head_rows *rows, 
     args.dw = stm_at(b, gradient, model->final_norm);
     return b->rmsnorm_backward(model->stream, &args);
 }
+
+size_t stm_head_spread_bytes(const stm_model *model, size_t n_rows)
+{
+    return n_rows * (model->config.hidden_size + BLOCK_COLUMNS + 1) * model->backend->real_bytes;
+}
+
+stm_status stm_head_spread(const stm_model *model, const stm_head_positions *p, void *scratch)
+{
+    const stm_backend *b = model->backend;
+    const size_t vocab = model->config.vocab_size, hidden = model->config.hidden_size;
+    void *logits = stm_at(b, scratch, p->n_rows * hidden);
+    const head_scratch s = {.normed = scratch, .logits = logits, .width = BLOCK_COLUMNS};
+    const stm_head_rows rows = {
+        .n_rows = p->n_rows, .x = p->x, .inverse_rms = stm_at(b, logits, p->n_rows * BLOCK_COLUMNS)};
+    stm_head_block block = {.n_rows = p->n_rows, .stride = BLOCK_COLUMNS};
+    STM_TRY(norm(model, &rows, 0, p->n_rows, s.normed));
+    for (size_t column = 0; column < vocab; column += BLOCK_COLUMNS) {
+        set_columns(model, &s, column, &block);
+        STM_TRY(form_logits(model, &s, &block));
+        const stm_spread args = {.n_positions = p->n_positions,
+                                 .n_members = p->n_members,
+                                 .n_vocab = vocab,
+                                 .first_column = column,
+                                 .n_columns = block.n_columns,
+                                 .stride = block.stride,
+                                 .logits = block.logits,
+                                 .inverse_temperature = p->inverse_temperature,
+                                 .first_rows = p->first_rows,
+                                 .lse = p->lse,
+                                 .sums = p->sums};
+        STM_TRY(b->spread(model->stream, &args));
+    }
+    return STM_OK;
+}

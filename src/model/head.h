@@ -32,4 +32,21 @@ stm_status stm_head_forward(const stm_model *model, const stm_head_rows *rows, v
 stm_status stm_head_backward(const stm_model *model, const stm_head_rows *rows, const double *dlogp,
                              const double *dentropy, void *scratch, void *dx, void *gradient);
 
+/* A group's rows, position by position; device memory. See stm_spread of backend.h. */
+typedef struct {
+    size_t n_rows, n_positions, n_members;
+    double inverse_temperature;
+    const void *x;             /* [n_rows, hidden]: the last layer's output */
+    const double *lse;         /* [n_rows]: as forward left it */
+    const int32_t *first_rows; /* [n_positions + 1] */
+    double *sums;              /* [n_positions] */
+} stm_head_positions;
+
+/* Room that spread needs besides. */
+size_t stm_head_spread_bytes(const stm_model *model, size_t n_rows);
+
+/* Writes sums, over the whole vocabulary; logits exist for a block of its columns alone. Local. Fails: STM_ERR_DEVICE.
+ */
+stm_status stm_head_spread(const stm_model *model, const stm_head_positions *positions, void *scratch);
+
 #endif

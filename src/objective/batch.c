@@ -202,6 +202,7 @@ stm_tokens stm_objective_view(const stm_objective_batch *b, size_t g, size_t i, 
 {
     const stm_response *response = &b->batch->groups[g].responses[i];
     const size_t r = b->response_0[g] + i;
+    const double *recorded = response->notes ? response->notes->token_weights : NULL;
     stm_tokens t = {.response = response,
                     .first = first,
                     .n = n,
@@ -213,6 +214,8 @@ stm_tokens stm_objective_view(const stm_objective_batch *b, size_t g, size_t i, 
                     .mask = response->mask + first,
                     .advantages = b->advantages + (b->by_token ? b->first_token[r] + first : r),
                     .advantage_stride = b->by_token,
+                    .token_weights =
+                        b->token_weights ? b->token_weights + b->first_token[r] + first : from(recorded, first),
                     .dlogp = dlogp};
     weigh(b, &t);
     return t;
@@ -244,6 +247,11 @@ bool stm_objective_has_reference(const stm_objective_options *options)
     if (most.kl_coef_steps > 0 && most.kl_coef_start > most.kl_coef)
         most.kl_coef = most.kl_coef_start;
     return stm_objective_find(options->name)->needs(&most) & STM_NEEDS_REFERENCE;
+}
+
+bool stm_objective_weighs_tokens(const stm_objective *objective, const stm_objective_options *o)
+{
+    return objective == &stm_objective_grpo && o->token_weight_alpha != 0;
 }
 
 bool stm_objective_skips_equal(const stm_objective *objective, const stm_objective_options *o)

@@ -191,9 +191,6 @@ static void tokens(const stm_objective_options *o, const stm_totals *totals, con
                    stm_objective_sums *sums)
 {
     (void)totals;
-    const double *weights = t->response && t->response->notes && t->response->notes->token_weights
-                                ? t->response->notes->token_weights + t->first
-                                : NULL;
     response_terms r;
     double by_ratio = 0, by_mean = 0;
     if (t->n_masked == 0)
@@ -202,7 +199,7 @@ static void tokens(const stm_objective_options *o, const stm_totals *totals, con
     for (size_t k = 0; k < t->n; k++) {
         if (!t->mask[k])
             continue;
-        const double weight = stm_weight_at(t, o, k) * (weights ? weights[k] : 1.0);
+        const double weight = stm_weight_at(t, o, k) * (t->token_weights ? t->token_weights[k] : 1.0);
         const term p = term_of(o, &r, t, k);
         t->dlogp[k] += weight * p.by_logp;
         if (o->ratio_level == STM_RATIO_TOKEN)

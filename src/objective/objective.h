@@ -39,6 +39,7 @@ typedef struct {
     const uint8_t *mask;
     const double *advantages; /* of token k: advantages[k * advantage_stride]; stride 0: one for the response */
     size_t advantage_stride;
+    const double *token_weights;   /* NULL: 1 */
     double weight, control_weight; /* c of the aggregation; the latter for positions below control_tokens */
     double *dlogp;
 } stm_tokens;
@@ -82,13 +83,14 @@ typedef struct {
     const stm_batch *batch;
     stm_scope scope;
     size_t n_responses, n_tokens;
-    size_t *response_0;  /* [n_groups]: the group's first response */
-    size_t *first_token; /* [n_responses + 1] */
-    size_t *n_masked;    /* [n_responses] */
-    bool by_token;       /* advantages: of tokens, else of responses */
-    double *advantages;  /* [n_tokens or n_responses] */
-    double *work;        /* of the largest group, objective->n_work */
-    stm_tokens *views;   /* [responses of the largest group] */
+    size_t *response_0;          /* [n_groups]: the group's first response */
+    size_t *first_token;         /* [n_responses + 1] */
+    size_t *n_masked;            /* [n_responses] */
+    bool by_token;               /* advantages: of tokens, else of responses */
+    double *advantages;          /* [n_tokens or n_responses] */
+    const double *token_weights; /* [n_tokens], the caller's: in place of those recorded; NULL: none */
+    double *work;                /* of the largest group, objective->n_work */
+    stm_tokens *views;           /* [responses of the largest group] */
     stm_totals totals;
 } stm_objective_batch;
 
@@ -148,6 +150,10 @@ stm_status stm_objective_drop(const stm_objective *objective, const stm_objectiv
 
 /* True if the objective reads log-probs of a reference at some step. */
 bool stm_objective_has_reference(const stm_objective_options *options);
+
+/* True if tokens are weighed by how far the distributions of a group's members are from each other
+ * (group/token_weights.h), which the caller finds out. */
+bool stm_objective_weighs_tokens(const stm_objective *objective, const stm_objective_options *options);
 
 /* True if groups whose rewards are all equal give no gradient and need not be computed. */
 bool stm_objective_skips_equal(const stm_objective *objective, const stm_objective_options *options);

@@ -78,6 +78,11 @@ static stm_status list_gradients(const stm_batch *batch, const double *dlogp, js
 static stm_status evaluate(const stm_options *options, const stm_batch *batch, const double *logp, json_t *entry)
 {
     const stm_objective *objective = stm_objective_find(options->objective.name);
+    if (stm_objective_weighs_tokens(objective, &options->objective))
+        return stm_fail(STM_ERR_INPUT,
+                        "objective.token_weight_alpha: found %g, expected 0 (token_weights, if any): "
+                        "weights need a model's distributions",
+                        options->objective.token_weight_alpha);
     stm_objective_batch view = {0};
     stm_objective_sums sums = {0};
     double *dlogp = NULL;

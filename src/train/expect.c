@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "group/memory.h"
+#include "group/token_weights.h"
 #include "rollout/rollout.h"
 #include "train/batch.h"
 #include "train/expect.h"
@@ -52,6 +53,8 @@ stm_status stm_expect_updates(const stm_policy *policy, const stm_batch *batch)
     const stm_batch first = stm_batch_slice(batch, 0, asked > 0 ? STM_MIN(asked, batch->n_groups) : batch->n_groups);
     if (stm_objective_has_reference(&o->objective))
         STM_TRY(stm_engine_expect(policy->engine, batch, STM_PASS_SCORE));
+    if (stm_objective_weighs_tokens(stm_objective_find(o->objective.name), &o->objective))
+        STM_TRY(stm_token_weights_expect(policy->engine, policy->grid, &first));
     return stm_engine_expect(policy->engine, &first, STM_PASS_GRADIENT);
 }
 
