@@ -14,7 +14,8 @@ typedef enum {
     STM_RANDOM_GENERATE,
     STM_RANDOM_SHUFFLE,
     STM_RANDOM_INIT,
-    STM_RANDOM_PAIRS
+    STM_RANDOM_PAIRS,
+    STM_RANDOM_REPLAY
 } stm_random_use;
 
 /* slot: of the group in the whole step, not in a rank's share. */

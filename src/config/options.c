@@ -150,6 +150,11 @@ const stm_option_row stm_option_rows[] = {
 
     {"reward", STM_KIND_REWARDS, offsetof(stm_options, reward), "[]", ANY, NULL, INPUT, 0, "list of rewards, each a map of these keys; a response gets their weighted sum"},
 
+    INTEGER("replay.size", replay.size, "0", RANGE(0, 65536), INPUT, 0, "successes kept of a prompt, for groups without any (ARPO: 8); 0: none"),
+    NUMBER("replay.min_reward", replay.min_reward, "0.1", ANY, INPUT, 0, "a response with more is a success"),
+    NUMBER("replay.max_std", replay.max_std, "0.05", FROM(0), INPUT, 0, "a group needs one where its rewards deviate by less .."),
+    NUMBER("replay.max_mean", replay.max_mean, "0.2", ANY, INPUT, 0, ".. and have a lower mean"),
+
     TEXT("objective.name", objective.name, "grpo", INPUT | GRAD, 0,
         "what is minimised: grpo, disco, copg, mdpo_regression, direct_advantage, dpo, orpo, kto, self_play, p3o, fdpg, or sft on lines with a response"),
     CHOICE("objective.advantage_baseline", stm_baseline, objective.advantage_baseline, "mean", CHOICES("mean", "leave-one-out", "none", "brpo"),
@@ -375,6 +380,7 @@ static const struct {
     {"data", "the prompts"},
     {"rollout", "how responses are sampled"},
     {"reward", "how responses are judged"},
+    {"replay", "successes of earlier steps, for groups without any"},
     {"objective", "what the update minimises"},
     {"optim", "AdamW and its schedule"},
     {"update", "how a batch is used"},

@@ -204,6 +204,10 @@ typedef struct {
         size_t n;
         stm_reward_options *items;
     } reward;
+    struct {
+        int64_t size; /* of a prompt's queue; 0: none */
+        double min_reward, max_std, max_mean;
+    } replay;
     stm_objective_options objective;
     struct {
         double lr, betas[2], eps, weight_decay, clip;

@@ -25,19 +25,23 @@ stm_status stm_response_take_notes(stm_response *response)
     return response->notes ? STM_OK : stm_alloc(1, sizeof *response->notes, &response->notes);
 }
 
+void stm_response_clear(stm_response *response)
+{
+    free(response->ids);
+    free(response->mask);
+    free(response->old_logprobs);
+    free(response->ref_logprobs);
+    free(response->kept_mass);
+    free_notes(response->notes);
+    *response = (stm_response){0};
+}
+
 void stm_batch_clear(stm_batch *batch)
 {
     for (size_t g = 0; g < batch->n_groups; g++) {
         stm_group *group = &batch->groups[g];
-        for (size_t i = 0; i < group->n_responses; i++) {
-            stm_response *response = &group->responses[i];
-            free(response->ids);
-            free(response->mask);
-            free(response->old_logprobs);
-            free(response->ref_logprobs);
-            free(response->kept_mass);
-            free_notes(response->notes);
-        }
+        for (size_t i = 0; i < group->n_responses; i++)
+            stm_response_clear(&group->responses[i]);
         free(group->scores);
         free(group->preferences);
         free(group->responses);

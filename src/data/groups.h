@@ -62,6 +62,7 @@ typedef struct {
 } stm_batch;
 
 void stm_batch_clear(stm_batch *batch);
+void stm_response_clear(stm_response *response);
 
 /* Makes room for notes where the response has none. Fails: STM_ERR_MEMORY. */
 stm_status stm_response_take_notes(stm_response *response);

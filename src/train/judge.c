@@ -25,11 +25,13 @@ static size_t count_responses(const stm_batch *batch)
     return n;
 }
 
-static stm_status make_text(const stm_tokenizer *tokenizer, const stm_response *response, char **text)
+stm_status stm_verdicts_text(const stm_policy *policy, const stm_response *response, char **text)
 {
-    if (!tokenizer)
+    free(*text);
+    *text = NULL;
+    if (!policy->tokenizer)
         return stm_format(text, "%s", "");
-    return stm_tokenizer_decode(tokenizer, response->ids, response->n, true, text, NULL);
+    return stm_tokenizer_decode(policy->tokenizer, response->ids, response->n, true, text, NULL);
 }
 
 /* Those that were sampled. */
@@ -49,7 +51,7 @@ static stm_status make_inputs(const stm_policy *policy, const stm_prompt_set *se
         const stm_prompt *prompt = &set->prompts.items[which[g]];
         for (size_t i = 0; i < batch->groups[g].n_responses; i++, at++) {
             const stm_response *response = &batch->groups[g].responses[i];
-            STM_TRY(make_text(policy->tokenizer, response, &v->texts[at]));
+            STM_TRY(stm_verdicts_text(policy, response, &v->texts[at]));
             inputs[at] = (stm_reward_input){.prompt_text = prompt->prompt_text,
                                             .text = v->texts[at],
                                             .n_tokens = count_tokens(response),

@@ -25,6 +25,9 @@ void stm_verdicts_clear(stm_verdicts *verdicts);
 stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set, const size_t *which,
                      stm_batch *batch, bool practice, stm_verdicts *verdicts);
 
+/* The text of a response as the judge reads it, in place of an earlier one. Local. Fails: STM_ERR_MEMORY. */
+stm_status stm_verdicts_text(const stm_policy *policy, const stm_response *response, char **text);
+
 /* Appends groups [0, n) as GROUPS.jsonl lines with texts and rewards. Rank 0 calls; local. Fails: STM_ERR_NUMERIC,
  * STM_ERR_MEMORY. */
 stm_status stm_verdicts_write(const stm_verdicts *verdicts, const stm_prompt_set *set, const size_t *which,

@@ -24,13 +24,18 @@ static void saved(stm_trainer *t, int64_t step)
 /* Rank 0: what is kept beside tensors. */
 static stm_status write_kept(const stm_trainer *t, stm_kept *kept)
 {
-    return t->policy.grid->rank == 0 ? stm_reward_set_save(t->rewards, &kept[STM_KEPT_REWARDS]) : STM_OK;
+    if (t->policy.grid->rank != 0)
+        return STM_OK;
+    STM_TRY(stm_reward_set_save(t->rewards, &kept[STM_KEPT_REWARDS]));
+    return t->replay ? stm_replay_save(t->replay, &kept[STM_KEPT_REPLAY]) : STM_OK;
 }
 
+/* Every rank replays; rank 0 judges. */
 static stm_status read_kept(stm_trainer *t, const stm_kept *kept)
 {
-    return t->policy.grid->rank == 0 ? stm_reward_set_restore(t->rewards, t->resume.path, &kept[STM_KEPT_REWARDS])
-                                     : STM_OK;
+    if (t->policy.grid->rank == 0)
+        STM_TRY(stm_reward_set_restore(t->rewards, t->resume.path, &kept[STM_KEPT_REWARDS]));
+    return t->replay ? stm_replay_restore(t->replay, t->resume.path, &kept[STM_KEPT_REPLAY]) : STM_OK;
 }
 
 /* All at once, or begun in the background. */

@@ -30,12 +30,34 @@ static stm_status roll_out(stm_trainer *t, stm_step *step, size_t first, stm_rou
     return STM_OK;
 }
 
-static stm_status judge(stm_trainer *t, stm_step *step, stm_round *round)
+/* Groups without a success are helped, and successes noted. The judge's words go with the responses. */
+static stm_status replay(stm_trainer *t, stm_step *step, size_t first, stm_round *round)
+{
+    stm_verdicts *v = &round->verdicts;
+    for (size_t g = 0, at = 0; t->replay && g < round->n; at += round->batch.groups[g].n_responses, g++) {
+        stm_group *group = &round->batch.groups[g];
+        double *parts = v->parts + at * v->n_rewards;
+        bool helped;
+        STM_TRY(stm_replay_help(t->replay, (uint64_t)t->progress.step, first + g, group, parts, &helped));
+        STM_TRY(stm_replay_note(t->replay, group, helped, parts));
+        if (!helped)
+            continue;
+        step->record.groups_replayed += 1;
+        v->total[at] = group->responses[0].reward;
+        if (v->texts)
+            STM_TRY(stm_verdicts_text(&t->policy, &group->responses[0], &v->texts[at]));
+    }
+    return STM_OK;
+}
+
+static stm_status judge(stm_trainer *t, stm_step *step, size_t first, stm_round *round)
 {
     const double start = stm_now_s();
     stm_timers_push(&t->timers, STM_PHASE_REWARD);
     stm_status status =
         stm_judge(&t->policy, t->rewards, t->train, round->which, &round->batch, true, &round->verdicts);
+    if (status == STM_OK)
+        status = stm_agree(t->policy.grid, replay(t, step, first, round));
     if (status == STM_OK)
         status = stm_cluster_answers(&t->policy, t->answers, &round->verdicts, &round->batch);
     stm_timers_pop(&t->timers, STM_PHASE_REWARD);
@@ -52,7 +74,7 @@ static stm_status judge(stm_trainer *t, stm_step *step, stm_round *round)
 static stm_status sample_round(stm_trainer *t, stm_step *step, size_t first, stm_round *round)
 {
     STM_TRY(roll_out(t, step, first, round));
-    return stm_watch_leaves(t->policy.watch) ? STM_OK : judge(t, step, round);
+    return stm_watch_leaves(t->policy.watch) ? STM_OK : judge(t, step, first, round);
 }
 
 static stm_status choose_further(stm_trainer *t, const stm_step *step, stm_round *round)
@@ -103,6 +125,8 @@ stm_status stm_step_sample(stm_trainer *t, stm_step *step)
     stm_record *record = &step->record;
     stm_round round = {.n = step->n, .which = step->which};
     record->tokens_sampled = record->rollout_s = record->reward_s = record->groups_failed = 0;
+    if (t->replay)
+        record->groups_replayed = 0;
     const stm_status status = sample_round(t, step, 0, &round);
     step->batch = round.batch;
     step->verdicts = round.verdicts;

@@ -58,6 +58,8 @@ static stm_status set_up(stm_trainer *t)
     STM_TRY(stm_format(&t->checkpoints, "%s/checkpoints", o->run.folder));
     STM_TRY(stm_options_print(o, STM_COMMAND_TRAIN, &t->options_yaml));
     STM_TRY(stm_reward_set_create(o->reward.items, o->reward.n, &t->rewards));
+    if (o->replay.size > 0 && !t->supervised)
+        STM_TRY(stm_replay_create(o, &t->replay));
     STM_TRY(stm_clusters_create(&t->policy, &t->answers));
     if (o->objective.reward_weights.n == 0 && o->objective.reward_combine == STM_REWARDS_NORMALIZE_THEN_SUM) {
         STM_TRY(stm_alloc(o->reward.n, sizeof *t->reward_weights, &t->reward_weights));
@@ -120,6 +122,7 @@ void stm_trainer_destroy(stm_trainer *t)
     stm_optimizer_destroy(&t->optimizer, t->policy.model);
     stm_parameter_set_destroy(t->reference);
     stm_reward_set_destroy(t->rewards);
+    stm_replay_destroy(t->replay);
     stm_answers_destroy(t->answers);
     free(t->checkpoints);
     free(t->options_yaml);
@@ -265,9 +268,14 @@ static stm_status lose_rollouts(stm_trainer *t, stm_step *step)
 }
 
 /* What was judged takes effect on memories: from here on a checkpoint is of the next step. */
-static stm_status settle(stm_trainer *t)
+static stm_status settle(stm_trainer *t, stm_step *step)
 {
-    return stm_agree(t->policy.grid, t->policy.grid->rank == 0 ? stm_reward_set_settle(t->rewards) : STM_OK);
+    stm_status status = t->policy.grid->rank == 0 ? stm_reward_set_settle(t->rewards) : STM_OK;
+    if (status == STM_OK && t->replay)
+        status = stm_replay_settle(t->replay);
+    if (t->replay)
+        step->record.replay_stored = (double)stm_replay_count(t->replay);
+    return stm_agree(t->policy.grid, status);
 }
 
 static stm_status learn(stm_trainer *t, stm_step *step)
@@ -288,7 +296,7 @@ static stm_status learn(stm_trainer *t, stm_step *step)
         STM_TRY(stm_step_update(t, step));
     const stm_waits after = stm_waits_of(&t->timers);
     step->waits = stm_waits_between(&before, &after);
-    STM_TRY(settle(t));
+    STM_TRY(settle(t, step));
     t->progress.step++;
     t->progress.cursor += step->n_used;
     return STM_OK;

@@ -9,6 +9,7 @@
 #include "train/evaluate.h"
 #include "train/optimizer.h"
 #include "train/reference.h"
+#include "train/replay.h"
 #include "train/report.h"
 #include "train/resume.h"
 #include "train/trainer.h"
@@ -23,6 +24,7 @@ struct stm_trainer {
     double *reward_weights;                  /* [rewards] */
     bool supervised;
     stm_reward_set *rewards;
+    stm_replay *replay;   /* NULL: none */
     stm_answers *answers; /* NULL: the objective does not ask which are the same */
     stm_optimizer optimizer;
     stm_parameter_set *reference; /* NULL: no KL term */

@@ -61,3 +61,15 @@ sed -i 's/^reward:.*/reward: [ { name: hapo, right: contains, style: linear } ]/
 compare hapo 6 rollout.max_new_tokens=8 data.prompts=few.jsonl
 h5dump -H "$(checkpoint hapo 6)" | grep -q 'DATASET "rewards"' || die "no memory in the checkpoint"
 say "hapo: its memory goes on after a restart"
+
+# Successes of earlier steps
+
+input replay.yaml replay 8
+sed -i 's/^reward:.*/reward: [ { name: contains, text: ax } ]/' replay.yaml
+compare replay 8 data.prompts=few.jsonl replay.size=2 rollout.max_new_tokens=12
+holds "$(sum replay groups_replayed) > 2 && $(sum replay groups_replayed) == $(sum replay.3 groups_replayed)" "groups are helped"
+holds "$(field replay/metrics.jsonl 8 replay_stored) > 1 && $(field replay/metrics.jsonl 8 replay_stored) <= 10" "two successes of each of five prompts"
+h5dump -H "$(checkpoint replay 8)" | grep -q 'DATASET "replay"' || die "no queues in the checkpoint"
+last=$(ls replay/rollouts/*.jsonl | tail -1)
+succeeds 0 "$STEMMA" score "$(checkpoint replay 8)" "$last" --out scores.h5
+say "replay: successes stand in for the first answers of groups without any, also after a restart"

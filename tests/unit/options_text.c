@@ -17,6 +17,7 @@ static const char another[] =
     "  dynamic_rounds: 7, answer: exact, answer_extract: \"(a|b)\",\n"
     "  environment: \"sh -c 'cat'\", max_turns: 3, max_environment_tokens: 7, environment_timeout: 0.5,\n"
     "  stop: [\"\\n\\n\", \"a, b\", \"- c\", \"null\", \"\\x01\\x85\", \"\\U0001F600: \\uFEFF\", \"'\"]}\n"
+    "replay: {size: 8, min_reward: 0.2, max_std: 0.1, max_mean: 0.3}\n"
     "reward:\n"
     "  - {name: exact, weight: 0.1, extract: \"(\\\\d+) \", ignore_case: true}\n"
     "  - {name: command, command: \"sh -c 'cat; echo \\\"1\\\"'\", timeout_s: 0.3}\n"
