@@ -104,14 +104,14 @@ def vocabulary():
     return {token: i for i, token in enumerate(tokens)}
 
 
-def model_texts():
-    """{file name: content} of a model folder, without weights."""
-    vocab = vocabulary()
+def model_texts(vocab, hidden, positions):
+    """{file name: content} of a model folder, without weights: two layers, and a tokenizer of these tokens."""
     end = vocab[END]
     config = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": len(vocab), "hidden_size": 128,
-        "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
-        "hidden_act": "silu", "max_position_embeddings": 512, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": len(vocab), "hidden_size": hidden,
+        "intermediate_size": 2 * hidden, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": hidden // 4, "hidden_act": "silu", "max_position_embeddings": positions, "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
         "initializer_range": 0.08, "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False,
         "bos_token_id": None, "eos_token_id": end, "torch_dtype": "float32"}
     # Every word of the texts is one token (ignore_merges); what is no such word falls apart into bytes.
@@ -127,7 +127,7 @@ def model_texts():
     return {
         "config.json": config, "tokenizer.json": tokenizer, "generation_config.json": {"eos_token_id": end},
         "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END,
-                                  "clean_up_tokenization_spaces": False, "model_max_length": 512}}
+                                  "clean_up_tokenization_spaces": False, "model_max_length": positions}}
 
 
 def main():
@@ -139,7 +139,7 @@ def main():
     write_lines(os.path.join(here, "train.jsonl"), prompts(rng, 120, 4, lengths))
     write_lines(os.path.join(here, "test.jsonl"), prompts(rng, 16, 4, lengths))
     os.makedirs(os.path.join(here, "init"), exist_ok=True)
-    for name, content in model_texts().items():
+    for name, content in model_texts(vocabulary(), hidden=128, positions=512).items():
         write_json(os.path.join(here, "init", name), content)
 
 
