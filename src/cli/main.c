@@ -203,21 +203,20 @@ static stm_status check_registered(const stm_options *options, stm_command_bit c
     return STM_OK;
 }
 
+/* Rank 0 reads, all have the text. Collective over the world. */
+static stm_status read_for_all(const char *path, char **text, size_t *n)
+{
+    return stm_broadcast_file(MPI_COMM_WORLD, path, text, n);
+}
+
 /* Command line first, since it names the input file; what it gave wins over the file. Collective where the command uses
  * ranks; the same status everywhere, for every rank reads the same text. */
 static stm_status read_options(const stm_command *command, int n, char *const *argv, stm_options *options)
 {
     STM_TRY(stm_options_read_arguments(options, command->bit, n, argv));
     STM_TRY(check_arguments(command, options));
-    if (command->reads_input) {
-        const char *path = options->arguments.items[0];
-        char *text;
-        size_t size;
-        STM_TRY(stm_broadcast_file(MPI_COMM_WORLD, path, &text, &size));
-        const stm_status status = stm_options_read_text(options, command->bit, path, text, size);
-        free(text);
-        STM_TRY(status);
-    }
+    if (command->reads_input)
+        STM_TRY(stm_options_read_file(options, command->bit, options->arguments.items[0], read_for_all));
     STM_TRY(stm_options_check(options, command->bit));
     return check_registered(options, command->bit);
 }

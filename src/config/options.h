@@ -302,13 +302,18 @@ typedef enum {
 stm_status stm_options_init(stm_options *options);
 void stm_options_clear(stm_options *options);
 
+/* Brings the text of a file, which the caller frees: stm_read_file, or a function that sends it to all ranks. */
+typedef stm_status stm_file_reader(const char *path, char **text, size_t *n);
+
 /* Reads an input file (sections of keys, DESIGN.md section 5). Unknown sections or keys, wrong types, values out of
  * range, keys given twice: STM_ERR_INPUT, "file:line: section.key: found .., expected .., did you mean ..?". Missing
- * file: STM_ERR_INPUT. What the command line gave stays, whichever is read first. After a failure the options may only
+ * file: STM_ERR_INPUT. `include: PATH`, beside the file that says it, reads that one first, and each key of this one
+ * replaces its value. What the command line gave stays, whichever is read first. After a failure the options may only
  * be cleared. */
-stm_status stm_options_read_file(stm_options *options, stm_command_bit command, const char *path);
+stm_status stm_options_read_file(stm_options *options, stm_command_bit command, const char *path,
+                                 stm_file_reader *read);
 
-/* Same, from memory; `name` stands for the path in messages. For a file that rank 0 read and broadcast. */
+/* Same, from memory and without `include`; `name` stands for the path in messages. */
 stm_status stm_options_read_text(stm_options *options, stm_command_bit command, const char *name, const char *text,
                                  size_t n);
 

@@ -27,10 +27,14 @@ static stm_status unknown(const stm_option_source *source, const yaml_node_t *no
 
 /* Input files */
 
+enum { MOST_FILES = 8 }; /* a file, the one that it includes, .. */
+
 typedef struct {
     stm_options *options,
         *unused; /* unused: takes what the command line has already given, so that it is checked all the same */
     stm_command_bit command;
+    stm_file_reader *read; /* of files to include; NULL: none may be */
+    int depth;             /* files that led to this one by `include` */
     stm_option_source source;
     unsigned char seen[STM_OPTIONS_MAX];
 } file_reader;
@@ -88,23 +92,70 @@ static stm_status unknown_section(const file_reader *reader, const yaml_node_t *
                            near ? near : "", near ? "?" : "");
 }
 
+static stm_status read_text(stm_options *options, stm_command_bit command, const char *name, const char *text, size_t n,
+                            stm_file_reader *read, int depth);
+
+/* `path` as seen from the file that names it. The caller frees. */
+static stm_status path_beside(const char *file, const char *path, char **out)
+{
+    const char *slash = *path == '/' ? NULL : strrchr(file, '/');
+    return stm_format(out, "%.*s%s", slash ? (int)(slash + 1 - file) : 0, file, path);
+}
+
+/* Reads the file that this one includes, before its own keys, which win. */
+static stm_status read_included(const file_reader *reader, const yaml_node_t *key, const yaml_node_t *value)
+{
+    const stm_option_source *source = &reader->source;
+    char *path, *text;
+    size_t n;
+    if (value->type != YAML_SCALAR_NODE || value->data.scalar.length == 0)
+        return stm_option_fail(source, key, "include", "found %s, expected the path of an input file",
+                               value->type == YAML_SCALAR_NODE ? "nothing" : "a list or a map");
+    if (!reader->read)
+        return stm_option_fail(source, key, "include", "found one in a text that is no file");
+    if (reader->depth + 1 == MOST_FILES)
+        return stm_option_fail(source, key, "include", "found a chain of more than %d files", MOST_FILES);
+    STM_TRY(path_beside(source->file, (const char *)value->data.scalar.value, &path));
+    stm_status status = reader->read(path, &text, &n);
+    if (status != STM_OK) {
+        stm_fail_context(status, "%s:%zu: include", source->file, key->start_mark.line + 1);
+    } else {
+        status = read_text(reader->options, reader->command, path, text, n, reader->read, reader->depth + 1);
+        free(text);
+    }
+    free(path);
+    return status;
+}
+
+static bool is_include(const yaml_node_t *key)
+{
+    return key->type == YAML_SCALAR_NODE && strcmp((const char *)key->data.scalar.value, "include") == 0;
+}
+
 static stm_status read_root(file_reader *reader, yaml_node_t *root)
 {
+    yaml_document_t *document = reader->source.document;
     if (root->type != YAML_MAPPING_NODE)
         return stm_option_fail(&reader->source, root, NULL,
                                "found %s, expected sections like run: { folder: runs/first }",
                                root->type == YAML_SEQUENCE_NODE ? "a list" : "a text");
+    for (yaml_node_pair_t *pair = root->data.mapping.pairs.start; pair < root->data.mapping.pairs.top; pair++)
+        if (is_include(yaml_document_get_node(document, pair->key)))
+            STM_TRY(read_included(reader, yaml_document_get_node(document, pair->key),
+                                  yaml_document_get_node(document, pair->value)));
     for (yaml_node_pair_t *pair = root->data.mapping.pairs.start; pair < root->data.mapping.pairs.top; pair++) {
-        yaml_node_t *key_node = yaml_document_get_node(reader->source.document, pair->key);
-        yaml_node_t *value = yaml_document_get_node(reader->source.document, pair->value);
+        yaml_node_t *key_node = yaml_document_get_node(document, pair->key);
+        yaml_node_t *value = yaml_document_get_node(document, pair->value);
         const char *key = "";
         STM_TRY(key_text(reader, key_node, NULL, &key));
         for (yaml_node_pair_t *former = root->data.mapping.pairs.start; former < pair; former++) {
-            const yaml_node_t *other = yaml_document_get_node(reader->source.document, former->key);
+            const yaml_node_t *other = yaml_document_get_node(document, former->key);
             if (strcmp((const char *)other->data.scalar.value, key) == 0)
                 return stm_option_fail(&reader->source, key_node, key, "given twice, first in line %zu",
                                        other->start_mark.line + 1);
         }
+        if (is_include(key_node))
+            continue;
         const stm_option_row *row = stm_option_find(stm_option_rows, stm_n_option_rows, key);
         const bool is_value = row && !((row->traits & STM_OPTION_LINE_ONLY) && stm_section_help(key));
         if (!is_value && stm_section_help(key))
@@ -117,15 +168,15 @@ static stm_status read_root(file_reader *reader, yaml_node_t *root)
     return STM_OK;
 }
 
-stm_status stm_options_read_text(stm_options *options, stm_command_bit command, const char *name, const char *text,
-                                 size_t n)
+static stm_status read_text(stm_options *options, stm_command_bit command, const char *name, const char *text, size_t n,
+                            stm_file_reader *read, int depth)
 {
     yaml_document_t document;
     stm_options unused;
     STM_TRY(stm_yaml_parse(name, NULL, text, n, &document));
     stm_status status = stm_options_init(&unused);
     if (status == STM_OK) {
-        file_reader reader = {options, &unused, command, {&document, name}, {0}};
+        file_reader reader = {options, &unused, command, read, depth, {&document, name}, {0}};
         yaml_node_t *root = yaml_document_get_root_node(&document);
         if (root && !stm_yaml_is_null(root))
             status = read_root(&reader, root);
@@ -135,12 +186,18 @@ stm_status stm_options_read_text(stm_options *options, stm_command_bit command, 
     return status;
 }
 
-stm_status stm_options_read_file(stm_options *options, stm_command_bit command, const char *path)
+stm_status stm_options_read_text(stm_options *options, stm_command_bit command, const char *name, const char *text,
+                                 size_t n)
+{
+    return read_text(options, command, name, text, n, NULL, 0);
+}
+
+stm_status stm_options_read_file(stm_options *options, stm_command_bit command, const char *path, stm_file_reader *read)
 {
     char *text;
     size_t n;
-    STM_TRY(stm_read_file(path, &text, &n));
-    const stm_status status = stm_options_read_text(options, command, path, text, n);
+    STM_TRY(read(path, &text, &n));
+    const stm_status status = read_text(options, command, path, text, n, read, 0);
     free(text);
     return status;
 }

@@ -241,9 +241,74 @@ static void a_missing_file_is_named(void **state)
     (void)state;
     stm_options o;
     assert_ok(stm_options_init(&o));
-    assert_fails(stm_options_read_file(&o, STM_COMMAND_TRAIN, "/no/such/input.yaml"), STM_ERR_INPUT,
+    assert_fails(stm_options_read_file(&o, STM_COMMAND_TRAIN, "/no/such/input.yaml", stm_read_file), STM_ERR_INPUT,
                  "/no/such/input.yaml: ");
     stm_options_clear(&o);
+}
+
+/* Files that include others */
+
+/* Stands for a folder of files. */
+static stm_status read_library(const char *path, char **text, size_t *n)
+{
+    static const char *const files[][2] = {
+        {"in/child.yaml",
+         "objective: {clip_low: 0.1}\ninclude: parts/base.yaml\nrun: {steps: 7}\nreward: [{name: exact}]\n"},
+        {"in/parts/base.yaml", "include: ../grand.yaml\nrun: {steps: 5, seed: 3}\nobjective: {clip_high: 0.4}\n"},
+        {"in/parts/../grand.yaml", "run: {steps: 1, folder: f}\nreward: [{name: length}, {name: exact, weight: 2}]\n"},
+        {"in/wrong.yaml", "run: {steps: 7}\ninclude: parts/typo.yaml\n"},
+        {"in/parts/typo.yaml", "run:\n  stepps: 5\n"},
+        {"circle.yaml", "include: circle.yaml\n"},
+        {"list.yaml", "include: [a, b]\n"},
+        {"empty.yaml", "include:\n"},
+        {"twice.yaml", "include: in/parts/../grand.yaml\ninclude: in/parts/../grand.yaml\n"},
+        {"lost.yaml", "\ninclude: /no/such/base.yaml\n"},
+    };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++)
+        if (strcmp(files[i][0], path) == 0) {
+            *n = strlen(files[i][1]);
+            return (*text = strdup(files[i][1])) ? STM_OK : stm_fail(STM_ERR_MEMORY, "out of memory");
+        }
+    return stm_fail(STM_ERR_INPUT, "%s: not there", path);
+}
+
+static void a_file_replaces_what_the_included_one_says(void **state)
+{
+    (void)state;
+    stm_options o;
+    assert_ok(stm_options_init(&o));
+    stm_test_argument(&o, STM_COMMAND_TRAIN, "run.seed=9");
+    assert_ok(stm_options_read_file(&o, STM_COMMAND_TRAIN, "in/child.yaml", read_library));
+    assert_int_equal(o.run.steps, 7);
+    assert_int_equal(o.run.seed, 9); /* the command line's */
+    assert_string_equal(o.run.folder, "f");
+    assert_true(o.objective.clip_low == 0.1 && o.objective.clip_high == 0.4);
+    assert_int_equal(o.reward.n, 1); /* a list is one value */
+    assert_string_equal(o.reward.items[0].name, "exact");
+    assert_true(o.reward.items[0].weight == 1.0);
+    assert_true(stm_options_given(&o, "run.folder") && !stm_options_given(&o, "optim.lr"));
+    stm_options_clear(&o);
+}
+
+static void what_is_wrong_with_an_included_file_is_said_where_it_is(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"in/wrong.yaml", "in/parts/typo.yaml:2: run.stepps: unknown key; did you mean run.steps?"},
+        {"circle.yaml", "circle.yaml:1: include: found a chain of more than 8 files"},
+        {"list.yaml", "list.yaml:1: include: found a list or a map, expected the path of an input file"},
+        {"empty.yaml", "empty.yaml:1: include: found nothing, expected the path of an input file"},
+        {"twice.yaml", "twice.yaml:2: include: given twice, first in line 1"},
+        {"lost.yaml", "lost.yaml:2: include: /no/such/base.yaml: not there"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        stm_options o;
+        assert_ok(stm_options_init(&o));
+        assert_int_equal(stm_options_read_file(&o, STM_COMMAND_TRAIN, cases[i][0], read_library), STM_ERR_INPUT);
+        assert_string_equal(stm_failure(), cases[i][1]);
+        stm_options_clear(&o);
+    }
+    stm_test_file_refused("include: base.yaml\n", "in.yaml:1: include: found one in a text that is no file");
 }
 
 /* The command line */
@@ -373,6 +438,8 @@ int main(void)
         cmocka_unit_test(keys_given_twice_are_refused),
         cmocka_unit_test(malformed_yaml_is_refused_with_its_line),
         cmocka_unit_test(a_missing_file_is_named),
+        cmocka_unit_test(a_file_replaces_what_the_included_one_says),
+        cmocka_unit_test(what_is_wrong_with_an_included_file_is_said_where_it_is),
         cmocka_unit_test(the_command_line_wins_over_the_file_in_either_order),
         cmocka_unit_test(a_value_that_is_overridden_is_checked_all_the_same),
         cmocka_unit_test(options_are_spelled_in_three_ways_and_the_rest_are_arguments),
