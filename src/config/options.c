@@ -343,7 +343,7 @@ const stm_option_row stm_option_rows[] = {
 const stm_option_row stm_reward_rows[] = {
     TEXT("name", name, "", INPUT, REQUIRED, "which reward: exact, numeric, regex, format, contains, length, command, bleu, math, "
         "choices, cosine, length_group, overlong, repetition, hapo, "
-        "tags, dianjin, thinkless, tool_call, otc, sql, ui_action, plugin, environment"),
+        "tags, dianjin, thinkless, tool_call, otc, sql, ui_action, ton_gui, gui_critic, adacot, plugin, environment"),
     NUMBER("weight", weight, "1.0", ANY, INPUT, 0, "factor in the sum"),
     TEXT("pattern", pattern, "", INPUT, 0, "regex, format: PCRE2 pattern that is searched in the response"),
     TEXT("text", text, "", INPUT, 0, "contains: text to find; empty: the prompt's answer; otc: how a call begins"),
@@ -356,12 +356,13 @@ const stm_option_row stm_reward_rows[] = {
     TEXT("style", style, "", INPUT, 0,
         "bleu: sacrebleu or bleuberi; cosine, length_group: characters or tokens; hapo: cosine, linear, cosine-mean or linear-mean; "
         "tags: think-answer, think-action, end-think or tool; sql: ngram or schema; command: once (a step) or server"),
-    TEXT("right", right, "", INPUT, 0, "cosine, length_group, hapo, dianjin, thinkless, otc: which reward tells right from wrong; empty: math"),
+    TEXT("right", right, "", INPUT, 0, "cosine, length_group, hapo, dianjin, thinkless, otc, adacot: which reward tells right from wrong; empty: math"),
     NUMBER("scale", scale, "0.0", FROM(0), INPUT, 0, "cosine: length at which the second value is reached; 0: 1000"),
     NUMBERS("reward_right", reward_right, "[]", ANY, INPUT, 0, "cosine: of right responses without length, and at scale; empty: [1, 0.5]"),
     NUMBERS("reward_wrong", reward_wrong, "[]", ANY, INPUT, 0, "cosine: likewise of wrong ones; empty: [0, -0.5]"),
     INTEGER("buffer_tokens", buffer_tokens, "0", FROM(0), INPUT, 0, "overlong: tokens before max_tokens over which it falls to -1"),
     INTEGER("ngram", ngram, "0", RANGE(0, 8), INPUT, 0, "repetition: words in a row; 0: 3"),
+    NUMBERS("penalties", penalties, "[]", FROM(0), INPUT, 0, "adacot: of a thought that is missing, a needless one, another form; empty: [0.5, 0.5, 1]"),
     TEXT("library", library, "", INPUT, 0, "plugin: shared object with the function of inputs/plugin/stemma_reward.h"),
 };
 /* clang-format on */

@@ -105,7 +105,8 @@ typedef struct {
     double scale;                           /* cosine: length of a half wave; 0: 1000 */
     stm_numbers reward_right, reward_wrong; /* cosine: at its two ends */
     int64_t buffer_tokens, ngram;
-    char *library; /* plugin */
+    char *library;         /* plugin */
+    stm_numbers penalties; /* adacot: of a thought missing, a needless one, another form; empty: its own */
 } stm_reward_options;
 
 typedef struct {

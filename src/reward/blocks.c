@@ -42,3 +42,9 @@ bool stm_blocks_think_answer(stm_span text)
     static const char *const pieces[] = {"<think>", "</think>~<answer>", "</answer>"};
     return stm_blocks_fit(text, pieces, 3);
 }
+
+bool stm_blocks_think_action(stm_span text)
+{
+    static const char *const pieces[] = {"<think>", "</think>~<action>", "</action>"};
+    return stm_blocks_fit(text, pieces, 3);
+}

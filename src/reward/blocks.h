@@ -10,5 +10,6 @@ bool stm_blocks_fit(stm_span text, const char *const *pieces, size_t n);
 
 /* "<think>..</think> <answer>..</answer>", and nothing around it. */
 bool stm_blocks_think_answer(stm_span text);
+bool stm_blocks_think_action(stm_span text); /* the same with <action> */
 
 #endif

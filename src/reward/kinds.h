@@ -20,7 +20,8 @@ typedef enum {
     STM_READS_SCALE = 512, /* scale, reward_right, reward_wrong */
     STM_READS_BUFFER = 1024,
     STM_READS_NGRAM = 2048,
-    STM_READS_LIBRARY = 4096
+    STM_READS_LIBRARY = 4096,
+    STM_READS_PENALTIES = 8192
 } stm_reward_reads;
 
 /* The first thing that went wrong in a run. */
@@ -75,7 +76,8 @@ extern const stm_reward_kind stm_reward_exact, stm_reward_numeric, stm_reward_re
     stm_reward_contains, stm_reward_length, stm_reward_command, stm_reward_bleu, stm_reward_math, stm_reward_choices,
     stm_reward_cosine, stm_reward_length_group, stm_reward_overlong, stm_reward_repetition, stm_reward_hapo,
     stm_reward_tags, stm_reward_dianjin, stm_reward_thinkless, stm_reward_tool_call, stm_reward_otc, stm_reward_sql,
-    stm_reward_ui_action, stm_reward_plugin, stm_reward_environment;
+    stm_reward_ui_action, stm_reward_ton_gui, stm_reward_gui_critic, stm_reward_adacot, stm_reward_plugin,
+    stm_reward_environment;
 
 /* Whether a response is right, as the entry's reward `right` says. *failed: it could not tell. */
 bool stm_reward_is_right(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint,

@@ -85,3 +85,33 @@ size_t stm_ngrams_find(const stm_ngrams *ngrams, const stm_ngram *ngram)
                                                                sizeof *ngrams->items, compare_ngrams);
     return found ? found->count : 0;
 }
+
+stm_status stm_ngrams_shared(stm_span a, stm_span b, size_t order, double *share)
+{
+    stm_status status = STM_OK;
+    char *texts[2] = {NULL, NULL};
+    stm_words words = {.n_texts = 0};
+    stm_ngrams mine = {.n = 0}, right = {.n = 0};
+    stm_span spans[2] = {a, b};
+    size_t shared = 0;
+    for (size_t i = 0; i < 2; i++) {
+        STM_GOTO_OUT(stm_format(&texts[i], "%.*s", (int)spans[i].n, spans[i].at));
+        for (char *c = texts[i]; *c; c++)
+            *c = (char)(*c >= 'A' && *c <= 'Z' ? *c - 'A' + 'a' : *c);
+        spans[i] = stm_span_of(texts[i]);
+    }
+    STM_GOTO_OUT(stm_words_create(spans, 2, &words));
+    STM_GOTO_OUT(stm_ngrams_create(words.ids, words.first[1], order, &mine));
+    STM_GOTO_OUT(stm_ngrams_create(words.ids + words.first[1], words.first[2] - words.first[1], order, &right));
+    for (size_t i = 0; i < mine.n_distinct; i++)
+        shared += stm_ngrams_find(&right, &mine.items[i]) > 0;
+    const size_t either = mine.n_distinct + right.n_distinct - shared;
+    *share = either > 0 ? (double)shared / (double)either : 0.0;
+out:
+    stm_ngrams_destroy(&mine);
+    stm_ngrams_destroy(&right);
+    stm_words_destroy(&words);
+    free(texts[0]);
+    free(texts[1]);
+    return status;
+}

@@ -36,4 +36,8 @@ void stm_ngrams_destroy(stm_ngrams *ngrams);
 /* How often `ngram` occurs; 0: not there. */
 size_t stm_ngrams_find(const stm_ngrams *ngrams, const stm_ngram *ngram);
 
+/* Distinct n-grams of words in both texts to those in either, 0 to 1; upper and lower case letters of ASCII are the
+ * same. *share: 0 where neither has any. */
+stm_status stm_ngrams_shared(stm_span a, stm_span b, size_t order, double *share);
+
 #endif

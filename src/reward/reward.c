@@ -14,7 +14,8 @@ static const stm_reward_kind *const registry[] = {
     &stm_reward_length, &stm_reward_command,      &stm_reward_bleu,      &stm_reward_math,       &stm_reward_choices,
     &stm_reward_cosine, &stm_reward_length_group, &stm_reward_overlong,  &stm_reward_repetition, &stm_reward_hapo,
     &stm_reward_tags,   &stm_reward_dianjin,      &stm_reward_thinkless, &stm_reward_tool_call,  &stm_reward_otc,
-    &stm_reward_sql,    &stm_reward_ui_action,    &stm_reward_plugin,    &stm_reward_environment};
+    &stm_reward_sql,    &stm_reward_ui_action,    &stm_reward_ton_gui,   &stm_reward_gui_critic, &stm_reward_adacot,
+    &stm_reward_plugin, &stm_reward_environment};
 enum { N_KINDS = sizeof registry / sizeof *registry };
 
 size_t stm_reward_names(const char *const **names)
@@ -124,6 +125,7 @@ static stm_status refuse_unread_fields(const stm_reward_item *item)
         {"buffer_tokens", o->buffer_tokens > 0, STM_READS_BUFFER},
         {"ngram", o->ngram > 0, STM_READS_NGRAM},
         {"library", o->library[0] != 0, STM_READS_LIBRARY},
+        {"penalties", o->penalties.n > 0, STM_READS_PENALTIES},
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
         STM_TRY(refuse_unread(item, fields[i].name, fields[i].set, fields[i].bit));

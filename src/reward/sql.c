@@ -31,44 +31,13 @@ static stm_span last_block(stm_span text)
     return stm_span_strip(block);
 }
 
-/* Distinct n-grams in both of two texts of words to those in either. */
-static stm_status overlap(const stm_span *texts, size_t order, double *value)
-{
-    stm_status status = STM_OK;
-    stm_words words = {.n_texts = 0};
-    stm_ngrams mine = {.n = 0}, right = {.n = 0};
-    size_t shared = 0;
-    STM_GOTO_OUT(stm_words_create(texts, 2, &words));
-    STM_GOTO_OUT(stm_ngrams_create(words.ids, words.first[1], order, &mine));
-    STM_GOTO_OUT(stm_ngrams_create(words.ids + words.first[1], words.first[2] - words.first[1], order, &right));
-    for (size_t i = 0; i < mine.n_distinct; i++)
-        shared += stm_ngrams_find(&right, &mine.items[i]) > 0;
-    const size_t either = mine.n_distinct + right.n_distinct - shared;
-    *value = either > 0 ? (double)shared / (double)either : 0.0;
-out:
-    stm_ngrams_destroy(&mine);
-    stm_ngrams_destroy(&right);
-    stm_words_destroy(&words);
-    return status;
-}
-
-static stm_status compare(size_t style, stm_span mine, stm_span right, double *value)
+static stm_status compare_schemas(stm_span mine, stm_span right, double *value)
 {
     stm_status status = STM_OK;
     char *texts[2] = {NULL, NULL};
-    const stm_span queries[] = {mine, right};
-    stm_span spans[2];
-    for (size_t i = 0; i < 2; i++) {
-        if (style == SCHEMA) {
-            STM_GOTO_OUT(stm_sql_schema(queries[i], &texts[i]));
-        } else {
-            STM_GOTO_OUT(stm_format(&texts[i], "%.*s", (int)queries[i].n, queries[i].at));
-            for (char *c = texts[i]; *c; c++)
-                *c = (char)(*c >= 'A' && *c <= 'Z' ? *c - 'A' + 'a' : *c);
-        }
-        spans[i] = stm_span_of(texts[i]);
-    }
-    STM_GOTO_OUT(overlap(spans, style == SCHEMA ? 1 : 2, value));
+    STM_GOTO_OUT(stm_sql_schema(mine, &texts[0]));
+    STM_GOTO_OUT(stm_sql_schema(right, &texts[1]));
+    STM_GOTO_OUT(stm_ngrams_shared(stm_span_of(texts[0]), stm_span_of(texts[1]), 1, value));
 out:
     free(texts[0]);
     free(texts[1]);
@@ -82,8 +51,10 @@ static double score(const stm_reward_item *item, const stm_reward_input *input, 
     bool failed;
     if (!stm_reward_extract(item, input->text, &start, &n, complaint, &failed))
         return failed ? NAN : 0.0;
-    const stm_span mine = last_block((stm_span){input->text + start, n});
-    if (compare(item->style, mine, last_block(stm_span_of(input->answer)), &value) != STM_OK)
+    const stm_span mine = last_block((stm_span){input->text + start, n}),
+                   right = last_block(stm_span_of(input->answer));
+    if ((item->style == SCHEMA ? compare_schemas(mine, right, &value) : stm_ngrams_shared(mine, right, 2, &value)) !=
+        STM_OK)
         return stm_complain(complaint, "%s: %s", item->where, stm_failure());
     return value;
 }

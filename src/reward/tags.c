@@ -31,7 +31,6 @@ static bool fits_tool(stm_span text, stm_span answer)
 
 static double score(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint)
 {
-    static const char *const action[] = {"<think>", "</think>~<action>", "</action>"};
     const stm_span text = stm_span_of(input->text);
     bool fits;
     if (item->style == TOOL && !input->answer)
@@ -39,7 +38,7 @@ static double score(const stm_reward_item *item, const stm_reward_input *input, 
     if (item->style == THINK_ANSWER)
         fits = stm_blocks_think_answer(text);
     else if (item->style == THINK_ACTION)
-        fits = stm_blocks_fit(text, action, 3);
+        fits = stm_blocks_think_action(text);
     else if (item->style == END_THINK)
         fits = stm_span_count(text, "\n</think>\n") == 1;
     else

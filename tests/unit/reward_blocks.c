@@ -175,6 +175,81 @@ static void actions_on_a_screen_are_judged_by_kind_place_and_form(void **state)
     assert_true(isnan(reward_of_text(o, "x", NULL)));
 }
 
+static void ton_measures_clicks_on_a_screen_of_size_one(void **state)
+{
+    (void)state;
+    const stm_reward_options o = reward_named("ton_gui");
+    static const char click[] = "{\"action\": \"click\", \"position\": [0.5, 0.5]}";
+#define ACT(text) "<think>\n\n</think>\n<action>" text "</action>"
+    assert_true(reward_of_text(o, ACT("{'action': 'CLICK', 'value': None, 'position': [0.6, 0.5]}"), click) == 3.0);
+    assert_true(reward_of_text(o, ACT("{'action': 'click', 'position': '[0.7, 0.5]'}"), click) == 2.0);
+    assert_true(reward_of_text(o, ACT("{'action': 'click', 'position': [0.59, 0.6]}"), click) == 3.0); /* 0.1345 */
+    assert_true(reward_of_text(o, ACT("{'action': 'click', 'position': [0.6, 0.6]}"), click) == 2.0);  /* 0.1414 */
+    assert_true(reward_of_text(o, ACT("{'action': 'click'}"), click) == 2.0);
+    assert_true(reward_of_text(o, ACT("{'action': 'type', 'value': 'a'}"), "{\"action\": \"type\"}") == 2.0);
+    assert_true(reward_of_text(o, ACT("{'action': 'scroll', 'position': [0.5, 0.5]}"), click) == 1.0);
+    assert_true(reward_of_text(o, "<action>{'action': 'click', 'position': [0.5, 0.5]}</action>", click) == 2.0);
+    assert_true(reward_of_text(o, "<action>{'action': 'click', 'position': [0.5, 0.5]}", click) == 0.0);
+    assert_true(isnan(reward_of_text(o, "x", "{\"action\": \"click\", \"position\": [1]}")));
+    assert_string_equal(stm_failure(), "reward[0]: answer: expected an object {\"action\", \"position\": [x, y]}");
+}
+
+static void critics_give_a_verdict_and_a_suggestion(void **state)
+{
+    (void)state;
+    const stm_reward_options o = reward_named("gui_critic");
+    static const char answer[] = "Incorrect\nTap the search bar";
+#define CRITIC(score, suggestion)                                                                                      \
+    "<thought>a</thought>\n<score>" score "</score>\n<suggestion>" suggestion "</suggestion>"
+    assert_true(reward_of_text(o, CRITIC("Incorrect", "Tap the search bar"), answer) == 3.0);
+    assert_near(reward_of_text(o, CRITIC(" Incorrect\n", "tap the Back button"), answer), 2.0 + 2.0 / 6.0, 1e-14);
+    assert_true(reward_of_text(o, CRITIC("Correct", ""), answer) == 1.0);
+    assert_true(reward_of_text(o, "<score>Correct</score> no: <score>Incorrect</score>", answer) == 1.0);
+    assert_true(reward_of_text(o, CRITIC("Correct", "anything"), "Correct") == 3.0);
+    assert_true(reward_of_text(o, CRITIC("Correct", "anything") ".", "Correct\n") == 2.0);
+    assert_true(reward_of_text(o, "Incorrect", answer) == 0.0);
+}
+
+static void adacot_charges_for_thoughts_that_are_missing_or_needless(void **state)
+{
+    (void)state;
+    static const struct {
+        bool needed;
+        const char *text;
+        double reward;
+    } cases[] = {
+        {true, "<think>two and two</think> \\boxed{4}", 1.0},
+        {true, "<think>two and two</think> \\boxed{5}", 0.0},
+        {true, "<think> \n </think> \\boxed{4}", 0.7},
+        {false, "<think></think>\\boxed{4}", 1.0},
+        {false, "<think>two and two</think>\\boxed{4}", 0.8},
+        {true, "\\boxed{4}", 1.0 - 0.3 - 0.1},
+        {false, "\\boxed{4}", 0.9},
+        {false, "so <think></think>\\boxed{4}", 0.9},
+        {false, "<think></think><think>\\boxed{4}", 0.9},
+        {true, "<think>\\boxed{4}", 1.0 - 0.3 - 0.1},
+        {true, "<think>\\boxed{4}</think> \\boxed{5}", 0.0},
+    };
+    double penalties[] = {0.3, 0.2, 0.1};
+    stm_reward_options o = reward_named("adacot");
+    o.penalties = (stm_numbers){.n = 3, .items = penalties};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const stm_reward_input input = {.text = cases[i].text,
+                                        .answer = "4",
+                                        .fields_json = cases[i].needed ? "{\"needs_thought\": true}"
+                                                                       : "{\"needs_thought\": false}"};
+        if (fabs(reward_of_input(o, &input) - cases[i].reward) > 1e-12)
+            fail_msg("%s: %g, not %g", cases[i].text, reward_of_input(o, &input), cases[i].reward);
+    }
+    const stm_reward_input input = {.text = "4", .answer = "4", .fields_json = "{\"needs_thought\": false}"};
+    assert_true(reward_of_input(reward_named("adacot"), &input) == 0.0); /* the usual penalty of another form */
+    assert_true(isnan(reward_of_text(o, "<think></think>4", "4")));
+    assert_string_equal(stm_failure(), "reward[0]: needs_thought: expected true or false in the prompt's line");
+    o.penalties.n = 2;
+    reward_is_refused(o, "reward[1].penalties: found 2 numbers, expected 3: a thought missing, a needless one, another "
+                         "form");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +262,9 @@ int main(void)
         cmocka_unit_test(otc_rewards_as_few_calls_as_suffice),
         cmocka_unit_test(sql_shares_pairs_of_words_and_the_schema),
         cmocka_unit_test(actions_on_a_screen_are_judged_by_kind_place_and_form),
+        cmocka_unit_test(ton_measures_clicks_on_a_screen_of_size_one),
+        cmocka_unit_test(critics_give_a_verdict_and_a_suggestion),
+        cmocka_unit_test(adacot_charges_for_thoughts_that_are_missing_or_needless),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
