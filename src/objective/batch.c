@@ -120,8 +120,8 @@ static stm_status take_room(stm_objective_batch *b)
         const stm_group *group = &b->batch->groups[g];
         b->n_responses += group->n_responses;
         most = STM_MAX(most, group->n_responses);
-        if (b->objective->n_work)
-            n_work = STM_MAX(n_work, b->objective->n_work(group));
+        const size_t more = b->objective->n_work ? b->objective->n_work(group) : 0;
+        n_work = STM_MAX(n_work, b->objective->work_per_response * group->n_responses + more);
         for (size_t i = 0; i < group->n_responses; i++)
             b->n_tokens += group->responses[i].n;
     }
@@ -139,7 +139,7 @@ stm_status stm_objective_batch_create(const stm_objective *objective, const stm_
     *b = (stm_objective_batch){.objective = objective,
                                .options = options,
                                .batch = batch,
-                               .scope = objective->scope(options),
+                               .scope = objective->scope_by ? objective->scope_by(options) : objective->scope,
                                .by_token = objective->by_token && objective->by_token(options)};
     if (objective->check)
         STM_TRY(objective->check(options));

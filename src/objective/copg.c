@@ -12,17 +12,6 @@ static unsigned needs(const stm_objective_options *o)
     return STM_NEEDS_REWARDS | (o->kl_coef > 0 ? STM_NEEDS_REFERENCE : 0);
 }
 
-static stm_scope scope(const stm_objective_options *o)
-{
-    (void)o;
-    return STM_SCOPE_GROUP;
-}
-
-static size_t n_work(const stm_group *group)
-{
-    return group->n_responses;
-}
-
 static double sum_of(const stm_tokens *t)
 {
     double sum = 0;
@@ -58,7 +47,7 @@ const stm_objective stm_objective_copg = {
     .summary = "contrastive policy gradient: pairs of a group, on data of any policy, with kl_coef to the reference",
     .needs_rewards = true,
     .needs = needs,
-    .scope = scope,
-    .n_work = n_work,
+    .scope = STM_SCOPE_GROUP,
+    .work_per_response = 1,
     .group = group,
 };

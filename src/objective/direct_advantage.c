@@ -10,12 +10,6 @@ static unsigned needs(const stm_objective_options *o)
     return STM_NEEDS_STEPS;
 }
 
-static stm_scope scope(const stm_objective_options *o)
-{
-    (void)o;
-    return STM_SCOPE_RESPONSE;
-}
-
 static void prepare(stm_objective_batch *b)
 {
     for (size_t g = 0; g < b->batch->n_groups; g++)
@@ -49,7 +43,7 @@ const stm_objective stm_objective_direct_advantage = {
     .needs_rewards = true,
     .needs = needs,
     .check = stm_check_beta,
-    .scope = scope,
+    .scope = STM_SCOPE_RESPONSE,
     .prepare = prepare,
     .tokens = tokens,
 };

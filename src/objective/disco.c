@@ -29,11 +29,6 @@ static stm_scope scope(const stm_objective_options *o)
     return o->penalty_coef > 0 ? STM_SCOPE_BATCH : STM_SCOPE_GROUP;
 }
 
-static size_t n_work(const stm_group *group)
-{
-    return group->n_responses;
-}
-
 static void collect(const stm_objective_batch *b, const double *logp, stm_totals *totals)
 {
     double sum = 0;
@@ -140,8 +135,8 @@ const stm_objective stm_objective_disco = {
     .needs_rewards = true,
     .needs = needs,
     .check = check,
-    .scope = scope,
-    .n_work = n_work,
+    .scope_by = scope,
+    .work_per_response = 1,
     .collect = collect,
     .group = group,
 };

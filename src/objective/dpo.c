@@ -47,23 +47,6 @@ static stm_status check(const stm_objective_options *o)
     return STM_OK;
 }
 
-static stm_scope scope(const stm_objective_options *o)
-{
-    (void)o;
-    return STM_SCOPE_GROUP;
-}
-
-/* Of each response: S less the references', the same of all tokens against the twin or h of the others, dL/dlogp. */
-static size_t n_work(const stm_group *group)
-{
-    return 3 * group->n_responses + stm_pairs_n_work(group);
-}
-
-static void prepare(stm_objective_batch *b)
-{
-    stm_count_pairs(b, STM_PAIRING_BEST_WORST);
-}
-
 static double length_of(const stm_objective_options *o, const stm_tokens *t)
 {
     return o->length == STM_LENGTH_MEAN && t->n_masked > 0 ? (double)t->n_masked : 1.0;
@@ -162,6 +145,8 @@ static void observe_spread(size_t n, const stm_tokens *views, double *x, stm_obj
     sums->spread += log(sum) - mean;
 }
 
+/* work, of each response: S less the references', the same of all tokens against the twin or h of the others, dL/dlogp;
+ * then the pairs. */
 static void group(const stm_objective_options *o, const stm_totals *totals, const stm_group *group,
                   const stm_tokens *views, double *work, stm_objective_sums *sums)
 {
@@ -196,8 +181,10 @@ const stm_objective stm_objective_dpo = {
     .needs_rewards = true,
     .needs = needs,
     .check = check,
-    .scope = scope,
-    .n_work = n_work,
-    .prepare = prepare,
+    .scope = STM_SCOPE_GROUP,
+    .usual_pairing = STM_PAIRING_BEST_WORST,
+    .work_per_response = 3,
+    .n_work = stm_pairs_n_work,
+    .prepare = stm_count_pairs,
     .group = group,
 };

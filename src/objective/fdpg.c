@@ -25,12 +25,6 @@ static stm_status check(const stm_objective_options *o)
                     o->divergence == STM_DIVERGENCE_REVERSE_KL ? "reverse_kl" : "reverse_chi2");
 }
 
-static stm_scope scope(const stm_objective_options *o)
-{
-    (void)o;
-    return STM_SCOPE_RESPONSE;
-}
-
 static double recorded_sum(const stm_response *response, const double *row)
 {
     double sum = 0;
@@ -123,7 +117,7 @@ const stm_objective stm_objective_fdpg = {
     .needs_rewards = true,
     .needs = needs,
     .check = check,
-    .scope = scope,
+    .scope = STM_SCOPE_RESPONSE,
     .prepare = prepare,
     .tokens = tokens,
 };

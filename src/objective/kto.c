@@ -10,12 +10,6 @@ static unsigned needs(const stm_objective_options *o)
     return STM_NEEDS_REWARDS | STM_NEEDS_REFERENCE;
 }
 
-static stm_scope scope(const stm_objective_options *o)
-{
-    (void)o;
-    return STM_SCOPE_RESPONSE;
-}
-
 static void tokens(const stm_objective_options *o, const stm_totals *totals, const stm_tokens *t,
                    stm_objective_sums *sums)
 {
@@ -36,6 +30,6 @@ const stm_objective stm_objective_kto = {
     .needs_rewards = true,
     .needs = needs,
     .check = stm_check_beta,
-    .scope = scope,
+    .scope = STM_SCOPE_RESPONSE,
     .tokens = tokens,
 };

@@ -10,17 +10,6 @@ static unsigned needs(const stm_objective_options *o)
     return STM_NEEDS_REWARDS;
 }
 
-static stm_scope scope(const stm_objective_options *o)
-{
-    (void)o;
-    return STM_SCOPE_RESPONSE;
-}
-
-static size_t n_work(const stm_group *group)
-{
-    return group->n_responses;
-}
-
 static void prepare(stm_objective_batch *b)
 {
     const stm_objective_options mean = {.advantage_baseline = STM_BASELINE_MEAN, .advantage_scale = STM_SCALE_NONE};
@@ -53,8 +42,8 @@ const stm_objective stm_objective_mdpo_regression = {
     .summary = "mirror descent as a regression: log-ratio of a response times tau towards its centred reward",
     .needs_rewards = true,
     .needs = needs,
-    .scope = scope,
-    .n_work = n_work,
+    .scope = STM_SCOPE_RESPONSE,
+    .work_per_response = 1,
     .prepare = prepare,
     .tokens = tokens,
 };

@@ -89,7 +89,7 @@ typedef struct {
     bool by_token;               /* advantages: of tokens, else of responses */
     double *advantages;          /* [n_tokens or n_responses] */
     const double *token_weights; /* [n_tokens], the caller's: in place of those recorded; NULL: none */
-    double *work;                /* of the largest group, objective->n_work */
+    double *work;                /* of the largest group, as the objective asks */
     stm_tokens *views;           /* [responses of the largest group] */
     stm_totals totals;
 } stm_objective_batch;
@@ -99,10 +99,13 @@ struct stm_objective {
     bool needs_rewards; /* by nature, whatever the options: no rewards means no rollouts */
     unsigned (*needs)(const stm_objective_options *options);
     stm_status (*check)(const stm_objective_options *options); /* values that contradict each other; NULL: none do */
-    stm_scope (*scope)(const stm_objective_options *options);
-    bool (*by_token)(const stm_objective_options *options); /* NULL: never */
-    size_t (*n_work)(const stm_group *group);               /* numbers; NULL: 0 */
-    void (*prepare)(stm_objective_batch *batch);            /* NULL: advantages are 0 */
+    stm_scope scope;
+    stm_scope (*scope_by)(const stm_objective_options *options); /* where options decide it, else NULL */
+    bool (*by_token)(const stm_objective_options *options);      /* NULL: never */
+    stm_pairing usual_pairing;                                   /* what pairing=auto stands for */
+    size_t work_per_response;                                    /* numbers, */
+    size_t (*n_work)(const stm_group *group);                    /* and more; NULL: no more */
+    void (*prepare)(stm_objective_batch *batch);                 /* NULL: advantages are 0 */
     void (*collect)(const stm_objective_batch *batch, const double *logp, stm_totals *totals); /* scope batch */
     void (*tokens)(const stm_objective_options *options, const stm_totals *totals, const stm_tokens *tokens,
                    stm_objective_sums *sums);

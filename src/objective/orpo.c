@@ -18,22 +18,6 @@ static stm_status check(const stm_objective_options *o)
     return stm_check_pairs(o, STM_PAIRING_BEST_WORST, false);
 }
 
-static stm_scope scope(const stm_objective_options *o)
-{
-    (void)o;
-    return STM_SCOPE_GROUP;
-}
-
-static size_t n_work(const stm_group *group)
-{
-    return 2 * group->n_responses + stm_pairs_n_work(group);
-}
-
-static void prepare(stm_objective_batch *b)
-{
-    stm_count_pairs(b, STM_PAIRING_BEST_WORST);
-}
-
 /* log(e^a / (1 - e^a)), a < 0, and its derivative by each log-prob. A response that is certain has no odds: its a is
  * held below 0 and counted. */
 static double log_odds(const stm_tokens *t, double *slope, stm_objective_sums *sums)
@@ -77,8 +61,10 @@ const stm_objective stm_objective_orpo = {
     .needs_rewards = true,
     .needs = needs,
     .check = check,
-    .scope = scope,
-    .n_work = n_work,
-    .prepare = prepare,
+    .scope = STM_SCOPE_GROUP,
+    .usual_pairing = STM_PAIRING_BEST_WORST,
+    .work_per_response = 2,
+    .n_work = stm_pairs_n_work,
+    .prepare = stm_count_pairs,
     .group = group,
 };

@@ -20,23 +20,6 @@ static stm_status check(const stm_objective_options *o)
     return stm_check_pairs(o, STM_PAIRING_EVERY, false);
 }
 
-static stm_scope scope(const stm_objective_options *o)
-{
-    (void)o;
-    return STM_SCOPE_GROUP;
-}
-
-/* Of each response: R, log rho, its derivative, dL/dS. */
-static size_t n_work(const stm_group *group)
-{
-    return 4 * group->n_responses + stm_pairs_n_work(group);
-}
-
-static void prepare(stm_objective_batch *b)
-{
-    stm_count_pairs(b, STM_PAIRING_EVERY);
-}
-
 /* min(A x, A clip(x)), and its derivative by x. */
 static double clipped(double A, double x, double low, double high, double *slope, stm_objective_sums *sums)
 {
@@ -69,6 +52,7 @@ static void add_pair(const stm_objective_options *o, size_t n, const stm_pair *p
     }
 }
 
+/* work, of each response: R, log rho, its derivative, dL/dS; then the pairs. */
 static void group(const stm_objective_options *o, const stm_totals *totals, const stm_group *group,
                   const stm_tokens *views, double *work, stm_objective_sums *sums)
 {
@@ -98,8 +82,10 @@ const stm_objective stm_objective_p3o = {
     .needs_rewards = true,
     .needs = needs,
     .check = check,
-    .scope = scope,
-    .n_work = n_work,
-    .prepare = prepare,
+    .scope = STM_SCOPE_GROUP,
+    .usual_pairing = STM_PAIRING_EVERY,
+    .work_per_response = 4,
+    .n_work = stm_pairs_n_work,
+    .prepare = stm_count_pairs,
     .group = group,
 };

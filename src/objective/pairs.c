@@ -226,12 +226,12 @@ size_t stm_make_pairs(const stm_objective_options *o, stm_pairing usual, const s
     return p.n_pairs;
 }
 
-void stm_count_pairs(stm_objective_batch *b, stm_pairing usual)
+void stm_count_pairs(stm_objective_batch *b)
 {
     stm_totals *totals = &b->totals;
     for (size_t g = 0; g < b->batch->n_groups; g++) {
         const stm_pair *pairs;
-        const size_t n = stm_make_pairs(b->options, usual, &b->batch->groups[g], b->work, &pairs);
+        const size_t n = stm_make_pairs(b->options, b->objective->usual_pairing, &b->batch->groups[g], b->work, &pairs);
         totals->n_pairs += n;
         totals->n_paired_groups += n > 0;
         for (size_t k = 0; k < n; k++)

@@ -29,8 +29,8 @@ size_t stm_make_pairs(const stm_objective_options *options, stm_pairing usual, c
                       const stm_pair **pairs);
 size_t stm_pairs_n_work(const stm_group *group);
 
-/* Adds the pairs of all groups to the totals. */
-void stm_count_pairs(stm_objective_batch *batch, stm_pairing usual);
+/* stm_objective.prepare: adds the pairs of all groups to the totals. */
+void stm_count_pairs(stm_objective_batch *batch);
 
 /* Weight of a pair of a group that has so many. */
 double stm_pair_weight(const stm_objective_options *options, const stm_totals *totals, size_t n_pairs);

@@ -24,11 +24,6 @@ static stm_scope scope(const stm_objective_options *o)
     return couples(o) ? STM_SCOPE_GROUP : STM_SCOPE_RESPONSE;
 }
 
-static size_t n_work(const stm_group *group)
-{
-    return 2 * group->n_responses;
-}
-
 static void prepare(stm_objective_batch *b)
 {
     for (size_t g = 0; g < b->batch->n_groups; g++)
@@ -80,8 +75,8 @@ const stm_objective stm_objective_self_play = {
     .summary = "win rates against the group or another model, within a divergence from the start model",
     .needs_rewards = true,
     .needs = needs,
-    .scope = scope,
-    .n_work = n_work,
+    .scope_by = scope,
+    .work_per_response = 2,
     .prepare = prepare,
     .tokens = tokens,
     .group = group,

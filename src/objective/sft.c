@@ -8,12 +8,6 @@ static unsigned needs(const stm_objective_options *o)
     return 0;
 }
 
-static stm_scope scope(const stm_objective_options *o)
-{
-    (void)o;
-    return STM_SCOPE_TOKEN;
-}
-
 static void tokens(const stm_objective_options *o, const stm_totals *totals, const stm_tokens *t,
                    stm_objective_sums *sums)
 {
@@ -34,6 +28,6 @@ const stm_objective stm_objective_sft = {
     .summary = "supervised fine-tuning: negative log-likelihood of each line's response",
     .needs_rewards = false,
     .needs = needs,
-    .scope = scope,
+    .scope = STM_SCOPE_TOKEN,
     .tokens = tokens,
 };
