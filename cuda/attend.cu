@@ -60,33 +60,42 @@ static __device__ size_t warp_number()
     return (blockIdx.x * (size_t)blockDim.x + threadIdx.x) / STM_WARP;
 }
 
-/* A warp takes head h of row r. Running maximum and sum as in Milakov and Gimelshein 2018, arXiv 1805.02867. */
+/* A warp takes head h of row r, the vector of that number: meet(k, v, n) for n keys that the row sees, 32 at most, and
+ * their values, each [n, head_dim]. */
+template <class R, class Meet>
+static __device__ __forceinline__ void meet_keys(const stm_attend &a, const stm_attend_part *parts, size_t vector,
+                                                 Meet meet)
+{
+    const size_t r = vector / a.n_heads, kv_head = kv_head_of(a, vector % a.n_heads), d = a.head_dim;
+    for (size_t p = 0; p < a.n_parts; p++) {
+        const size_t n_keys = stm_keys_seen(parts[p], r);
+        const R *k = (const R *)parts[p].k + kv_head * parts[p].kv_stride * d;
+        const R *v = (const R *)parts[p].v + kv_head * parts[p].kv_stride * d;
+        for (size_t first = 0; first < n_keys; first += STM_WARP)
+            meet(k + first * d, v + first * d, STM_MIN((size_t)STM_WARP, n_keys - first));
+    }
+}
+
+/* Running maximum and sum as in Milakov and Gimelshein 2018, arXiv 1805.02867. */
 template <class R> static __global__ void attend_kernel(stm_attend a, const stm_attend_part *parts)
 {
     const size_t vector = warp_number(), d = a.head_dim;
     const unsigned lane = threadIdx.x % STM_WARP;
     if (vector >= a.n_rows * a.n_heads)
         return;
-    const size_t r = vector / a.n_heads, kv_head = kv_head_of(a, vector % a.n_heads);
     const R *q = (const R *)a.q + vector * d, scale = (R)a.scale;
     R m = -(R)INFINITY, sum = 0;
     lane_vector<R> o;
     o.zero();
-    for (size_t p = 0; p < a.n_parts; p++) {
-        const size_t n_keys = stm_keys_seen(parts[p], r);
-        const R *k = (const R *)parts[p].k + kv_head * parts[p].kv_stride * d;
-        const R *v = (const R *)parts[p].v + kv_head * parts[p].kv_stride * d;
-        for (size_t first = 0; first < n_keys; first += STM_WARP) {
-            const size_t n = STM_MIN((size_t)STM_WARP, n_keys - first);
-            const R s = lane < n ? scale * dot(q, k + (first + lane) * d, d) : -(R)INFINITY;
-            const R greater = stm_warp_max(s > m ? s : m), shrink = exp(m - greater), e = exp(s - greater);
-            sum = sum * shrink + stm_warp_sum(e);
-            o.scale(shrink);
-            for (size_t j = 0; j < n; j++)
-                o.add(__shfl_sync(STM_ALL_LANES, e, (int)j), v + (first + j) * d, d);
-            m = greater;
-        }
-    }
+    meet_keys<R>(a, parts, vector, [&](const R *k, const R *v, size_t n) {
+        const R s = lane < n ? scale * dot(q, k + lane * d, d) : -(R)INFINITY;
+        const R greater = stm_warp_max(s > m ? s : m), shrink = exp(m - greater), e = exp(s - greater);
+        sum = sum * shrink + stm_warp_sum(e);
+        o.scale(shrink);
+        for (size_t j = 0; j < n; j++)
+            o.add(__shfl_sync(STM_ALL_LANES, e, (int)j), v + j * d, d);
+        m = greater;
+    });
     o.write(1 / sum, (R *)a.o + vector * d, d);
     if (lane == 0)
         ((R *)a.lse)[vector] = m + log(sum);
@@ -100,7 +109,6 @@ template <class R> static __global__ void query_gradient_kernel(stm_attend a, co
     const unsigned lane = threadIdx.x % STM_WARP;
     if (vector >= a.n_rows * a.n_heads)
         return;
-    const size_t r = vector / a.n_heads, kv_head = kv_head_of(a, vector % a.n_heads);
     const R *q = (const R *)a.q + vector * d, *d_o = (const R *)a.d_o + vector * d, *o = (const R *)a.o + vector * d;
     const R lse = ((const R *)a.lse)[vector], scale = (R)a.scale;
     R own = 0;
@@ -111,21 +119,15 @@ template <class R> static __global__ void query_gradient_kernel(stm_attend a, co
         delta[vector] = own;
     lane_vector<R> dq;
     dq.zero();
-    for (size_t p = 0; p < a.n_parts; p++) {
-        const size_t n_keys = stm_keys_seen(parts[p], r);
-        const R *k = (const R *)parts[p].k + kv_head * parts[p].kv_stride * d;
-        const R *v = (const R *)parts[p].v + kv_head * parts[p].kv_stride * d;
-        for (size_t first = 0; first < n_keys; first += STM_WARP) {
-            const size_t n = STM_MIN((size_t)STM_WARP, n_keys - first);
-            R ds = 0;
-            if (lane < n) {
-                const R probability = exp(scale * dot(q, k + (first + lane) * d, d) - lse);
-                ds = probability * (dot(d_o, v + (first + lane) * d, d) - own) * scale;
-            }
-            for (size_t j = 0; j < n; j++)
-                dq.add(__shfl_sync(STM_ALL_LANES, ds, (int)j), k + (first + j) * d, d);
+    meet_keys<R>(a, parts, vector, [&](const R *k, const R *v, size_t n) {
+        R ds = 0;
+        if (lane < n) {
+            const R probability = exp(scale * dot(q, k + lane * d, d) - lse);
+            ds = probability * (dot(d_o, v + lane * d, d) - own) * scale;
         }
-    }
+        for (size_t j = 0; j < n; j++)
+            dq.add(__shfl_sync(STM_ALL_LANES, ds, (int)j), k + j * d, d);
+    });
     dq.write(1, (R *)a.dq + vector * d, d);
 }
 

@@ -255,6 +255,17 @@ static __global__ void delta_kernel(stm_attend a, float *delta)
         delta[vector] = sum;
 }
 
+/* The numbers x[j][i] of a warp's tile [16, 8 N] that a lane holds: visit(j, i, row, column) for each. */
+template <int N, class Visit> static __device__ __forceinline__ void each_of_tile(Visit visit)
+{
+    const int g = threadIdx.x % STM_WARP / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int j = 0; j < N; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            visit(j, i, (size_t)(g + i / 2 * 8), (size_t)(8 * j + 2 * t + i % 2));
+}
+
 /* Of one row, two scores a tile: s becomes P, dp becomes dS = P (dP - delta) scale. */
 static __device__ void differentiate(float s, float dp, bool seen, float scale, float lse, float delta, float *p,
                                      float *ds)
@@ -272,7 +283,7 @@ static __global__ void __launch_bounds__(THREADS)
     bf16 *v_tile = k_tile + TILE * (D + PAD), *k_turned = v_tile + TILE * (D + PAD);
     const tall q = tall_of(a, blockIdx.y);
     const size_t first = (size_t)blockIdx.x * TILE, d = a.head_dim;
-    const int own = (int)(threadIdx.x / STM_WARP) * 16, t = threadIdx.x % 4;
+    const int own = (int)(threadIdx.x / STM_WARP) * 16;
     const size_t mine[2] = {first + own + threadIdx.x % STM_WARP / 4, first + own + threadIdx.x % STM_WARP / 4 + 8};
     float dq[D / 8][4] = {}, s[TILE / 8][4], dp[TILE / 8][4], lse[2], own_delta[2];
     for (int r = 0; r < 2; r++) {
@@ -292,23 +303,19 @@ static __global__ void __launch_bounds__(THREADS)
             __syncthreads();
             multiply_rows<D, TILE / 8>(q_tile + own * (D + PAD), k_tile, s);
             multiply_rows<D, TILE / 8>(do_tile + own * (D + PAD), v_tile, dp);
-#pragma unroll
-            for (int j = 0; j < TILE / 8; j++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    float probability;
-                    differentiate(s[j][i], dp[j][i], key + 8 * j + 2 * t + i % 2 < n_seen[i / 2], (float)a.scale,
-                                  lse[i / 2], own_delta[i / 2], &probability, &s[j][i]);
-                }
+            each_of_tile<TILE / 8>([&](int j, int i, size_t, size_t column) {
+                float probability;
+                differentiate(s[j][i], dp[j][i], key + column < n_seen[i / 2], (float)a.scale, lse[i / 2],
+                              own_delta[i / 2], &probability, &s[j][i]);
+            });
             add_product<D, TILE / 8>(s, k_turned, dq);
         }
     }
-    for (int j = 0; j < D / 8; j++)
-        for (int i = 0; i < 4; i++) {
-            const size_t at = 8 * j + 2 * t + i % 2;
-            if (mine[i / 2] < q.n && at < d)
-                ((float *)a.dq)[q.vector(mine[i / 2]) * d + at] = dq[j][i];
-        }
+    each_of_tile<D / 8>([&](int j, int i, size_t row, size_t column) {
+        const size_t tall_row = first + own + row;
+        if (tall_row < q.n && column < d)
+            ((float *)a.dq)[q.vector(tall_row) * d + column] = dq[j][i];
+    });
 }
 
 /* Adds a warp's 16 keys of a gradient. */
@@ -316,13 +323,11 @@ template <int D>
 static __device__ void add_keys(const stm_attend_part &part, size_t head, size_t d, size_t first,
                                 const float x[D / 8][4], float *to)
 {
-    const int g = threadIdx.x % STM_WARP / 4, t = threadIdx.x % 4;
-    for (int j = 0; j < D / 8; j++)
-        for (int i = 0; i < 4; i++) {
-            const size_t key = first + g + i / 2 * 8, at = 8 * j + 2 * t + i % 2;
-            if (key < part.n_keys && at < d)
-                to[(head * part.dkv_stride + key) * d + at] += x[j][i];
-        }
+    each_of_tile<D / 8>([&](int j, int i, size_t row, size_t column) {
+        const size_t key = first + row;
+        if (key < part.n_keys && column < d)
+            to[(head * part.dkv_stride + key) * d + column] += x[j][i];
+    });
 }
 
 /* Of parts of one wave, which share no accumulator: blocks' x counts tiles of keys, y KV heads, z parts. */
@@ -337,7 +342,7 @@ static __global__ void __launch_bounds__(THREADS)
     const stm_attend_part part = parts[blockIdx.z];
     const tall q = tall_of(a, blockIdx.y);
     const size_t first_key = (size_t)blockIdx.x * TILE, d = a.head_dim, skipped = q.head * part.kv_stride * d;
-    const int own = (int)(threadIdx.x / STM_WARP) * 16, g = threadIdx.x % STM_WARP / 4, t = threadIdx.x % 4;
+    const int own = (int)(threadIdx.x / STM_WARP) * 16;
     if (first_key >= part.n_keys)
         return;
     /* Rows before `unseen` of the part see none of these keys. */
@@ -353,16 +358,13 @@ static __global__ void __launch_bounds__(THREADS)
         __syncthreads();
         multiply_rows<D, ROWS / 8>(k_tile + own * (D + PAD), q_tile, s);
         multiply_rows<D, ROWS / 8>(v_tile + own * (D + PAD), do_tile, dp);
-#pragma unroll
-        for (int j = 0; j < ROWS / 8; j++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const size_t row = first + 8 * j + 2 * t + i % 2, key = first_key + own + g + i / 2 * 8;
-                const bool seen = row < end && key < keys_of_row(q, part, row);
-                const float lse = seen ? ((const float *)a.lse)[q.vector(row)] : 0.0f;
-                differentiate(s[j][i], dp[j][i], seen, (float)a.scale, lse, seen ? delta[q.vector(row)] : 0.0f,
-                              &s[j][i], &dp[j][i]);
-            }
+        each_of_tile<ROWS / 8>([&](int j, int i, size_t key_of_tile, size_t row_of_tile) {
+            const size_t row = first + row_of_tile, key = first_key + own + key_of_tile;
+            const bool seen = row < end && key < keys_of_row(q, part, row);
+            const float lse = seen ? ((const float *)a.lse)[q.vector(row)] : 0.0f;
+            differentiate(s[j][i], dp[j][i], seen, (float)a.scale, lse, seen ? delta[q.vector(row)] : 0.0f, &s[j][i],
+                          &dp[j][i]);
+        });
         add_product<D, ROWS / 8>(s, do_turned, dv);
         add_product<D, ROWS / 8>(dp, q_turned, dk);
     }
