@@ -17,6 +17,7 @@ static stm_status read_prompts(const stm_options *options, const stm_session *se
     const stm_prompts_use use = {.overlong = options->data.overlong,
                                  .max_prompt_tokens = (size_t)options->data.max_prompt_tokens,
                                  .max_new_tokens = stm_sampling_longest(options),
+                                 .has_environment = *options->rollout.environment,
                                  .end_token = -1};
     char *text;
     size_t n;

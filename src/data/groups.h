@@ -28,7 +28,8 @@ typedef struct {
 /* What the environment said of a rollout of several turns. */
 typedef struct {
     bool failed, has_reward;
-    double reward; /* of all turns */
+    double reward;  /* of all turns */
+    size_t n_turns; /* 0: there was no environment */
 } stm_outcome;
 
 typedef struct {

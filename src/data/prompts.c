@@ -270,9 +270,10 @@ static stm_status check_use(const stm_text_context *context, const stm_prompts_u
 {
     if (!use->needs_response && use->max_new_tokens >= context->max_positions)
         return stm_fail(STM_ERR_INPUT,
-                        "rollout.max_new_tokens: found %zu, expected less than the model's %zu positions, which must "
+                        "rollout.max_new_tokens%s: found %zu, expected less than the model's %zu positions, which must "
                         "hold a prompt too",
-                        use->max_new_tokens, context->max_positions);
+                        use->has_environment ? " and max_environment_tokens" : "", use->max_new_tokens,
+                        context->max_positions);
     return STM_OK;
 }
 

@@ -35,8 +35,9 @@ typedef struct {
 typedef struct {
     stm_overlong overlong;
     size_t max_prompt_tokens; /* 0: as many as the model's positions leave */
-    size_t max_new_tokens; /* room that the positions must leave after a prompt; with needs_response the response's own
-                              length counts instead */
+    size_t max_new_tokens; /* an environment's tokens included: room that the positions must leave after a prompt; with
+                              needs_response the response's own length counts instead */
+    bool has_environment;  /* for messages: which options max_new_tokens is made of */
     bool needs_answer;     /* some reward reads it: a line without one is an error */
     bool needs_response;   /* sft: a line without one is an error; else responses are left alone */
     int32_t end_token;     /* appended to each response; -1: none */

@@ -28,6 +28,7 @@ typedef enum { STM_FIELD_COUNT, STM_FIELD_REAL } stm_field_kind; /* how it is wr
     X(updates_skipped, COUNT, "", "updates that were not taken: not-a-number, or no group that could be judged")       \
     X(response_tokens_mean, REAL, "tokens", "mean length of a response")                                               \
     X(response_tokens_max, COUNT, "tokens", "longest response")                                                        \
+    X(turns_mean, REAL, "", "mean turns of a response, with rollout.environment")                                      \
     X(truncated_share, REAL, "", "share of responses that ran out of length")                                          \
     X(kl_reference, REAL, "nats", "mean k3 estimate of KL to the reference, per token")                                \
     X(kl_old, REAL, "nats", "mean k3 estimate of KL from the sampling policy, per token")                              \

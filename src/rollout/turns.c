@@ -145,6 +145,7 @@ static stm_status answer(const dialogue *d, conversation *c, const stm_reply *re
 {
     stm_response *r = response_of(d, c);
     r->outcome.failed = reply->failed;
+    r->outcome.n_turns = c->n_turns;
     r->outcome.has_reward = r->outcome.has_reward || reply->has_reward;
     r->outcome.reward += reply->has_reward ? reply->reward : 0.0;
     c->over = reply->ends || reply->failed;

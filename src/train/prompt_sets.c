@@ -66,6 +66,7 @@ static stm_status read_set(MPI_Comm comm, const stm_options *options, const stm_
     stm_prompts_use use = {.overlong = options->data.overlong,
                            .max_prompt_tokens = (size_t)options->data.max_prompt_tokens,
                            .max_new_tokens = stm_sampling_longest(options),
+                           .has_environment = *options->rollout.environment,
                            .needs_response = what == FOR_DEMONSTRATIONS,
                            .end_token = end_token(options, model, text)};
     stm_reward_set *rewards = NULL;

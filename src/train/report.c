@@ -28,7 +28,7 @@ static double deviation(const moments *m)
 
 void stm_report_batch(stm_record *record, const stm_batch *batch)
 {
-    moments rewards = {0}, lengths = {0}, kept = {0}, truncated = {0};
+    moments rewards = {0}, lengths = {0}, turns = {0}, kept = {0}, truncated = {0};
     double n_equal = 0;
     for (size_t g = 0; g < batch->n_groups; g++) {
         const stm_group *group = &batch->groups[g];
@@ -38,6 +38,8 @@ void stm_report_batch(stm_record *record, const stm_batch *batch)
             if (response->has_reward)
                 add(&rewards, response->reward);
             add(&lengths, (double)response->n);
+            if (response->outcome.n_turns > 0)
+                add(&turns, (double)response->outcome.n_turns);
             add(&truncated, response->finish == STM_FINISH_LENGTH);
             for (size_t k = 0; response->kept_mass && k < response->n; k++)
                 add(&kept, response->kept_mass[k]);
@@ -46,6 +48,7 @@ void stm_report_batch(stm_record *record, const stm_batch *batch)
     record->groups = (double)batch->n_groups;
     record->response_tokens_mean = mean(&lengths);
     record->response_tokens_max = lengths.max;
+    record->turns_mean = mean(&turns);
     if (rewards.n == 0)
         return;
     record->reward_mean = mean(&rewards);

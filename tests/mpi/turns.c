@@ -56,7 +56,8 @@ static void sample(MPI_Comm comm, const rollout_fixture *f, stm_batch *batch, co
     sample(comm, f, batch, (const char *const[]){__VA_ARGS__},                                                         \
            sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
 
-/* Each turn computes K and V of what was said before anew, and finds the same numbers. */
+/* Each turn computes K and V of what was said before anew, but what conversations share once, and finds the same
+ * numbers. */
 static void turns_without_replies_are_one_rollout(void **state)
 {
     (void)state;
@@ -64,12 +65,17 @@ static void turns_without_replies_are_one_rollout(void **state)
     partner_state p = {.kind = SILENT};
     stm_partner partner;
     stm_batch whole, turns;
-    stm_rollout_counts counts;
+    stm_rollout_counts counts, unshared;
     set_up(&f, &p, &partner);
     static const char *const options[] = {"rollout.group_size=6", "rollout.max_new_tokens=40", "rollout.max_turns=99",
                                           "tree.min_shared_tokens=2"};
     assert_ok(rollout_try(MPI_COMM_WORLD, &f, options, 4, &turns, &counts));
     assert_near(counts.tokens, 40.0 * 6 * STM_TEST_PROMPTS, 1e-15);
+    stm_batch_clear(&turns);
+    static const char *const apart[] = {"rollout.group_size=6", "rollout.max_new_tokens=40", "rollout.max_turns=99",
+                                        "tree.min_shared_tokens=1000"};
+    assert_ok(rollout_try(MPI_COMM_WORLD, &f, apart, 4, &turns, &unshared));
+    assert_true(unshared.tokens == counts.tokens && unshared.prompt_rows > 1.5 * counts.prompt_rows);
     f.partner = NULL;
     SAMPLE(MPI_COMM_WORLD, &f, &whole, "rollout.group_size=6", "rollout.max_new_tokens=40", "rollout.ignore_eos=true");
     rollout_assert_same(&whole, &turns);
@@ -85,6 +91,7 @@ static void assert_same_outcomes(const stm_batch *a, const stm_batch *b)
         for (size_t i = 0; i < a->groups[g].n_responses; i++) {
             const stm_outcome *x = &a->groups[g].responses[i].outcome, *y = &b->groups[g].responses[i].outcome;
             assert_int_equal(x->failed, y->failed);
+            assert_true(x->n_turns == y->n_turns && x->n_turns > 0);
             assert_int_equal(x->has_reward, y->has_reward);
             assert_true(x->reward == y->reward);
         }
@@ -152,6 +159,7 @@ static void limits_hold_and_scoring_finds_the_log_probs(void **state)
             const stm_response *r = &batch.groups[g].responses[i];
             size_t n_sampled, n_turns;
             count(r, &n_sampled, &n_turns);
+            assert_int_equal(r->outcome.n_turns, n_turns);
             assert_true(n_sampled <= 25 && n_turns <= 4 && r->n - n_sampled <= 12);
             assert_true(r->mask[0] && r->mask[r->n - 1]); /* a reply stands between two turns */
             n_full += n_sampled == 25;

@@ -17,6 +17,7 @@ first=$(numbers run reward_mean | head -3 | awk '{ s += $1 / 3 } END { print s }
 last=$(numbers run reward_mean | tail -5 | awk '{ s += $1 / 5 } END { print s }')
 holds "$first < 0.5 && $last > 0.85" "the mean reward"
 holds "$(numbers run kl_old | sort -g | tail -1) < 1e-6" "log-probs of the update are those of sampling, turn by turn"
+holds "$(numbers run turns_mean | head -1) < 2.5 && $(numbers run turns_mean | tail -1) > 2.7" "turns: two questions and an answer"
 [ "$(numbers run groups_failed | sort -u)" = 0 ] || die "groups failed: $(cat "$work/run/log.txt")"
 say "inputs/calculator/grpo.yaml: the mean reward goes from $first to $last in 50 steps"
 

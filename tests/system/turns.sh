@@ -97,5 +97,5 @@ input no.yaml no 1
 for ranks in 1 2; do
     refused 2 'rollout.environment is missing; expected a command, since reward[0] is what it says' $ranks \
         "$STEMMA" train no.yaml 'reward=[{name: environment}]'
-    refused 2 'rollout.max_new_tokens: ..' $ranks "$STEMMA" train no.yaml 'rollout.environment=cat' rollout.max_environment_tokens=95
+    refused 2 'rollout.max_new_tokens and max_environment_tokens: found 99, expected less than ..' $ranks "$STEMMA" train no.yaml 'rollout.environment=cat' rollout.max_environment_tokens=95
 done

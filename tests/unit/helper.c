@@ -46,7 +46,41 @@ static void commands_have_nothing_of_the_rank(void **state)
     free(output);
 }
 
-/* A rank of its own, killed while a command runs; returns what its helper says on stderr. */
+/* One that stays, and one command beside it, each in its own time. */
+static void a_server_stays_until_it_fails_or_is_stopped(void **state)
+{
+    (void)state;
+    const char *echo = "echo $$; while read -r word; do echo $word; done; sleep 0.1; true";
+    const size_t one = stm_helper_server(), other = stm_helper_server();
+    char *first, *second, *output;
+    size_t n;
+    assert_ok(stm_helper_ask(one, echo, "a\n", 2, 2, 20, 1000, &first, &n));
+    assert_ok(stm_helper_ask(other, echo, "b\n", 2, 2, 20, 1000, &second, &n));
+    assert_true(atoi(first) != atoi(second));
+    assert_string_equal(strchr(second, '\n'), "\nb\n");
+    assert_ok(stm_helper_run("echo c", "", 0, 20, 1000, &output, &n));
+    free(output);
+    assert_ok(stm_helper_ask(one, "echo another", "d\ne\n", 4, 2, 20, 1000, &output, &n));
+    assert_string_equal(output, "d\ne\n"); /* the command is no matter once it runs */
+    free(output);
+    assert_int_equal(stm_helper_ask(one, echo, "f\n", 2, 2, 0.2, 1000, &output, &n), STM_ERR_IO);
+    assert_string_equal(stm_failure(), "timed out after 0.2 s");
+    assert_string_equal(output, "f\n"); /* what it had said */
+    free(output);
+    assert_int_equal(kill(atoi(first), 0), -1);
+    assert_ok(stm_helper_ask(one, echo, "g\n", 2, 2, 20, 1000, &output, &n));
+    assert_true(atoi(output) != atoi(first));
+    free(output);
+    stm_helper_stop(one, 1.0);
+    stm_helper_stop(other, 0.0);
+    assert_ok(stm_helper_run("true", "", 0, 20, 1000, &output, &n)); /* waits until they are gone */
+    assert_int_equal(kill(atoi(second), 0), -1);
+    free(output);
+    free(first);
+    free(second);
+}
+
+/* A rank of its own, killed while a command runs and another one stays; returns what its helper says on stderr. */
 static void kill_a_rank(bool told, char *said, size_t room)
 {
     int ends[2];
@@ -66,6 +100,8 @@ static void kill_a_rank(bool told, char *said, size_t room)
         stm_pulse_step(3);
         if (told)
             stm_pulse_told_to_end();
+        (void)stm_helper_ask(stm_helper_server(), "read -r word; echo $word; sleep 1234567", "a\n", 2, 1, 60, 1000,
+                             &output, &n);
         (void)stm_helper_run("echo ready >&2; sleep 1234567", "", 0, 60, 1000, &output, &n);
         _exit(1);
     }
@@ -101,6 +137,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(commands_run_and_bad_ones_do_no_harm),
         cmocka_unit_test(commands_have_nothing_of_the_rank),
+        cmocka_unit_test(a_server_stays_until_it_fails_or_is_stopped),
         cmocka_unit_test(it_says_where_a_rank_died_and_ends_its_command),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

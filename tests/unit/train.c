@@ -167,7 +167,8 @@ static void a_step_is_described_by_its_rewards_and_lengths(void **state)
     double mass[] = {0.5, 1.0};
     stm_response first[] = {{.n = 2, .reward = 1, .has_reward = true, .kept_mass = mass},
                             {.n = 4, .reward = 0, .has_reward = true, .finish = STM_FINISH_LENGTH}};
-    stm_response second[] = {{.n = 0, .reward = 1, .has_reward = true}, {.n = 6, .reward = 1, .has_reward = true}};
+    stm_response second[] = {{.n = 0, .reward = 1, .has_reward = true, .outcome = {.n_turns = 2}},
+                             {.n = 6, .reward = 1, .has_reward = true, .outcome = {.n_turns = 5}}};
     stm_group groups[] = {{.n_responses = 2, .responses = first}, {.n_responses = 2, .responses = second}};
     const stm_batch batch = {.n_groups = 2, .groups = groups};
     stm_record record;
@@ -178,6 +179,7 @@ static void a_step_is_described_by_its_rewards_and_lengths(void **state)
     assert_true(record.reward_min == 0 && record.reward_max == 1);
     assert_true(record.groups == 2 && record.groups_equal == 1);
     assert_true(record.response_tokens_mean == 3 && record.response_tokens_max == 6);
+    assert_near(record.turns_mean, 3.5, 1e-15);
     assert_near(record.truncated_share, 0.25, 1e-15);
     assert_near(record.kept_mass, 0.75, 1e-15);
 }
