@@ -143,6 +143,7 @@ typedef struct {
     stm_score_kind score;
     double tau, beta, positive_threshold, penalty_coef, kl_bound;
     bool mask_truncated, skip_equal_groups;
+    char *mask_after;
     /* Pairs of a group */
     stm_pairing pairing;
     double pair_margin, pair_filter;
@@ -185,6 +186,8 @@ typedef struct {
     struct {
         char *prompts, *template_name;
         bool shuffle;
+        double thought_dropout;
+        char *thought_begin, *thought_end;
         int64_t max_prompt_tokens;
         stm_overlong overlong;
     } data;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "data/thoughts.h"
 
 struct stm_prompt_order {
     bool known;
@@ -16,6 +17,7 @@ static void clear_prompt(stm_prompt *prompt)
 {
     free(prompt->ids);
     free(prompt->response);
+    free(prompt->thoughtless);
     free(prompt->prompt_text);
     free(prompt->answer);
     free(prompt->fields_json);
@@ -69,6 +71,27 @@ static stm_status read_answer(const parser *p, const json_t *object, stm_prompt 
     return STM_OK;
 }
 
+static stm_status add_end(const parser *p, int32_t **ids, size_t *n)
+{
+    if (p->use->end_token < 0)
+        return STM_OK;
+    STM_TRY(stm_resize(ids, *n + 1, sizeof **ids));
+    (*ids)[(*n)++] = p->use->end_token;
+    return STM_OK;
+}
+
+static stm_status read_thoughtless(const parser *p, const char *response, stm_prompt *prompt)
+{
+    char *text;
+    STM_TRY(stm_thought_empty(response, p->use->thought_begin, p->use->thought_end, &text));
+    if (!text)
+        return STM_OK;
+    const stm_status status = stm_context_encode(p->context, &p->lines, "response", text, strlen(text), false,
+                                                 &prompt->thoughtless, &prompt->n_thoughtless);
+    free(text);
+    return status == STM_OK ? add_end(p, &prompt->thoughtless, &prompt->n_thoughtless) : status;
+}
+
 static stm_status read_response(const parser *p, const json_t *object, stm_prompt *prompt)
 {
     stm_json_found_text found;
@@ -80,11 +103,8 @@ static stm_status read_response(const parser *p, const json_t *object, stm_promp
                                    stm_json_found(value, found));
     STM_TRY(stm_context_text(p->context, &p->lines, "response", value, &prompt->response, &prompt->n_response));
     prompt->has_response = true;
-    if (p->use->end_token < 0)
-        return STM_OK;
-    STM_TRY(stm_resize(&prompt->response, prompt->n_response + 1, sizeof *prompt->response));
-    prompt->response[prompt->n_response++] = p->use->end_token;
-    return STM_OK;
+    STM_TRY(add_end(p, &prompt->response, &prompt->n_response));
+    return p->use->thought_begin ? read_thoughtless(p, json_string_value(value), prompt) : STM_OK;
 }
 
 static stm_status read_text(const parser *p, const json_t *object, stm_prompt_kind kind, stm_prompt *prompt)
@@ -110,7 +130,8 @@ static void truncate_left(const parser *p, stm_prompt_kind kind, size_t most, st
 static size_t room_for(const parser *p, const stm_prompt *prompt, char why[96])
 {
     const size_t positions = p->context->max_positions;
-    const size_t after = p->use->needs_response ? prompt->n_response : p->use->max_new_tokens;
+    const size_t after =
+        p->use->needs_response ? STM_MAX(prompt->n_response, prompt->n_thoughtless) : p->use->max_new_tokens;
     const size_t room = positions > after ? positions - after : 0;
     if (p->use->max_prompt_tokens && p->use->max_prompt_tokens <= room) {
         snprintf(why, 96, "data.max_prompt_tokens");

@@ -16,6 +16,8 @@ typedef struct {
     bool has_response;
     size_t n_response; /* the end token included */
     int32_t *response; /* [n_response] or NULL */
+    size_t n_thoughtless;
+    int32_t *thoughtless; /* [n_thoughtless]: the response with an empty thought; NULL: it has none, or nobody asked */
     char *prompt_text; /* the text of `prompt`; else the ids decoded without special tokens, "" where the model has no
                           tokenizer */
     char *answer;      /* as text; NULL: none */
@@ -41,6 +43,7 @@ typedef struct {
     bool needs_answer;     /* some reward reads it: a line without one is an error */
     bool needs_response;   /* sft: a line without one is an error; else responses are left alone */
     int32_t end_token;     /* appended to each response; -1: none */
+    const char *thought_begin, *thought_end; /* of thoughts that may be left out of responses; NULL: they stay */
 } stm_prompts_use;
 
 /* Reads text[0..n); `name` stands for the file in messages. The caller clears *out (stm_prompts_clear). A prompt that

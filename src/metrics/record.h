@@ -24,6 +24,8 @@ typedef enum { STM_FIELD_COUNT, STM_FIELD_REAL } stm_field_kind; /* how it is wr
     X(rollouts_extra, COUNT, "", "rollouts of further prompts, with rollout.dynamic")                                  \
     X(groups_replayed, COUNT, "", "groups that a success of an earlier step was put into")                             \
     X(replay_stored, COUNT, "", "successes that are kept, after the step")                                             \
+    X(thoughts_dropped, COUNT, "", "demonstrations without their thought, by data.thought_dropout")                    \
+    X(decisions_masked, COUNT, "", "responses with a token that objective.mask_after takes the loss from")             \
     X(responses_dropped, COUNT, "", "responses left out by objective.min_advantage")                                   \
     X(updates_skipped, COUNT, "", "updates that were not taken: not-a-number, or no group that could be judged")       \
     X(response_tokens_mean, REAL, "tokens", "mean length of a response")                                               \

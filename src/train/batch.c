@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "data/thoughts.h"
+
 static stm_status copy_ids(const int32_t *ids, size_t n, int32_t **copy)
 {
     STM_TRY(stm_alloc(n, sizeof *ids, copy));
@@ -23,24 +25,33 @@ stm_status stm_batch_of_prompts(const stm_prompts *prompts, const size_t *which,
     return STM_OK;
 }
 
-static stm_status add_demonstration(const stm_prompt *prompt, stm_group *group)
+static stm_status add_demonstration(const int32_t *ids, size_t n, stm_group *group)
 {
     STM_TRY(stm_alloc(1, sizeof *group->responses, &group->responses));
     group->n_responses = 1;
     stm_response *response = &group->responses[0];
-    *response = (stm_response){.n = prompt->n_response, .finish = STM_FINISH_STOP};
-    STM_TRY(copy_ids(prompt->response, prompt->n_response, &response->ids));
-    STM_TRY(stm_alloc(response->n, sizeof *response->mask, &response->mask));
-    if (response->n > 0)
-        memset(response->mask, 1, response->n);
+    *response = (stm_response){.n = n, .finish = STM_FINISH_STOP};
+    STM_TRY(copy_ids(ids, n, &response->ids));
+    STM_TRY(stm_alloc(n, sizeof *response->mask, &response->mask));
+    if (n > 0)
+        memset(response->mask, 1, n);
     return STM_OK;
 }
 
-stm_status stm_batch_of_demonstrations(const stm_prompts *prompts, const size_t *which, size_t n, stm_batch *batch)
+stm_status stm_batch_of_demonstrations(const stm_prompts *prompts, const size_t *which, size_t n,
+                                       const stm_thought_dropout *dropout, stm_batch *batch, size_t *n_dropped)
 {
+    *n_dropped = 0;
     STM_TRY(stm_batch_of_prompts(prompts, which, n, batch));
-    for (size_t g = 0; g < n; g++)
-        STM_TRY(add_demonstration(&prompts->items[which[g]], &batch->groups[g]));
+    for (size_t g = 0; g < n; g++) {
+        const stm_prompt *prompt = &prompts->items[which[g]];
+        const uint64_t epoch = (dropout->position + g) / prompts->n;
+        const bool drops =
+            prompt->thoughtless && stm_thought_is_dropped(dropout->probability, dropout->seed, epoch, prompt->line);
+        STM_TRY(add_demonstration(drops ? prompt->thoughtless : prompt->response,
+                                  drops ? prompt->n_thoughtless : prompt->n_response, &batch->groups[g]));
+        *n_dropped += drops;
+    }
     return STM_OK;
 }
 

@@ -78,7 +78,9 @@ stm_status stm_expect_evaluation(const stm_policy *policy, const stm_prompts *pr
 
 static stm_status make_batch(const stm_trainer *t, const size_t *which, size_t n, stm_batch *batch)
 {
-    return t->supervised ? stm_batch_of_demonstrations(&t->train->prompts, which, n, batch)
+    static const stm_thought_dropout none = {0};
+    size_t n_dropped;
+    return t->supervised ? stm_batch_of_demonstrations(&t->train->prompts, which, n, &none, batch, &n_dropped)
                          : stm_batch_of_prompts(&t->train->prompts, which, n, batch);
 }
 

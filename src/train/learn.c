@@ -3,12 +3,19 @@
 
 #include "optim/schedule.h"
 #include "train/batch.h"
+#include "train/mask_after.h"
 #include "train/trainer_state.h"
 
 stm_status stm_step_demonstrate(stm_trainer *t, stm_step *step)
 {
-    return stm_agree(t->policy.grid,
-                     stm_batch_of_demonstrations(&t->train->prompts, step->which, step->n, &step->batch));
+    const stm_options *o = t->options;
+    const stm_thought_dropout dropout = {o->data.thought_dropout, (uint64_t)o->run.seed, t->progress.cursor};
+    size_t n_dropped;
+    STM_TRY(stm_agree(t->policy.grid, stm_batch_of_demonstrations(&t->train->prompts, step->which, step->n, &dropout,
+                                                                  &step->batch, &n_dropped)));
+    if (o->data.thought_dropout > 0)
+        step->record.thoughts_dropped = (double)n_dropped;
+    return STM_OK;
 }
 
 static stm_status update_minibatch(stm_trainer *t, stm_step *step, const stm_batch *minibatch)
@@ -72,6 +79,22 @@ static double kl_coef(const stm_objective_options *o, int64_t step)
     return o->kl_coef_start + (o->kl_coef - o->kl_coef_start) * (double)step / (double)o->kl_coef_steps;
 }
 
+/* Takes the loss from what shall not be learnt of rollouts. */
+static stm_status mask(stm_trainer *t, stm_step *step)
+{
+    const stm_objective_options *o = &t->objective_options;
+    size_t n;
+    if (t->supervised)
+        return STM_OK;
+    if (o->mask_truncated)
+        stm_batch_mask_truncated(&step->batch);
+    if (!*o->mask_after)
+        return STM_OK;
+    STM_TRY(stm_agree(t->policy.grid, stm_mask_after(t->policy.tokenizer, o->mask_after, &step->batch, &n)));
+    step->record.decisions_masked = (double)n;
+    return STM_OK;
+}
+
 stm_status stm_step_update(stm_trainer *t, stm_step *step)
 {
     const stm_options *o = t->options;
@@ -80,8 +103,7 @@ stm_status stm_step_update(stm_trainer *t, stm_step *step)
     step->record.lr = stm_learning_rate(o->optim.schedule, o->optim.lr, o->optim.min_lr_ratio, o->optim.warmup_steps,
                                         o->run.steps, t->progress.step + 1);
     t->objective_options.kl_coef = kl_coef(&o->objective, t->progress.step);
-    if (t->objective_options.mask_truncated && !t->supervised)
-        stm_batch_mask_truncated(&step->batch);
+    STM_TRY(mask(t, step));
     STM_TRY(stm_trainer_judged_of(t, step, &judged));
     stm_status status;
     if (judged.n_groups > 0) {

@@ -69,6 +69,10 @@ static stm_status read_set(MPI_Comm comm, const stm_options *options, const stm_
                            .has_environment = *options->rollout.environment,
                            .needs_response = what == FOR_DEMONSTRATIONS,
                            .end_token = end_token(options, model, text)};
+    if (options->data.thought_dropout > 0) {
+        use.thought_begin = options->data.thought_begin;
+        use.thought_end = options->data.thought_end;
+    }
     stm_reward_set *rewards = NULL;
     stm_status status;
     char *bytes;
@@ -81,6 +85,10 @@ static stm_status read_set(MPI_Comm comm, const stm_options *options, const stm_
             return stm_fail(STM_ERR_INPUT,
                             "rollout.stop: found %zu texts, expected none for a model without tokenizer.json",
                             options->rollout.stop.n);
+        if (*options->objective.mask_after && !text->tokenizer)
+            return stm_fail(STM_ERR_INPUT,
+                            "objective.mask_after: found \"%s\", expected no text for a model without tokenizer.json",
+                            options->objective.mask_after);
         STM_TRY(stm_environment_check(options, text));
     }
     STM_TRY(stm_broadcast_file(comm, path, &bytes, &n));

@@ -223,6 +223,20 @@ static void the_prompt_limit_counts_where_it_is_smaller(void **state)
             "p.jsonl: all 2 prompts were too long and skipped, expected at least one that fits");
 }
 
+static void a_response_is_read_with_an_empty_thought_too(void **state)
+{
+    const stm_prompts_use use = {
+        .needs_response = true, .end_token = TINY_EOS, .thought_begin = "b", .thought_end = "d"};
+    stm_prompts prompts;
+    assert_ok(read_with(text_of(state), &use,
+                        "{\"prompt\": \"a\", \"response\": \"abccde\"}\n{\"prompt\": \"a\", \"response\": \"bc\"}",
+                        &prompts));
+    assert_ids(prompts.items[0].response, prompts.items[0].n_response, IDS(67, 68, 69, 69, 70, 71, TINY_EOS));
+    assert_ids(prompts.items[0].thoughtless, prompts.items[0].n_thoughtless, IDS(67, 68, 98, 98, 70, 71, TINY_EOS));
+    assert_null(prompts.items[1].thoughtless); /* no thought */
+    stm_prompts_clear(&prompts);
+}
+
 static void a_response_to_learn_from_takes_its_own_room(void **state)
 {
     stm_prompts_use use = {.needs_response = true, .end_token = TINY_EOS, .max_new_tokens = 1000};
@@ -421,6 +435,7 @@ int main(void)
         cmocka_unit_test(wrong_files_are_named),
         cmocka_unit_test(long_prompts_follow_the_policy),
         cmocka_unit_test(the_prompt_limit_counts_where_it_is_smaller),
+        cmocka_unit_test(a_response_is_read_with_an_empty_thought_too),
         cmocka_unit_test(a_response_to_learn_from_takes_its_own_room),
         cmocka_unit_test(each_epoch_has_each_prompt_once_in_an_order_of_its_own),
         cmocka_unit_test(the_order_is_a_function_of_seed_and_position),

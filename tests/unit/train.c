@@ -140,6 +140,7 @@ static void a_batch_holds_prompts_as_often_as_they_are_drawn(void **state)
     const stm_prompts prompts = {.n = 2, .items = items};
     const size_t which[] = {1, 0, 1};
     stm_batch batch;
+    size_t n_dropped;
     assert_ok(stm_batch_of_prompts(&prompts, which, 3, &batch));
     assert_int_equal(batch.n_groups, 3);
     assert_int_equal(batch.groups[0].n_prompt, 1);
@@ -147,7 +148,7 @@ static void a_batch_holds_prompts_as_often_as_they_are_drawn(void **state)
     assert_int_equal(batch.groups[2].n_responses, 0);
     stm_batch_clear(&batch);
 
-    assert_ok(stm_batch_of_demonstrations(&prompts, which, 3, &batch));
+    assert_ok(stm_batch_of_demonstrations(&prompts, which, 3, &(stm_thought_dropout){0}, &batch, &n_dropped));
     const stm_response *response = &batch.groups[1].responses[0];
     assert_int_equal(response->n, 3);
     assert_memory_equal(response->ids, answer, sizeof answer);
