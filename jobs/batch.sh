@@ -67,7 +67,7 @@ batch_count_vain() { # STEP BEFORE
     if [ "$(batch_step)" -le "$1" ]; then
         n=$(($(cat "$folder/chain" 2> /dev/null || echo 0) + 1))
     fi
-    [ ! -d "$folder" ] || echo $n > "$folder/chain"
+    mkdir -p "$folder" && echo $n > "$folder/chain" # where the launch fails, stemma has not made it
     echo $n
 }
 

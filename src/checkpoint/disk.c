@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -48,10 +49,14 @@ static bool free_bytes_of(int descriptor, uint64_t *bytes)
     return true;
 }
 
-static stm_status no_room(int descriptor, const char *path, uint64_t bytes, int why)
+stm_status stm_disk_no_room(int descriptor, const char *path, uint64_t bytes, int why)
 {
     uint64_t free_bytes = 0;
-    (void)free_bytes_of(descriptor, &free_bytes);
+    struct rlimit limit;
+    if (why == EFBIG && getrlimit(RLIMIT_FSIZE, &limit) == 0) /* then no disk is full */
+        free_bytes = limit.rlim_cur;
+    else
+        (void)free_bytes_of(descriptor, &free_bytes);
     return stm_fail(STM_ERR_IO, "%s: cannot be written: no room: %" PRIu64 " bytes needed, %" PRIu64 " free: %s", path,
                     bytes, free_bytes, strerror(why));
 }
@@ -62,12 +67,12 @@ static stm_status check_free_space(int descriptor, const char *path, uint64_t by
     struct stat file;
     uint64_t free_bytes;
     if (!free_bytes_of(descriptor, &free_bytes) || fstat(descriptor, &file) != 0)
-        return no_room(descriptor, path, bytes, errno);
+        return stm_disk_no_room(descriptor, path, bytes, errno);
     const uint64_t held = (uint64_t)file.st_blocks * 512;
     if (bytes > held && free_bytes < bytes - held)
-        return no_room(descriptor, path, bytes, ENOSPC);
+        return stm_disk_no_room(descriptor, path, bytes, ENOSPC);
     if ((uint64_t)file.st_size < bytes && ftruncate(descriptor, (off_t)bytes) != 0)
-        return no_room(descriptor, path, bytes, errno);
+        return stm_disk_no_room(descriptor, path, bytes, errno);
     return STM_OK;
 }
 
@@ -83,7 +88,7 @@ stm_status stm_disk_reserve(int descriptor, const char *path, uint64_t bytes)
         return STM_OK;
     if (errno == EOPNOTSUPP || errno == ENOSYS)
         return check_free_space(descriptor, path, bytes);
-    return no_room(descriptor, path, bytes, errno);
+    return stm_disk_no_room(descriptor, path, bytes, errno);
 }
 
 static bool is_full(int why)
@@ -98,7 +103,7 @@ stm_status stm_disk_write(int descriptor, const char *path, uint64_t offset, con
         if (written < 0 && errno == EINTR)
             continue;
         if (written == 0 || (written < 0 && is_full(errno)))
-            return no_room(descriptor, path, n - done, written < 0 ? errno : ENOSPC);
+            return stm_disk_no_room(descriptor, path, n - done, written < 0 ? errno : ENOSPC);
         if (written < 0)
             return stm_fail(STM_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
         done += (size_t)written;

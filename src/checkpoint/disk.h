@@ -14,6 +14,10 @@ void stm_disk_close(int descriptor); /* -1 is fine */
  * file system that cannot promise room is asked how much is free. */
 stm_status stm_disk_reserve(int descriptor, const char *path, uint64_t bytes);
 
+/* Stores "path: cannot be written: no room: .. bytes needed, .. free: why", and returns STM_ERR_IO. why: an errno; of a
+ * limit on the size of files, that is what is free. */
+stm_status stm_disk_no_room(int descriptor, const char *path, uint64_t bytes, int why);
+
 stm_status stm_disk_write(int descriptor, const char *path, uint64_t offset, const void *bytes, size_t n);
 stm_status stm_disk_read(int descriptor, const char *path, uint64_t offset, void *bytes, size_t n);
 /* Lets the disk begin to read what is wanted next; a hint, whose failure changes nothing. */

@@ -8,12 +8,12 @@
 #include <unistd.h>
 
 #include "checkpoint/disk.h"
+#include "checkpoint/memory_driver.h"
 
 struct stm_skeleton {
     char *path; /* of the file it is for */
-    int descriptor;
+    stm_memory_file memory;
     hid_t file, dataset_options, link_options; /* -1 when not open */
-    uint64_t bytes;                            /* once finished */
 };
 
 void stm_hdf5_quiet(void)
@@ -41,29 +41,25 @@ stm_status stm_skeleton_create(const char *path, size_t user_block, stm_skeleton
     stm_skeleton *skeleton;
     stm_status status = STM_OK;
     hid_t file_options = -1, access = -1;
-    char place[64];
     stm_hdf5_quiet();
     STM_TRY(stm_alloc(1, sizeof *skeleton, &skeleton));
-    skeleton->descriptor = -1;
+    skeleton->memory.descriptor = -1;
     skeleton->file = skeleton->dataset_options = skeleton->link_options = -1;
     STM_GOTO_OUT(stm_format(&skeleton->path, "%s", path));
-    if ((skeleton->descriptor = memfd_create("stemma-skeleton", MFD_CLOEXEC)) < 0) {
+    if ((skeleton->memory.descriptor = memfd_create("stemma-skeleton", MFD_CLOEXEC)) < 0) {
         status = stm_fail(STM_ERR_MEMORY, "%s: no memory to lay it out: %s", path, strerror(errno));
         goto out;
     }
-    /* The stdio driver, for the usual one asks for the file's real name, and this file has none. */
-    snprintf(place, sizeof place, "/proc/self/fd/%d", skeleton->descriptor);
     file_options = H5Pcreate(H5P_FILE_CREATE);
-    access = H5Pcreate(H5P_FILE_ACCESS);
+    access = stm_memory_driver_access(&skeleton->memory);
     skeleton->dataset_options = H5Pcreate(H5P_DATASET_CREATE);
     skeleton->link_options = H5Pcreate(H5P_LINK_CREATE);
-    if (H5Pset_userblock(file_options, user_block) < 0 || H5Pset_fapl_stdio(access) < 0 ||
-        H5Pset_file_locking(access, false, true) < 0 ||
+    if (H5Pset_userblock(file_options, user_block) < 0 || access < 0 ||
         H5Pset_alloc_time(skeleton->dataset_options, H5D_ALLOC_TIME_EARLY) < 0 ||
         H5Pset_fill_time(skeleton->dataset_options, H5D_FILL_TIME_NEVER) < 0 ||
         H5Pset_obj_track_times(skeleton->dataset_options, false) < 0 || /* equal states, equal files */
         H5Pset_create_intermediate_group(skeleton->link_options, 1) < 0 ||
-        (skeleton->file = H5Fcreate(place, H5F_ACC_TRUNC, file_options, access)) < 0) {
+        (skeleton->file = H5Fcreate(path, H5F_ACC_TRUNC, file_options, access)) < 0) {
         status = stm_hdf5_fail(path, "cannot be laid out");
         goto out;
     }
@@ -88,7 +84,7 @@ void stm_skeleton_destroy(stm_skeleton *skeleton)
         H5Pclose(skeleton->dataset_options);
     if (skeleton->link_options >= 0)
         H5Pclose(skeleton->link_options);
-    stm_disk_close(skeleton->descriptor);
+    stm_disk_close(skeleton->memory.descriptor);
     free(skeleton->path);
     free(skeleton);
 }
@@ -184,18 +180,22 @@ stm_status stm_skeleton_attribute_text(stm_skeleton *skeleton, const char *objec
 
 stm_status stm_skeleton_finish(stm_skeleton *skeleton, uint64_t *bytes)
 {
+    stm_memory_file *memory = &skeleton->memory;
     const herr_t closed = H5Fclose(skeleton->file);
     skeleton->file = -1;
     if (closed < 0)
         return stm_hdf5_fail(skeleton->path, "cannot be laid out");
-    STM_TRY(stm_disk_size(skeleton->descriptor, skeleton->path, &skeleton->bytes));
-    *bytes = skeleton->bytes;
+    if (memory->failed == 0 && ftruncate(memory->descriptor, (off_t)memory->bytes) != 0)
+        memory->failed = errno;
+    if (memory->failed != 0)
+        return stm_disk_no_room(memory->descriptor, skeleton->path, memory->bytes, memory->failed);
+    *bytes = memory->bytes;
     return STM_OK;
 }
 
 int stm_skeleton_descriptor(const stm_skeleton *skeleton)
 {
-    return skeleton->descriptor;
+    return skeleton->memory.descriptor;
 }
 
 enum { PORTION = 1 << 20 };
@@ -205,13 +205,13 @@ stm_status stm_skeleton_copy(const stm_skeleton *skeleton, int descriptor)
     stm_status status = STM_OK;
     char *portion = NULL;
     STM_TRY(stm_alloc(PORTION, 1, &portion));
-    for (off_t start = 0, end; (uint64_t)start < skeleton->bytes; start = end) {
-        if ((start = lseek(skeleton->descriptor, start, SEEK_DATA)) < 0)
+    for (off_t start = 0, end; (uint64_t)start < skeleton->memory.bytes; start = end) {
+        if ((start = lseek(skeleton->memory.descriptor, start, SEEK_DATA)) < 0)
             break; /* only a hole is left */
-        end = lseek(skeleton->descriptor, start, SEEK_HOLE);
+        end = lseek(skeleton->memory.descriptor, start, SEEK_HOLE);
         for (off_t at = start; at < end; at += PORTION) {
             const size_t n = (size_t)STM_MIN(end - at, (off_t)PORTION);
-            STM_GOTO_OUT(stm_disk_read(skeleton->descriptor, skeleton->path, (uint64_t)at, portion, n));
+            STM_GOTO_OUT(stm_disk_read(skeleton->memory.descriptor, skeleton->path, (uint64_t)at, portion, n));
             STM_GOTO_OUT(stm_disk_write(descriptor, skeleton->path, (uint64_t)at, portion, n));
         }
     }

@@ -33,7 +33,7 @@ stm_status stm_skeleton_attribute(stm_skeleton *skeleton, const char *object, co
                                   const void *value);
 stm_status stm_skeleton_attribute_text(stm_skeleton *skeleton, const char *object, const char *name, const char *text);
 
-/* Ends the layout; *bytes is the size of the whole file. */
+/* Ends the layout; *bytes is the size of the whole file. It may be more than a limit on the size of files lets be. */
 stm_status stm_skeleton_finish(stm_skeleton *skeleton, uint64_t *bytes);
 
 /* After finish: the anonymous file itself, whose holes read as zeros, and a copy of what it holds into another. */

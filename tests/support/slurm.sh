@@ -4,7 +4,8 @@
 #   slurm.sh start FOLDER [NODES]   everything it writes is below FOLDER; then export SLURM_CONF=FOLDER/slurm.conf
 #   slurm.sh stop FOLDER
 #
-# Needs root, and Debian's slurmctld slurmd slurm-client munge. Ports are 16817 and 17001.. .
+# A node that does not answer is given up after SLURMD_TIMEOUT seconds (300). Needs root, and Debian's slurmctld slurmd
+# slurm-client munge. Ports are 16817 and 17001.. .
 set -u
 folder=$2
 host=$(hostname -s)
@@ -27,6 +28,7 @@ SlurmctldLogFile=$folder/slurmctld.log
 SlurmdLogFile=$folder/slurmd-%n.log
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool-%n
+TmpFS=$folder/tmp-%n
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -39,6 +41,7 @@ SlurmdParameters=config_overrides
 PropagateResourceLimits=NONE
 ReturnToService=2
 KillWait=5
+SlurmdTimeout=${SLURMD_TIMEOUT:-300}
 MinJobAge=600
 JobRequeue=1
 NodeName=n[1-$1] NodeHostname=$host NodeAddr=127.0.0.1 Port=[17001-$((17000 + $1))] CPUs=4 CoresPerSocket=4 RealMemory=1000
@@ -55,7 +58,7 @@ start() { # NODES
         --log-file="$folder/munged.log" --seed-file="$folder/munged.seed" || return 1
     slurmctld -f "$SLURM_CONF" || return 1
     for ((i = 1; i <= $1; i++)); do
-        mkdir -p "$folder/spool-n$i"
+        mkdir -p "$folder/spool-n$i" "$folder/tmp-n$i"
         slurmd -f "$SLURM_CONF" -N "n$i" || return 1
     done
     for ((i = 0; i < 200; i++)); do

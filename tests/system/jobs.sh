@@ -100,6 +100,11 @@ job pbs vain.yaml vain 00:00:02
 ends_with pbs.log 0 1 'exit code 0, steps 0 to 0'
 job pbs vain.yaml vain 00:00:02
 ends_with pbs.log 1 0 'two jobs in a row have made no step: no other follows'
+for n in 1 0; do # nothing has made the run folder
+    STEMMA=/nowhere/stemma job pbs few.yaml unmade
+    [ "$(submitted)" = $n ] || die "a launch that fails: $(cat submitted pbs.log)"
+done
+says pbs.log 'two jobs in a row have made no step: no other follows'
 say "a job ends before its limit and another follows; after two that made no step, none"
 
 # What ends a chain, and what does not

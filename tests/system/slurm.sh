@@ -4,37 +4,7 @@
 . "$(dirname "$0")/common.sh"
 cd "$work" || exit 1
 . "$tests/support/toy.sh"
-
-# Without what it needs, the test is skipped; under STEMMA_REQUIRE=1 that is a failure.
-lacks() {
-    [ "${STEMMA_REQUIRE:-0}" != 1 ] || die "$*"
-    say "skipped: $*"
-    exit 77
-}
-[ "$(id -u)" = 0 ] || lacks "only root may start a Slurm"
-for command in slurmctld slurmd munged srun sbatch; do
-    command -v $command > /dev/null || lacks "no $command (Debian: slurmctld slurmd slurm-client munge)"
-done
-exec 8> "${TMPDIR:-/tmp}/stemma-slurm.lock" && flock -w 300 8 || lacks "another test's Slurm uses the ports"
-trap 'bash "$tests/support/slurm.sh" stop "$work/slurm"; [ -n "${KEEP:-}" ] || rm -rf "$work"' EXIT
-bash "$tests/support/slurm.sh" start "$work/slurm" 2 8>&- || lacks "Slurm does not start here"
-export SLURM_CONF=$work/slurm/slurm.conf STEMMA STEMMA_JOBS=$tests/../jobs
-jobs=$STEMMA_JOBS
-echo 'parallel: { machine: none }' >> base.yaml
-
-until_true() { # WORDS..: asks ten times a second, for 60 s at most
-    local i
-    for ((i = 0; i < 600; i++)); do
-        "$@" && return
-        sleep 0.1
-    done
-    die "never came true: $*: $(squeue; tail -n 20 ./*.log)"
-}
-has_step() { grep -qs "^{\"step\": $2," "$1/metrics.jsonl"; }
-said() { grep -qs -e "$2" "$1"; }
-says() { said "$@" || die "$1: expected $2: $(tail -n 25 "$1")"; }
-n_starts() { grep -c "^stemma .* folder $1\$" "$1/log.txt"; }
-submit() { sbatch --parsable "$@" || die "sbatch $*"; }
+. "$tests/support/slurm_jobs.sh" 2
 
 # All at once, since each waits for Slurm more than it computes
 
