@@ -30,7 +30,19 @@ static void print_evaluation(const stm_prompt_set *set, const stm_evaluation *e)
     printf("pass@%zu %.6f\n", e->n_samples, stm_evaluation_pass_at(e, e->n_samples));
 }
 
-static stm_policy policy_of(const stm_options *options, const stm_session *s, stm_environment *environment)
+/* What it samples with, beside the session. */
+typedef struct {
+    stm_environment *environment;
+    stm_budgets *budgets;
+} manner;
+
+static stm_status open_manner(const stm_options *options, const stm_session *s, manner *m)
+{
+    STM_TRY(stm_agree(&s->grid, stm_environment_create(options, &s->text, &m->environment)));
+    return stm_agree(&s->grid, stm_budgets_create(options, &s->text, &m->budgets));
+}
+
+static stm_policy policy_of(const stm_options *options, const stm_session *s, const manner *m)
 {
     return (stm_policy){.options = options,
                         .model = s->model,
@@ -38,29 +50,27 @@ static stm_policy policy_of(const stm_options *options, const stm_session *s, st
                         .text = &s->text,
                         .grid = &s->grid,
                         .engine = s->engine,
-                        .environment = environment};
+                        .environment = m->environment,
+                        .budgets = m->budgets};
 }
 
 /* For the memory that is planned. */
-static stm_status expect(const stm_options *options, const stm_session *s, const stm_prompt_set *set)
+static stm_status expect(const stm_policy *policy, const stm_session *s, const stm_prompt_set *set)
 {
-    const stm_policy policy = policy_of(options, s, NULL);
     do
-        STM_TRY(stm_expect_evaluation(&policy, &set->prompts));
-    while (stm_memory_spare(s->engine, &s->grid, options));
-    return stm_memory_check(s->engine, &s->grid, options);
+        STM_TRY(stm_expect_evaluation(policy, &set->prompts));
+    while (stm_memory_spare(s->engine, &s->grid, policy->options));
+    return stm_memory_check(s->engine, &s->grid, policy->options);
 }
 
-static stm_status evaluate(const stm_options *options, const stm_session *s, const stm_prompt_set *set)
+static stm_status evaluate(const stm_policy *policy, const stm_session *s, const stm_prompt_set *set)
 {
+    const stm_options *options = policy->options;
     stm_reward_set *rewards = NULL;
-    stm_environment *environment = NULL;
     stm_evaluation evaluation = {0};
     stm_status status;
     STM_GOTO_OUT(stm_agree(&s->grid, stm_reward_set_create(options->reward.items, options->reward.n, &rewards)));
-    STM_GOTO_OUT(stm_agree(&s->grid, stm_environment_create(options, &s->text, &environment)));
-    const stm_policy policy = policy_of(options, s, environment);
-    status = stm_evaluate(&policy, rewards, set, 0, NULL, &evaluation);
+    status = stm_evaluate(policy, rewards, set, 0, NULL, &evaluation);
     if (status == STM_OK && evaluation.n_failed == set->prompts.n)
         status = stm_agree(&s->grid, s->grid.rank == 0 ? stm_fail(STM_ERR_NUMERIC, "no prompt could be judged: %s",
                                                                   evaluation.complaint)
@@ -69,7 +79,6 @@ static stm_status evaluate(const stm_options *options, const stm_session *s, con
         print_evaluation(set, &evaluation);
 out:
     stm_evaluation_clear(&evaluation);
-    stm_environment_destroy(environment);
     stm_reward_set_destroy(rewards);
     return status;
 }
@@ -78,14 +87,20 @@ stm_status stm_cli_eval(const stm_options *options)
 {
     stm_session session = {0};
     stm_prompt_set set = {0};
+    manner m = {0};
     stm_status status = open_all(options, &session, &set);
     if (status == STM_OK && !session.idle)
-        status = expect(options, &session, &set);
+        status = open_manner(options, &session, &m);
+    const stm_policy policy = policy_of(options, &session, &m);
+    if (status == STM_OK && !session.idle)
+        status = expect(&policy, &session, &set);
     const bool works = status == STM_OK && !session.idle;
     if (works && options->check)
         stm_session_print_layout(&session);
     else if (works)
-        status = evaluate(options, &session, &set);
+        status = evaluate(&policy, &session, &set);
+    stm_environment_destroy(m.environment);
+    stm_budgets_destroy(m.budgets);
     stm_prompt_set_clear(&set);
     stm_session_close(&session);
     return status;

@@ -9,6 +9,7 @@ typedef struct {
     stm_session session;
     stm_prompt_set train, eval;
     stm_environment *environment;
+    stm_budgets *budgets;
     stm_trainer *trainer;
 } job;
 
@@ -25,13 +26,15 @@ static stm_status open_job(const stm_options *options, job *j)
     STM_TRY(stm_session_grid(s, options, (size_t)options->rollout.prompts_per_step));
     STM_TRY(stm_session_engine(s, options));
     STM_TRY(stm_agree(&s->grid, stm_environment_create(options, &s->text, &j->environment)));
+    STM_TRY(stm_agree(&s->grid, stm_budgets_create(options, &s->text, &j->budgets)));
     const stm_policy policy = {.options = options,
                                .model = s->model,
                                .tokenizer = s->tokenizer,
                                .text = &s->text,
                                .grid = &s->grid,
                                .engine = s->engine,
-                               .environment = j->environment};
+                               .environment = j->environment,
+                               .budgets = j->budgets};
     STM_TRY(stm_trainer_create(&policy, &j->train, j->eval.present ? &j->eval : NULL, start_s, &j->trainer));
     return stm_trainer_expect(j->trainer);
 }
@@ -51,6 +54,7 @@ stm_status stm_cli_train(const stm_options *options)
         stm_log_file("failed: %s", stm_failure());
     stm_trainer_destroy(j.trainer);
     stm_environment_destroy(j.environment);
+    stm_budgets_destroy(j.budgets);
     stm_prompt_set_clear(&j.train);
     stm_prompt_set_clear(&j.eval);
     stm_session_close(&j.session);

@@ -67,10 +67,37 @@ static stm_status check_bench(const stm_options *o)
     return STM_OK;
 }
 
+static stm_status check_budgets(const stm_options *o, stm_command_bit command)
+{
+    const stm_numbers *budgets = &o->rollout.budgets;
+    const bool brpo = o->objective.advantage_baseline == STM_BASELINE_BRPO;
+    for (size_t i = 1; i < budgets->n; i++)
+        if (budgets->items[i] <= budgets->items[i - 1])
+            return stm_fail(STM_ERR_INPUT, "rollout.budgets: found %g after %g, expected rising numbers",
+                            budgets->items[i], budgets->items[i - 1]);
+    if (command == STM_COMMAND_TRAIN && brpo != (budgets->n > 0))
+        return stm_fail(STM_ERR_INPUT, "rollout.budgets: found %zu, expected %s objective.advantage_baseline=brpo",
+                        budgets->n, brpo ? "at least one with" : "none without");
+    if (budgets->n == 0)
+        return STM_OK;
+    if (*o->rollout.environment || o->replay.size > 0)
+        return stm_fail(STM_ERR_INPUT, "rollout.budgets: found %zu, expected none with %s", budgets->n,
+                        *o->rollout.environment ? "rollout.environment" : "replay.size");
+    if (!*o->rollout.closing)
+        return stm_fail(STM_ERR_INPUT, "rollout.closing: found nothing, expected a text, since rollout.budgets cuts");
+    if (o->objective.budget_probs.n > 0 && o->objective.budget_probs.n != budgets->n)
+        return stm_fail(STM_ERR_INPUT,
+                        "objective.budget_probs: found %zu numbers, expected one for each of "
+                        "rollout.budgets, %zu",
+                        o->objective.budget_probs.n, budgets->n);
+    return STM_OK;
+}
+
 stm_status stm_options_check(const stm_options *options, stm_command_bit command)
 {
     STM_TRY(check_required(options, command));
     STM_TRY(check_rewards(options, command));
+    STM_TRY(check_budgets(options, command));
     if (options->rollout.min_new_tokens > options->rollout.max_new_tokens)
         return stm_fail(STM_ERR_INPUT,
                         "rollout.min_new_tokens: found %lld, expected at most rollout.max_new_tokens, %lld",

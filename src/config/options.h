@@ -198,7 +198,10 @@ typedef struct {
         stm_strings stop;
         bool ignore_eos, dynamic;
         int64_t dynamic_rounds;
-        char *save;                    /* rollouts kept in the run folder: none, sample, all */
+        char *save;          /* rollouts kept in the run folder: none, sample, all */
+        stm_numbers budgets; /* of thinking, rising; empty: none */
+        int64_t summaries;
+        char *closing;
         char *answer, *answer_extract; /* how final answers are compared: math, numeric, exact, choices; and found */
         char *environment;             /* command that answers each turn; empty: a response is one turn */
         int64_t max_turns, max_environment_tokens;

@@ -19,6 +19,7 @@ typedef struct {
     bool off_policy, has_cluster; /* off_policy: written by no policy of this run */
     bool other_origin;            /* sampled by another model than the policy, say the reference */
     int64_t cluster;              /* of equal answers: the same number */
+    size_t member;                /* of the group's n_members */
     int64_t *segment, *answer;    /* [n]: budget of a token of thinking, and summary of one of an answer; -1: neither */
     int64_t *step;                /* [n]: of each token, counted from 0 */
     double *step_advantages;      /* [n_steps] */
@@ -52,8 +53,9 @@ typedef struct {
     size_t n_responses;
     stm_response *responses;
     double temperature; /* > 0: of the log-probs; 1 when sampling was greedy */
+    size_t n_members;   /* that have scores, of which responses are parts; 0: each response is one */
     size_t n_budgets, n_summaries;
-    double *scores; /* [n_responses, n_budgets, n_summaries] of the summaries of a response at each budget, or NULL */
+    double *scores;      /* [n_members, n_budgets, n_summaries] of the summaries of a member at each budget, or NULL */
     double *preferences; /* [n_responses, n_responses]: probability that the row's response is better, or NULL */
 } stm_group;
 

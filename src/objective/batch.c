@@ -38,7 +38,6 @@ static const struct {
     unsigned need;
     const char *key, *what;
 } recorded_only[] = {
-    {STM_NEEDS_BUDGETS, "advantage_baseline", "scores at budgets of recorded responses"},
     {STM_NEEDS_STEPS, "name", "steps with advantages of recorded responses"},
     {STM_NEEDS_TWIN, "chase_coef or reference", "log-probs of a twin of the model, recorded with responses"},
     {STM_NEEDS_TARGET, "prox_eta or reference", "log-probs of a target copy of the model, recorded with responses"},
@@ -90,8 +89,9 @@ static void count(stm_objective_batch *b)
     const int64_t control = b->options->control_tokens;
     size_t r = 0, at = 0;
     totals->n_groups = b->batch->n_groups;
-    totals->n_responses = b->n_responses;
     for (size_t g = 0; g < b->batch->n_groups; g++) {
+        const stm_group *group = &b->batch->groups[g];
+        totals->n_responses += group->n_members > 0 ? group->n_members : group->n_responses;
         b->response_0[g] = r;
         for (size_t i = 0; i < b->batch->groups[g].n_responses; i++, r++) {
             const stm_response *response = &b->batch->groups[g].responses[i];

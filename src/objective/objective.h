@@ -19,7 +19,8 @@
 
 /* What is known of the whole batch; beyond the first line only what the objective asked for. */
 typedef struct {
-    size_t n_groups, n_responses, n_tokens; /* responses: empty and fully masked ones too; tokens: with loss */
+    size_t n_groups, n_responses, n_tokens; /* responses: empty and fully masked ones too, members where they are parts
+                                             * of such; tokens: with loss */
     size_t n_control, n_rest;               /* tokens with loss among the first control_tokens, and the others */
     size_t n_steps;                         /* steps of all responses */
     double reward_std;                      /* of all rewards, sample standard deviation */
@@ -125,7 +126,7 @@ stm_status stm_objective_check_name(const char *name);
 /* Fails: STM_ERR_INPUT "objective.label: found .., expected .." for options that contradict each other. */
 stm_status stm_objective_check_options(const stm_objective_options *options);
 
-/* Fails: STM_ERR_INPUT where the objective needs what no rollout has: budgets, steps, other copies of the model, their
+/* Fails: STM_ERR_INPUT where the objective needs what no rollout has: steps, other copies of the model, their
  * responses, preferences. */
 stm_status stm_objective_check_online(const stm_objective_options *options);
 

@@ -33,8 +33,23 @@ void stm_sampling_init(const stm_options *options, const stm_model *model, const
 
 size_t stm_sampling_longest(const stm_options *options)
 {
-    const int64_t appended = *options->rollout.environment ? options->rollout.max_environment_tokens : 0;
-    return (size_t)(options->rollout.max_new_tokens + appended);
+    const stm_numbers *budgets = &options->rollout.budgets;
+    const size_t appended = *options->rollout.environment ? (size_t)options->rollout.max_environment_tokens : 0;
+    const size_t thought =
+        budgets->n > 0 ? (size_t)budgets->items[budgets->n - 1] + stm_sampling_closing_tokens(options) : 0;
+    return (size_t)options->rollout.max_new_tokens + appended + thought;
+}
+
+size_t stm_sampling_closing_tokens(const stm_options *options)
+{
+    return strlen(options->rollout.closing) + 1; /* and a space that some tokenizers put before */
+}
+
+void stm_rollout_counts_add(stm_rollout_counts *to, const stm_rollout_counts *from)
+{
+    to->tokens += from->tokens;
+    to->prompt_rows += from->prompt_rows;
+    to->decode_rounds += from->decode_rounds;
 }
 
 /* Responses */
@@ -185,7 +200,9 @@ static size_t groups_that_fit(const rollout_work *w, size_t first)
 
 static stm_origin origin_of(const stm_sampling *sampling, size_t group, size_t rollout)
 {
-    return sampling->origins ? sampling->origins[group] : (stm_origin){.group = group, .rollout = rollout};
+    stm_origin origin = sampling->origins ? sampling->origins[group] : (stm_origin){.group = group};
+    origin.rollout += rollout;
+    return origin;
 }
 
 /* A wave's rollouts in the order of the forest, so that a share of them reads few prompts. */
@@ -320,5 +337,17 @@ stm_status stm_rollout_turn(stm_engine *engine, const stm_model *model, const st
     }
     free(w.groups);
     free(w.items);
+    return status;
+}
+
+/* What was a group is several here. */
+stm_status stm_rollout_further(stm_engine *engine, const stm_model *model, const stm_grid *grid,
+                               const stm_sampling *sampling, stm_batch *batch, stm_rollout_counts *counts)
+{
+    stm_forest_options *forest = &stm_engine_settings_of(engine)->forest;
+    const bool across_groups = forest->across_groups;
+    forest->across_groups = true;
+    const stm_status status = stm_rollout_turn(engine, model, grid, sampling, batch, counts);
+    forest->across_groups = across_groups;
     return status;
 }

@@ -13,9 +13,10 @@
 #include "rollout/turns.h"
 #include "text/tokenizer.h"
 
-/* What a group of one goes on from: a response of another batch, with which its prompt ends. */
+/* What a group goes on from: a response of another batch, with which its prompt ends. */
 typedef struct {
-    size_t group, rollout;      /* of that batch: random numbers are keyed by them */
+    size_t group, rollout;      /* of that batch: random numbers are keyed by them; of several responses, by the numbers
+                                 * from `rollout` on */
     size_t n_before, n_sampled; /* tokens of the response so far, and those of them that were sampled */
 } stm_origin;
 
@@ -34,7 +35,7 @@ typedef struct {
     stm_watch *watch;               /* what may end it early; NULL: nothing */
     const stm_partner *partner;     /* who answers; NULL: a response is one turn */
     size_t max_turns, max_appended; /* with a partner: turns, and tokens that it may add to one response */
-    const stm_origin *origins;      /* [groups of the batch]: group_size is 1; NULL: responses begin */
+    const stm_origin *origins;      /* [groups of the batch]; NULL: responses begin */
 } stm_sampling;
 
 /* From the options rollout.*; end ids from the model's configuration, else the tokenizer. The options must outlive it.
@@ -42,14 +43,17 @@ typedef struct {
 void stm_sampling_init(const stm_options *options, const stm_model *model, const stm_tokenizer *tokenizer,
                        stm_random_use use, uint64_t step, stm_sampling *sampling);
 
-/* Tokens of the longest response, those of an environment included. */
+/* Tokens of the longest response, those of an environment or of thinking and what closes it (at most a token a byte)
+ * included. */
 size_t stm_sampling_longest(const stm_options *options);
+size_t stm_sampling_closing_tokens(const stm_options *options);
 
 typedef struct {
     double tokens;        /* sampled, over all ranks */
     double prompt_rows;   /* computed, over all ranks */
     double decode_rounds; /* of the rank that had most */
 } stm_rollout_counts;
+void stm_rollout_counts_add(stm_rollout_counts *to, const stm_rollout_counts *from);
 
 /* Fills groups[..].responses of a batch whose groups have prompts and no responses: ids with their end token, masks of
  * ones (a partner's tokens: 0), old_logprobs, kept_mass (0 and 1 there), finish, outcome; the group's temperature is
@@ -62,6 +66,10 @@ stm_status stm_rollout(stm_engine *engine, const stm_model *model, const stm_gri
 /* The first turn of that, or of a batch of origins the next one; their partner is not asked. */
 stm_status stm_rollout_turn(stm_engine *engine, const stm_model *model, const stm_grid *grid,
                             const stm_sampling *sampling, stm_batch *batch, stm_rollout_counts *counts);
+
+/* A turn of a batch of origins, whose groups share what they have in common, whatever the options. */
+stm_status stm_rollout_further(stm_engine *engine, const stm_model *model, const stm_grid *grid,
+                               const stm_sampling *sampling, stm_batch *batch, stm_rollout_counts *counts);
 stm_status stm_rollout_expect_turn(stm_engine *engine, const stm_model *model, const stm_grid *grid,
                                    const stm_sampling *sampling, stm_batch *batch);
 

@@ -210,13 +210,6 @@ static void note_turn(conversation *c, size_t first, size_t n)
     c->n_turns++;
 }
 
-static void add_counts(stm_rollout_counts *to, const stm_rollout_counts *from)
-{
-    to->tokens += from->tokens;
-    to->prompt_rows += from->prompt_rows;
-    to->decode_rounds += from->decode_rounds;
-}
-
 /* Collective over the world. */
 static stm_status run_turn(dialogue *d, stm_rollout_counts *counts)
 {
@@ -224,18 +217,14 @@ static stm_status run_turn(dialogue *d, stm_rollout_counts *counts)
     stm_origin *origins = NULL;
     stm_rollout_counts own;
     stm_sampling sampling = *d->sampling;
-    stm_forest_options *forest = &stm_engine_settings_of(d->engine)->forest;
-    const bool across_groups = forest->across_groups;
     stm_status status;
     STM_GOTO_OUT(stm_agree(d->grid, gather_live(d, &next, &origins)));
     sampling.group_size = 1;
     sampling.origins = origins;
-    forest->across_groups = true; /* conversations of one group are groups here */
-    status = stm_rollout_turn(d->engine, d->model, d->grid, &sampling, &next, &own);
-    forest->across_groups = across_groups;
+    status = stm_rollout_further(d->engine, d->model, d->grid, &sampling, &next, &own);
     if (status != STM_OK || stm_watch_leaves(sampling.watch))
         goto out;
-    add_counts(counts, &own);
+    stm_rollout_counts_add(counts, &own);
     for (size_t i = 0; status == STM_OK && i < d->n_live; i++) {
         const stm_response *turn = &next.groups[i].responses[0];
         note_turn(d->live[i], d->live[i]->origin.n_before, turn->n);

@@ -53,19 +53,27 @@ static void count(stm_evaluation *e, size_t first, const stm_batch *batch, const
     e->n_failed += verdicts->n_failed;
 }
 
+static stm_status roll_out(const stm_policy *p, const stm_sampling *sampling, stm_batch *batch, stm_batch *cuts)
+{
+    stm_rollout_counts counts;
+    return p->budgets ? stm_budgets_roll_out(p->budgets, p->engine, p->model, p->grid, sampling, batch, cuts, &counts)
+                      : stm_rollout(p->engine, p->model, p->grid, sampling, batch, &counts);
+}
+
 /* Prompts which[0..n), of which the first is number `first` of the set. */
 static stm_status evaluate_batch(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set,
                                  const size_t *which, size_t n, const stm_sampling *sampling, size_t n_lines,
                                  stm_string *lines, stm_evaluation *e)
 {
-    stm_batch batch = {0};
+    stm_batch batch = {0}, cuts = {0};
     stm_verdicts verdicts = {0};
     stm_status status;
     STM_GOTO_OUT(stm_agree(policy->grid, stm_batch_of_prompts(&set->prompts, which, n, &batch)));
-    STM_GOTO_OUT(stm_rollout(policy->engine, policy->model, policy->grid, sampling, &batch, NULL));
+    STM_GOTO_OUT(roll_out(policy, sampling, &batch, &cuts));
     if (stm_watch_leaves(policy->watch))
         goto out;
-    STM_GOTO_OUT(stm_judge(policy, rewards, set, which, &batch, false, &verdicts));
+    STM_GOTO_OUT(policy->budgets ? stm_judge_cuts(policy, rewards, set, which, &batch, &cuts, false, &verdicts)
+                                 : stm_judge(policy, rewards, set, which, &batch, false, &verdicts));
     count(e, which[0], &batch, &verdicts);
     if (lines && which[0] < n_lines)
         STM_GOTO_OUT(stm_agree(policy->grid, policy->grid->rank == 0 ? stm_verdicts_write(&verdicts, set, which, &batch,
@@ -73,6 +81,7 @@ static stm_status evaluate_batch(const stm_policy *policy, stm_reward_set *rewar
                                                                      : STM_OK));
 out:
     stm_verdicts_clear(&verdicts);
+    stm_batch_clear(&cuts);
     stm_batch_clear(&batch);
     return status;
 }

@@ -33,12 +33,24 @@ static stm_status add_responses(size_t group_size, size_t n_tokens, stm_batch *b
     return STM_OK;
 }
 
-static stm_status expect_rollouts(const stm_policy *policy, stm_random_use use, size_t group_size, stm_batch *batch)
+/* Of thinking that is cut: the batch has its longest responses afterwards. */
+static stm_status expect_budgets(const stm_policy *p, const stm_sampling *sampling, stm_batch *batch)
+{
+    stm_batch cuts = {0};
+    stm_status status = stm_budgets_expect(p->budgets, p->engine, p->model, p->grid, sampling, batch, &cuts);
+    if (status == STM_OK)
+        status = stm_agree(p->grid, stm_budgets_join(p->budgets, sampling->use == STM_RANDOM_TRAIN, &cuts, batch));
+    stm_batch_clear(&cuts);
+    return status;
+}
+
+static stm_status expect_rollouts(const stm_policy *p, stm_random_use use, size_t group_size, stm_batch *batch)
 {
     stm_sampling sampling;
-    stm_sampling_init(policy->options, policy->model, policy->tokenizer, use, 0, &sampling);
+    stm_sampling_init(p->options, p->model, p->tokenizer, use, 0, &sampling);
     sampling.group_size = group_size;
-    return stm_rollout_expect(policy->engine, policy->model, policy->grid, &sampling, batch);
+    return p->budgets ? expect_budgets(p, &sampling, batch)
+                      : stm_rollout_expect(p->engine, p->model, p->grid, &sampling, batch);
 }
 
 stm_status stm_expect_rollouts(const stm_policy *policy, stm_batch *batch)
@@ -91,8 +103,9 @@ static stm_status expect_step(stm_trainer *t, const size_t *which, size_t n)
     stm_status status = stm_agree(t->policy.grid, make_batch(t, which, n, &batch));
     if (status == STM_OK && !t->supervised) {
         STM_GOTO_OUT(stm_expect_rollouts(&t->policy, &batch));
-        STM_GOTO_OUT(
-            stm_agree(t->policy.grid, add_responses((size_t)o->rollout.group_size, stm_sampling_longest(o), &batch)));
+        if (!t->policy.budgets)
+            STM_GOTO_OUT(stm_agree(t->policy.grid,
+                                   add_responses((size_t)o->rollout.group_size, stm_sampling_longest(o), &batch)));
     }
     if (status == STM_OK)
         status = stm_agree(t->policy.grid, stm_expect_updates(&t->policy, &batch));

@@ -7,8 +7,9 @@
 #include "data/prompts.h"
 #include "train/policy.h"
 
-/* Rollouts below the batch's prompts; log-probs of the reference model, where there is one, and the gradient of the
- * first minibatch; samples for prompts of an evaluation. Fails: STM_ERR_MEMORY. */
+/* Rollouts below the batch's prompts (with budgets the batch has them afterwards); log-probs of the reference model,
+ * where there is one, and the gradient of the first minibatch; samples for prompts of an evaluation. Fails:
+ * STM_ERR_MEMORY. */
 stm_status stm_expect_rollouts(const stm_policy *policy, stm_batch *batch);
 stm_status stm_expect_updates(const stm_policy *policy, const stm_batch *batch);
 stm_status stm_expect_evaluation(const stm_policy *policy, const stm_prompts *prompts);

@@ -28,6 +28,12 @@ stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const st
 /* The text of a response as the judge reads it, in place of an earlier one. Local. Fails: STM_ERR_MEMORY. */
 stm_status stm_verdicts_text(const stm_policy *policy, const stm_response *response, char **text);
 
+/* The same where thinking was cut (train/budgets.h): judges what is below the cuts; batch and verdicts are of thinking
+ * and summaries afterwards, or, without practice, of these alone. */
+stm_status stm_judge_cuts(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set,
+                          const size_t *which, stm_batch *batch, stm_batch *cuts, bool practice,
+                          stm_verdicts *verdicts);
+
 /* Appends groups [0, n) as GROUPS.jsonl lines with texts and rewards. Rank 0 calls; local. Fails: STM_ERR_NUMERIC,
  * STM_ERR_MEMORY. */
 stm_status stm_verdicts_write(const stm_verdicts *verdicts, const stm_prompt_set *set, const size_t *which,

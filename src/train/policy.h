@@ -8,6 +8,7 @@
 #include "data/text_context.h"
 #include "group/engine.h"
 #include "mpi/watch.h"
+#include "train/budgets.h"
 #include "train/environment.h"
 
 typedef struct {
@@ -20,6 +21,7 @@ typedef struct {
     stm_timers *timers;           /* NULL: no clocks */
     stm_watch *watch;             /* what may end rollouts early; NULL: nothing */
     stm_environment *environment; /* answers turns; NULL: a response is one turn */
+    stm_budgets *budgets;         /* where thinking is cut; NULL: nowhere */
 } stm_policy;
 
 #endif

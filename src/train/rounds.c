@@ -8,6 +8,7 @@ void stm_round_clear(stm_round *round)
 {
     free(round->which);
     stm_batch_clear(&round->batch);
+    stm_batch_clear(&round->cuts);
     stm_verdicts_clear(&round->verdicts);
     *round = (stm_round){0};
 }

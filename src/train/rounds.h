@@ -13,6 +13,7 @@ typedef struct {
     size_t n;
     size_t *which; /* [n]: of the training set */
     stm_batch batch;
+    stm_batch cuts; /* of thinking, until it is judged (train/budgets.h) */
     stm_verdicts verdicts;
 } stm_round;
 void stm_round_clear(stm_round *round);

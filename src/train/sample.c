@@ -22,7 +22,9 @@ static stm_status roll_out(stm_trainer *t, stm_step *step, size_t first, stm_rou
     stm_environment_join(p->environment, &t->train->prompts, round->which, &sampling);
     t->boundary.next_s = t->boundary.update_s;
     stm_timers_push(&t->timers, STM_PHASE_ROLLOUT);
-    const stm_status status = stm_rollout(p->engine, p->model, p->grid, &sampling, &round->batch, &counts);
+    const stm_status status = p->budgets ? stm_budgets_roll_out(p->budgets, p->engine, p->model, p->grid, &sampling,
+                                                                &round->batch, &round->cuts, &counts)
+                                         : stm_rollout(p->engine, p->model, p->grid, &sampling, &round->batch, &counts);
     stm_timers_pop(&t->timers, STM_PHASE_ROLLOUT);
     STM_TRY(status);
     step->record.tokens_sampled += counts.tokens;
@@ -54,8 +56,11 @@ static stm_status judge(stm_trainer *t, stm_step *step, size_t first, stm_round 
 {
     const double start = stm_now_s();
     stm_timers_push(&t->timers, STM_PHASE_REWARD);
-    stm_status status =
-        stm_judge(&t->policy, t->rewards, t->train, round->which, &round->batch, true, &round->verdicts);
+    stm_status status = t->policy.budgets ? stm_judge_cuts(&t->policy, t->rewards, t->train, round->which,
+                                                           &round->batch, &round->cuts, true, &round->verdicts)
+                                          : stm_judge(&t->policy, t->rewards, t->train, round->which, &round->batch,
+                                                      true, &round->verdicts);
+    stm_batch_clear(&round->cuts);
     if (status == STM_OK)
         status = stm_agree(t->policy.grid, replay(t, step, first, round));
     if (status == STM_OK)

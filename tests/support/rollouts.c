@@ -55,6 +55,31 @@ static void leave_out(size_t n, stm_batch *batch)
     memmove(batch->groups, batch->groups + n, batch->n_groups * sizeof *batch->groups);
 }
 
+/* Rewards that tell summaries apart. */
+static void reward_all(stm_batch *cuts)
+{
+    for (size_t g = 0; g < cuts->n_groups; g++)
+        for (size_t i = 0; i < cuts->groups[g].n_responses; i++) {
+            stm_response *r = &cuts->groups[g].responses[i];
+            r->has_reward = true;
+            r->reward = (double)(r->n * 100) + (double)r->ids[0];
+        }
+}
+
+static stm_status roll_out_cut(const stm_budgets *budgets, stm_engine *engine, const stm_model *model,
+                               const stm_grid *grid, stm_sampling *sampling, stm_batch *batch,
+                               stm_rollout_counts *counts)
+{
+    stm_batch cuts = {0};
+    sampling->use = STM_RANDOM_TRAIN;
+    stm_status status = stm_budgets_roll_out(budgets, engine, model, grid, sampling, batch, &cuts, counts);
+    reward_all(&cuts);
+    if (status == STM_OK)
+        status = stm_budgets_join(budgets, true, &cuts, batch);
+    stm_batch_clear(&cuts);
+    return status;
+}
+
 /* On the layout that the overrides ask for; a pipeline must divide the ranks of comm. counts may be NULL. */
 stm_status rollout_try(MPI_Comm comm, const rollout_fixture *f, const char *const *overrides, size_t n,
                        stm_batch *batch, stm_rollout_counts *counts)
@@ -82,7 +107,8 @@ stm_status rollout_try(MPI_Comm comm, const rollout_fixture *f, const char *cons
         sampling.max_turns = (size_t)options.rollout.max_turns;
         sampling.max_appended = (size_t)options.rollout.max_environment_tokens;
     }
-    const stm_status status = stm_rollout(engine, &stage, &grid, &sampling, batch, counts);
+    const stm_status status = f->budgets ? roll_out_cut(f->budgets, engine, &stage, &grid, &sampling, batch, counts)
+                                         : stm_rollout(engine, &stage, &grid, &sampling, batch, counts);
     stm_engine_destroy(engine);
     stm_grid_destroy(&grid);
     stm_options_clear(&options);

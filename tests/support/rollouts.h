@@ -6,6 +6,7 @@
 #include "support/batch.h"
 #include "support/model.h"
 #include "support/mpi.h"
+#include "train/budgets.h"
 
 enum { STM_TEST_PROMPTS = 5 };
 
@@ -14,6 +15,7 @@ typedef struct {
     stm_model *model;
     stm_watch *watch; /* what ends a rollout early; NULL: nothing */
     const stm_partner *partner;
+    const stm_budgets *budgets; /* thinking is cut, and joined with its summaries; NULL: nothing */
     size_t n_before; /* groups that another rollout of the same step has: those behind them are numbered on */
 } rollout_fixture;
 
