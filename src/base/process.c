@@ -323,10 +323,12 @@ void stm_process_stop(stm_process *process, double patience_s)
     if (!process)
         return;
     const double deadline = stm_now_s() + patience_s;
-    close_once(&process->in);
+    if (patience_s > 0.0)
+        close_once(&process->in);
     while (!has_ended(process) && stm_now_s() < deadline)
         poll(NULL, 0, 5);
     (void)end_group(process);
+    close_once(&process->in);
     close_once(&process->out);
     free(process);
 }

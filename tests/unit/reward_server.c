@@ -9,8 +9,9 @@
 
 enum { N = 5 };
 
-/* A folder in which a server leaves what it was asked (`asked`) and a line for each start (`starts`). */
-static char folder[] = "/tmp/stemma_server_XXXXXX";
+/* Folders, one for each server in turn: it leaves there what it was asked (`asked`) and a line for each start
+ * (`starts`). One that is let end by itself may still write while the next one runs. */
+static char root[] = "/tmp/stemma_server_XXXXXX", folder[64];
 
 /* Shell: `answer ID REWARD` prints an answer, and each line of stdin goes through `batch`, which finds it in $line and
  * its ids in $ids, the number of the batch in $batch and of the start in $start. */
@@ -32,9 +33,10 @@ typedef struct {
 
 static void server(fixture *f, const char *batch, double timeout_s)
 {
-    char script[2048], remove[64];
-    snprintf(remove, sizeof remove, "rm -f %s/*", folder);
-    assert_int_equal(system(remove), 0);
+    static int n_folders;
+    char script[2048];
+    snprintf(folder, sizeof folder, "%s/%d", root, n_folders++);
+    assert_ok(stm_make_folders(folder));
     snprintf(script, sizeof script, frame, batch);
     snprintf(f->command, sizeof f->command, "cd %s\n%s", folder, script);
     const stm_reward_options o = {.name = (char *)"command",
@@ -93,7 +95,7 @@ static void one_process_answers_all_batches_by_id(void **state)
                         "\"group\":0,\"id\":1},{\"prompt\":\"p\",\"response\":\"text1\",\"group\":0,\"id\":2}]}");
     assert_non_null(strstr(second, "\"text4\",\"group\":2,\"id\":7}]}\n"));
     free(asked);
-    for (int i = 0; i < 400 && access(folder, F_OK) == 0; i++) { /* it has seen its stdin end, and had time to say so */
+    for (int i = 0; i < 400; i++) { /* it has seen its stdin end, and had time to say so */
         char *starts;
         read_left("starts", &starts);
         const bool over = strcmp(starts, "x\nover\n") == 0;
@@ -221,7 +223,7 @@ static void large_batches_do_not_deadlock(void **state)
 
 int main(void)
 {
-    if (stm_helper_begin() != STM_OK || !mkdtemp(folder))
+    if (stm_helper_begin() != STM_OK || !mkdtemp(root))
         return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_process_answers_all_batches_by_id),
@@ -234,6 +236,6 @@ int main(void)
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     stm_helper_end();
     char remove[64];
-    snprintf(remove, sizeof remove, "rm -rf %s", folder);
+    snprintf(remove, sizeof remove, "rm -rf %s", root);
     return system(remove) == 0 ? failed : 1;
 }
