@@ -93,6 +93,22 @@ static stm_status check_budgets(const stm_options *o, stm_command_bit command)
     return STM_OK;
 }
 
+/* A refinement has a place of its own, which nothing else may take. */
+static stm_status check_refine(const stm_options *o)
+{
+    if (!o->rollout.refine)
+        return STM_OK;
+    if (o->rollout.group_size < 2)
+        return stm_fail(STM_ERR_INPUT, "rollout.group_size: found 1, expected at least 2 with rollout.refine");
+    const char *other = o->rollout.dynamic         ? "rollout.dynamic"
+                        : o->replay.size > 0       ? "replay.size"
+                        : *o->rollout.environment  ? "rollout.environment"
+                        : o->rollout.budgets.n > 0 ? "rollout.budgets"
+                                                   : NULL;
+    return other ? stm_fail(STM_ERR_INPUT, "rollout.refine: found true beside %s, expected one of the two", other)
+                 : STM_OK;
+}
+
 stm_status stm_options_check(const stm_options *options, stm_command_bit command)
 {
     STM_TRY(check_required(options, command));
@@ -102,6 +118,7 @@ stm_status stm_options_check(const stm_options *options, stm_command_bit command
         return stm_fail(STM_ERR_INPUT,
                         "rollout.min_new_tokens: found %lld, expected at most rollout.max_new_tokens, %lld",
                         (long long)options->rollout.min_new_tokens, (long long)options->rollout.max_new_tokens);
+    STM_TRY(check_refine(options));
     if (command == STM_COMMAND_BENCH)
         return check_bench(options);
     if (command == STM_COMMAND_GRAD && !*options->objective_only &&

@@ -198,6 +198,9 @@ typedef struct {
         stm_strings stop;
         bool ignore_eos, dynamic;
         int64_t dynamic_rounds;
+        bool refine;
+        double refine_right;
+        char *refine_text, *refine_praise, *refine_blame;
         char *save;          /* rollouts kept in the run folder: none, sample, all */
         stm_numbers budgets; /* of thinking, rising; empty: none */
         int64_t summaries;

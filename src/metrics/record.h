@@ -26,6 +26,9 @@ typedef enum { STM_FIELD_COUNT, STM_FIELD_REAL } stm_field_kind; /* how it is wr
     X(replay_stored, COUNT, "", "successes that are kept, after the step")                                             \
     X(thoughts_dropped, COUNT, "", "demonstrations without their thought, by data.thought_dropout")                    \
     X(decisions_masked, COUNT, "", "responses with a token that objective.mask_after takes the loss from")             \
+    X(refinements, COUNT, "", "answers that were criticised and answered again, with rollout.refine")                  \
+    X(groups_refined, COUNT, "", "groups that one of these joined")                                                    \
+    X(refined_right, COUNT, "", "of these, those that are right")                                                      \
     X(responses_dropped, COUNT, "", "responses left out by objective.min_advantage")                                   \
     X(updates_skipped, COUNT, "", "updates that were not taken: not-a-number, or no group that could be judged")       \
     X(response_tokens_mean, REAL, "tokens", "mean length of a response")                                               \

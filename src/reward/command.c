@@ -3,12 +3,13 @@
  *
  * once: started for all responses of a step, an object a line on its stdin, one number a line on its stdout, in the
  * same order. When it fails as a whole (exit code, time, another number of lines) no response has a reward; a line that
- * is no finite number is the fault of its response alone.
+ * is no finite number is the fault of its response alone. A line may be an object, too, as the server's answers are.
  *
  * server: one process for the whole run, and the protocol of data/service.h: a step's responses as one line
  * {"responses":
- * [..]}, each with "id" and "group" besides (those to one prompt have the same number); {"id", "reward"} for each. What
- * it does not answer has no reward, and one whose "reward" is no finite number neither: its "error", a text, says why.
+ * [..]}, each with "id" and "group" besides (those to one prompt have the same number); {"id", "reward"} for each, and
+ * where it has one a "critique", a text for rollout.refine. What it does not answer has no reward, and one whose
+ * "reward" is no finite number neither: its "error", a text, says why.
  */
 #include <jansson.h>
 #include <math.h>
@@ -35,6 +36,35 @@ static stm_status check(const stm_reward_item *item)
 static json_t *object_of(const stm_reward_input *input)
 {
     return stm_service_question(input->prompt_text, input->text, input->answer, input->fields_json);
+}
+
+/* Answers */
+
+/* Keeps the first reward's words. */
+static void take_critique(const json_t *answer, const stm_reward_input *input)
+{
+    const char *critique = json_string_value(json_object_get(answer, "critique"));
+    if (critique && input->critique && !*input->critique)
+        *input->critique = strdup(critique);
+}
+
+static double read_answer(const stm_reward_item *item, const stm_reward_input *input, json_t *answer, const char *why,
+                          stm_complaint *complaint)
+{
+    take_critique(answer, input);
+    const json_t *reward = json_object_get(answer, "reward"); /* NULL where there is no answer */
+    const char *error = json_string_value(json_object_get(answer, "error"));
+    if (json_is_number(reward) && isfinite(json_number_value(reward)))
+        return json_number_value(reward);
+    if (!answer)
+        return stm_complain(complaint, "%s.command: %s", item->where, why);
+    if (error)
+        return stm_complain(complaint, "%s.command: %s", item->where, error);
+    char *text = json_dumps(answer, JSON_ENSURE_ASCII);
+    (void)stm_complain(complaint, "%s.command: answered %.200s, expected a finite number as \"reward\"", item->where,
+                       text ? text : "");
+    free(text);
+    return NAN;
 }
 
 /* Once */
@@ -66,6 +96,17 @@ static size_t count_lines(const char *text, size_t n)
     for (size_t i = 0; i < n; i++)
         lines += text[i] == '\n';
     return lines;
+}
+
+/* An object in place of a number. */
+static double read_object(const char *line, const char *end, const stm_reward_item *item, const stm_reward_input *input,
+                          stm_complaint *complaint)
+{
+    json_t *answer = json_loadb(line, (size_t)(end - line), 0, NULL);
+    const double value =
+        read_answer(item, input, answer, "printed a line that is neither a number nor JSON", complaint);
+    json_decref(answer);
+    return value;
 }
 
 static double read_line(const char *line, const char *end, const stm_reward_item *item, size_t index,
@@ -113,7 +154,8 @@ static stm_status score_once(const stm_reward_item *item, size_t n, const stm_re
     const char *line = output;
     for (size_t r = 0; r < n; r++) {
         const char *end = line + strcspn(line, "\n");
-        out[r] = read_line(line, end, item, r, complaint);
+        out[r] = *line == '{' ? read_object(line, end, item, &inputs[r], complaint)
+                              : read_line(line, end, item, r, complaint);
         line = end + 1;
     }
 out:
@@ -139,23 +181,6 @@ static void end(void *state)
     stm_service_destroy(state);
 }
 
-static double read_answer(const stm_reward_item *item, json_t *answer, const char *why, stm_complaint *complaint)
-{
-    const json_t *reward = json_object_get(answer, "reward"); /* NULL where there is no answer */
-    const char *error = json_string_value(json_object_get(answer, "error"));
-    if (json_is_number(reward) && isfinite(json_number_value(reward)))
-        return json_number_value(reward);
-    if (!answer)
-        return stm_complain(complaint, "%s.command: %s", item->where, why);
-    if (error)
-        return stm_complain(complaint, "%s.command: %s", item->where, error);
-    char *text = json_dumps(answer, JSON_ENSURE_ASCII);
-    (void)stm_complain(complaint, "%s.command: answered %.200s, expected a finite number as \"reward\"", item->where,
-                       text ? text : "");
-    free(text);
-    return NAN;
-}
-
 static stm_status score_by_server(const stm_reward_item *item, size_t n, const stm_reward_input *inputs, double *out,
                                   stm_complaint *complaint)
 {
@@ -177,7 +202,7 @@ static stm_status score_by_server(const stm_reward_item *item, size_t n, const s
         status = STM_OK;
     }
     for (size_t i = 0; status == STM_OK && i < n; i++)
-        out[i] = read_answer(item, answers[i], why, complaint);
+        out[i] = read_answer(item, &inputs[i], answers[i], why, complaint);
 out:
     for (size_t i = 0; i < n; i++) {
         json_decref(answers ? answers[i] : NULL);

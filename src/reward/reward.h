@@ -12,9 +12,11 @@
 typedef struct {
     const char *prompt_text, *text; /* decoded without special tokens */
     size_t n_tokens;
-    size_t group;       /* responses to one prompt have the same number, and stand together */
-    bool practice;      /* judged to train on: rewards with a memory take note of it */
-    bool truncated;     /* ended for length */
+    size_t group;    /* responses to one prompt have the same number, and stand together */
+    char **critique; /* where a reward that has words for the response leaves them, for the caller to free; NULL: nobody
+                        reads them */
+    bool practice;   /* judged to train on: rewards with a memory take note of it */
+    bool truncated;  /* ended for length */
     const char *answer; /* the line's "answer" as text, or NULL */
     const char *fields_json;
     const double *environment_reward; /* of a rollout of several turns; NULL: none */

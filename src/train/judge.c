@@ -11,7 +11,10 @@ void stm_verdicts_clear(stm_verdicts *verdicts)
 {
     for (size_t i = 0; verdicts->texts && i < verdicts->n; i++)
         free(verdicts->texts[i]);
+    for (size_t i = 0; verdicts->critiques && i < verdicts->n; i++)
+        free(verdicts->critiques[i]);
     free(verdicts->texts);
+    free(verdicts->critiques);
     free(verdicts->total);
     free(verdicts->parts);
     *verdicts = (stm_verdicts){0};
@@ -54,6 +57,7 @@ static stm_status make_inputs(const stm_policy *policy, const stm_prompt_set *se
             STM_TRY(stm_verdicts_text(policy, response, &v->texts[at]));
             inputs[at] = (stm_reward_input){.prompt_text = prompt->prompt_text,
                                             .text = v->texts[at],
+                                            .critique = v->critiques ? &v->critiques[at] : NULL,
                                             .n_tokens = count_tokens(response),
                                             .group = g,
                                             .practice = practice,
@@ -99,6 +103,8 @@ static stm_status judge_here(const stm_policy *policy, stm_reward_set *rewards, 
 {
     stm_reward_input *inputs;
     STM_TRY(stm_alloc(v->n, sizeof *v->texts, &v->texts));
+    if (policy->options->rollout.refine)
+        STM_TRY(stm_alloc(v->n, sizeof *v->critiques, &v->critiques));
     STM_TRY(stm_alloc(v->n, sizeof *inputs, &inputs));
     stm_status status = make_inputs(policy, set, which, batch, practice, v, inputs);
     if (status == STM_OK)

@@ -15,6 +15,7 @@ typedef struct {
     double *total;       /* [n]: weighted sums */
     double *parts;       /* [n, n_rewards]: unweighted */
     char **texts;        /* [n]: decoded without special tokens; on rank 0, NULL elsewhere */
+    char **critiques;    /* [n], with rollout.refine on rank 0: what a reward command says, or NULL */
 } stm_verdicts;
 void stm_verdicts_clear(stm_verdicts *verdicts);
 

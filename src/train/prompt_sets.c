@@ -8,6 +8,7 @@
 #include "reward/reward.h"
 #include "rollout/rollout.h"
 #include "train/environment.h"
+#include "train/refine.h"
 
 void stm_prompt_set_clear(stm_prompt_set *set)
 {
@@ -90,6 +91,7 @@ static stm_status read_set(MPI_Comm comm, const stm_options *options, const stm_
                             "objective.mask_after: found \"%s\", expected no text for a model without tokenizer.json",
                             options->objective.mask_after);
         STM_TRY(stm_environment_check(options, text));
+        STM_TRY(stm_refine_check(options, text));
     }
     STM_TRY(stm_broadcast_file(comm, path, &bytes, &n));
     if (what == FOR_ROLLOUTS) {

@@ -5,31 +5,50 @@
 #include "metrics/log.h"
 #include "rollout/rollout.h"
 #include "train/batch.h"
+#include "train/refine.h"
 #include "train/rounds.h"
 #include "train/trainer_state.h"
 
-/* Rollouts below the round's prompts, which are the step's from number `first` on. Collective. */
-static stm_status roll_out(stm_trainer *t, stm_step *step, size_t first, stm_round *round)
+/* first: number of the batch's first group in the step. */
+static void begin_sampling(const stm_trainer *t, size_t first, stm_sampling *sampling)
 {
     const stm_policy *p = &t->policy;
-    stm_sampling sampling;
+    stm_sampling_init(t->options, p->model, p->tokenizer, STM_RANDOM_TRAIN, (uint64_t)t->progress.step, sampling);
+    sampling->watch = p->watch;
+    sampling->first_slot = first;
+}
+
+/* Rollouts below the batch's prompts. cuts: what budgets of thinking leave to judge; NULL: none cut these. Collective.
+ */
+static stm_status roll_out(stm_trainer *t, stm_step *step, const stm_sampling *sampling, stm_batch *batch,
+                           stm_batch *cuts)
+{
+    const stm_policy *p = &t->policy;
     stm_rollout_counts counts;
     const double start = stm_now_s();
-    STM_TRY(stm_agree(p->grid, stm_batch_of_prompts(&t->train->prompts, round->which, round->n, &round->batch)));
-    stm_sampling_init(t->options, p->model, p->tokenizer, STM_RANDOM_TRAIN, (uint64_t)t->progress.step, &sampling);
-    sampling.watch = p->watch;
-    sampling.first_slot = first;
-    stm_environment_join(p->environment, &t->train->prompts, round->which, &sampling);
     t->boundary.next_s = t->boundary.update_s;
     stm_timers_push(&t->timers, STM_PHASE_ROLLOUT);
-    const stm_status status = p->budgets ? stm_budgets_roll_out(p->budgets, p->engine, p->model, p->grid, &sampling,
-                                                                &round->batch, &round->cuts, &counts)
-                                         : stm_rollout(p->engine, p->model, p->grid, &sampling, &round->batch, &counts);
+    const stm_status status = cuts && p->budgets ? stm_budgets_roll_out(p->budgets, p->engine, p->model, p->grid,
+                                                                        sampling, batch, cuts, &counts)
+                                                 : stm_rollout(p->engine, p->model, p->grid, sampling, batch, &counts);
     stm_timers_pop(&t->timers, STM_PHASE_ROLLOUT);
     STM_TRY(status);
     step->record.tokens_sampled += counts.tokens;
     step->record.rollout_s += stm_now_s() - start;
     return STM_OK;
+}
+
+/* Answers to the round's prompts, which are the step's from number `first` on; with rollout.refine one of each group is
+ * still to come. */
+static stm_status answer(stm_trainer *t, stm_step *step, size_t first, stm_round *round)
+{
+    const stm_policy *p = &t->policy;
+    stm_sampling sampling;
+    STM_TRY(stm_agree(p->grid, stm_batch_of_prompts(&t->train->prompts, round->which, round->n, &round->batch)));
+    begin_sampling(t, first, &sampling);
+    sampling.group_size -= t->options->rollout.refine;
+    stm_environment_join(p->environment, &t->train->prompts, round->which, &sampling);
+    return roll_out(t, step, &sampling, &round->batch, &round->cuts);
 }
 
 /* Groups without a success are helped, and successes noted. The judge's words go with the responses. */
@@ -75,11 +94,62 @@ static stm_status judge(stm_trainer *t, stm_step *step, size_t first, stm_round 
     return STM_OK;
 }
 
+/* Second answers, after a critique of the first ones. */
+
+static stm_status judge_refined(stm_trainer *t, stm_step *step, const size_t *owners, stm_round *refined,
+                                stm_round *round)
+{
+    const double right = t->options->rollout.refine_right, start = stm_now_s();
+    size_t n;
+    stm_timers_push(&t->timers, STM_PHASE_REWARD);
+    stm_status status =
+        stm_judge(&t->policy, t->rewards, t->train, refined->which, &refined->batch, false, &refined->verdicts);
+    stm_timers_pop(&t->timers, STM_PHASE_REWARD);
+    if (status == STM_OK)
+        status = stm_agree(t->policy.grid, stm_refine_join(right, owners, refined, round, &n));
+    STM_TRY(status);
+    step->record.refinements = (double)refined->n;
+    step->record.groups_refined = (double)n;
+    step->record.refined_right = 0;
+    for (size_t g = 0; g < round->n; g++) {
+        const stm_response *r = &round->batch.groups[g].responses[0];
+        step->record.refined_right += r->notes && r->notes->off_policy && r->reward >= right;
+    }
+    step->record.reward_s += stm_now_s() - start;
+    return STM_OK;
+}
+
+static stm_status refine(stm_trainer *t, stm_step *step, size_t first, stm_round *round)
+{
+    stm_sampling sampling;
+    stm_round refined = {0};
+    size_t *owners = NULL;
+    stm_status status;
+    begin_sampling(t, first + round->n, &sampling);
+    sampling.group_size = 1;
+    STM_GOTO_OUT(stm_refine_prompts(&t->policy, t->train, &sampling, round, &refined.batch, &owners));
+    refined.n = refined.batch.n_groups;
+    STM_GOTO_OUT(stm_agree(t->policy.grid, stm_alloc(refined.n, sizeof *refined.which, &refined.which)));
+    for (size_t i = 0; i < refined.n; i++)
+        refined.which[i] = round->which[owners[i]];
+    if (refined.n > 0)
+        STM_GOTO_OUT(roll_out(t, step, &sampling, &refined.batch, NULL));
+    if (!stm_watch_leaves(t->policy.watch))
+        status = judge_refined(t, step, owners, &refined, round);
+out:
+    free(owners);
+    stm_round_clear(&refined);
+    return status;
+}
+
 /* Nothing is judged of rollouts that were left. */
 static stm_status sample_round(stm_trainer *t, stm_step *step, size_t first, stm_round *round)
 {
-    STM_TRY(roll_out(t, step, first, round));
-    return stm_watch_leaves(t->policy.watch) ? STM_OK : judge(t, step, first, round);
+    STM_TRY(answer(t, step, first, round));
+    if (stm_watch_leaves(t->policy.watch))
+        return STM_OK;
+    STM_TRY(judge(t, step, first, round));
+    return t->options->rollout.refine ? refine(t, step, first, round) : STM_OK;
 }
 
 static stm_status choose_further(stm_trainer *t, const stm_step *step, stm_round *round)
