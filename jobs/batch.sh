@@ -41,14 +41,34 @@ batch_cancel() {
     batch_warn "$1"
 }
 
+# Ends a launcher that waits for itself after its ranks have died, as mpirun has been seen to: stemma touches the lock of
+# its run folder every 10 s; one that was touched by this job, and then not for BATCH_STILL_S, has no owner any more.
+BATCH_STILL_S=${BATCH_STILL_S:-600}
+batch_watch() { # PID SECONDS
+    local before now still=0 owned=0
+    trap 'kill $! 2> /dev/null; exit' TERM
+    before=$(stat -c %y "$folder/lock" 2> /dev/null)
+    while sleep "$2" & wait $!; do
+        now=$(stat -c %y "$folder/lock" 2> /dev/null)
+        if [ "$now" = "$before" ]; then still=$((still + owned)); else still=0 owned=1; fi
+        before=$now
+        [ $still -ge 10 ] || continue
+        batch_say "nothing is left of stemma, and ${launch[0]} does not end: killed"
+        kill -KILL "$1"
+        return
+    done
+}
+
 # Runs stemma; its exit code is in $code.
 batch_run() {
-    local pid
+    local pid watch
     case $(cat "$folder/STOP" 2> /dev/null) in job*) rm -f "$folder/STOP" ;; esac # of a job that ended before it was read
     batch_say "job $job on $(hostname): ${launch[*]} ${stemma[*]} train $input run.folder=$folder $(batch_limit) ${options[*]-}"
     # shellcheck disable=SC2046
     "${launch[@]}" "${stemma[@]}" train "$input" "run.folder=$folder" $(batch_limit) ${options[@]+"${options[@]}"} &
     pid=$!
+    batch_watch $pid $(((BATCH_STILL_S + 9) / 10)) &
+    watch=$!
     trap 'batch_warn USR1' USR1
     trap 'batch_warn USR2' USR2
     trap 'batch_cancel TERM' TERM
@@ -59,6 +79,7 @@ batch_run() {
         [ $batch_signalled = 1 ] || break # a trap ends a wait as well
     done
     trap '' USR1 USR2 TERM INT
+    kill $watch 2> /dev/null
 }
 
 # How many jobs in a row, this one too, have made no step; kept in the run folder.

@@ -48,7 +48,11 @@ cat > bin/flux << 'END'
 case "$1 $2" in
 "getattr jobid") echo f11 ;;
 "job timeleft") echo 60 ;;
-"run -n") exec mpirun -n "$3" "${@:5}" ;; # the ranks of Open MPI, as flux run would start those of its own
+"run -n") # the ranks of Open MPI, as flux run would start those of its own
+    [ -f hang ] || exec mpirun -n "$3" "${@:5}"
+    mpirun -n "$3" "${@:5}"
+    exec sleep 100
+    ;;
 *) echo "flux $*" >> submitted && echo f12 ;;
 esac
 END
@@ -128,6 +132,11 @@ says flux.log 'TERM: asking stemma to end' && says flux.log 'the job was cancell
 [ "$(submitted)" = 0 ] && ls long/checkpoints | grep -q step || die "a cancelled job: $(cat submitted flux.log)"
 acts_on flux 'touch long/STOP'
 says flux.log 'STOP was placed in long: no other job follows'
+rm -rf few && touch hang
+BATCH_STILL_S=15 job flux few.yaml few
+says flux.log 'nothing is left of stemma, and flux does not end: killed' && says flux.log 'exit code 137, steps 0 to 2'
+rm hang
+say "a launcher that does not end after its ranks is ended"
 rm -rf few && mkdir few && echo "job 10" > few/STOP # of a job that was killed before stemma could read it
 job pbs few.yaml few
 ends_with pbs.log 0 0 'done: step 2'
