@@ -1,7 +1,8 @@
 /* A reward as a shared object. Write STEMMA_REWARD once, at the top of a C file, and one function stemma_reward; build
- * it by `cc -O2 -fPIC -shared -o mine.so mine.c` and name it in the input file: reward: [ { name: plugin, library:
- * mine.so } ] It is loaded into the process of rank 0 of the run and called once a step for all responses; a crash
- * there ends the run. What should live in a process of its own, or another language, is for the reward `command`. */
+ * it by `cc -O2 -fPIC -shared -I PREFIX/include -o mine.so mine.c`, where stemma was installed in PREFIX, and name it
+ * in the input file: reward: [ { name: plugin, library: mine.so } ]. It is loaded into the process of rank 0 of the run
+ * and called once a step for all responses; a crash there ends the run. What should live in a process of its own, or
+ * another language, is for the reward `command`. */
 #ifndef STEMMA_REWARD_H
 #define STEMMA_REWARD_H
 

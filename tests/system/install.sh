@@ -14,7 +14,9 @@ for script in batch slurm pbs lsf flux chain array; do
     [ -f "$prefix/share/stemma/jobs/$script.sh" ] || die "$script.sh is not installed: $(find "$prefix")"
 done
 [ ! -e "$prefix/share/stemma/jobs/test.sh" ] || die "what builds and tests is installed"
-say "program and batch scripts are installed into a prefix"
+cp "$repository/inputs/plugin/vowels.c" . && cc -I"$prefix/include" -O2 -fPIC -shared -o vowels.so vowels.c > cc.txt 2>&1 ||
+    die "a reward of one's own is not built with the installed header: $(cat cc.txt)"
+say "program, header of rewards and batch scripts are installed into a prefix"
 
 # Two MPIs
 
