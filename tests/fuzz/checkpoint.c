@@ -25,18 +25,15 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
     MPI_Init(argc, argv);
     char *folder = stm_test_folder_create();
     char *path;
-    const stm_model_config config = {.architecture = "llama",
-                                     .vocab_size = 7,
-                                     .hidden_size = 4,
-                                     .intermediate_size = 6,
-                                     .n_layers = 1,
-                                     .n_heads = 2,
-                                     .n_kv_heads = 1,
-                                     .head_dim = 2,
-                                     .max_positions = 8,
-                                     .rms_eps = 1e-6,
-                                     .rope_theta = 1e4,
-                                     .bos = -1};
+    stm_model_config config = stm_test_configs[STM_TEST_LLAMA]; /* and smaller: every byte of the file has its turn */
+    config.vocab_size = 7;
+    config.hidden_size = 4;
+    config.intermediate_size = 6;
+    config.n_layers = 1;
+    config.n_heads = 2;
+    config.n_kv_heads = 1;
+    config.head_dim = 2;
+    config.max_positions = 8;
     run_open(&sound, MPI_COMM_SELF, 4, &config, 16, 1);
     fuzz_expect(stm_checkpoint_prepare(MPI_COMM_SELF, folder) == STM_OK && run_save(&sound, folder) == STM_OK,
                 "no checkpoint");

@@ -36,6 +36,16 @@ static const char *const objectives[][MOST] = {
     {"objective.name=p3o", "objective.kl_coef=0.01"},
     {"objective.name=p3o", "objective.variant=joint", "objective.score=win_rate"},
     {"objective.name=fdpg", "objective.target_beta=0.5"},
+    {"objective.name=fdpg", "objective.target=constraint", "objective.target_threshold=0.2", "objective.divergence=tv"},
+    {"objective.name=dpo", "objective.loss=robust", "objective.label_smoothing=0.1", "objective.sft_coef=0.2",
+     "objective.sft_form=mean", "objective.pair_aggregate=prompt-mean"},
+    {"objective.name=dpo", "objective.loss=ipo", "objective.label_smoothing=0", "objective.reference={}",
+     "objective.length=mean", "objective.pairing=origin"},
+    {"objective.name=grpo", "objective.dual_clip=3", "objective.clip_high=0.1", "objective.kl_coef=0.04",
+     "objective.kl_estimator=k2", "objective.min_advantage=0.01"},
+    {"objective.name=grpo", "objective.advantage_baseline=leave-one-out", "objective.kl_in=reward",
+     "objective.kl_coef=0.05", "objective.aggregate=fixed-length", "objective.max_tokens=9"},
+    {"objective.name=sft"},
 };
 enum { N_OBJECTIVES = sizeof objectives / sizeof *objectives };
 
