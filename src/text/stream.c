@@ -1,7 +1,7 @@
 /* Text of ids that come one at a time.
  *
  * Byte-level vocabularies: bytes are collected and shown as far as they are whole characters. Others: the text of all
- * ids is fixed + decode(window) without its first `skip` bytes, where the window begins with the last id whose text is
+ * ids is fixed + decode(window) without its first `skip` bytes, where the window begins with the last ids whose text is
  * fixed, so that a decoder which treats the first token otherwise (Strip, Metaspace) does so in the window alike. */
 #include <stdlib.h>
 #include <string.h>
@@ -109,15 +109,22 @@ static stm_status show_window(stm_text_stream *s, size_t n_ids)
     return stm_string_end(&s->text);
 }
 
-/* The window's text is final: keep its last id as context. */
+/* The window's text is final: keep as context its last ids, so many that they have a text. What the decoder takes off
+ * the front (Strip) is then taken off the context alone. */
 static stm_status fix_window(stm_text_stream *s)
 {
-    char *text;
     s->fixed = s->text.n;
-    s->window.items[0] = s->window.items[s->window.n - 1];
-    s->window.n = 1;
-    STM_TRY(decode_window(s, s->window.items, 1, &text, &s->skip));
-    free(text);
+    for (size_t k = 1; k <= s->window.n; k++) {
+        char *text;
+        int32_t *context = s->window.items + (s->window.n - k);
+        STM_TRY(decode_window(s, context, k, &text, &s->skip));
+        free(text);
+        if (s->skip > 0 || k == s->window.n) {
+            memmove(s->window.items, context, k * sizeof *context);
+            s->window.n = k;
+            break;
+        }
+    }
     return STM_OK;
 }
 

@@ -107,7 +107,7 @@ disturb() {
         rm -rf broken
         while [ ! -f broken/DONE ]; do
             had=$(newest) had_step=$(last_step) kind=
-            timeout 120 "$MPIRUN" -n "$ranks" "$STEMMA" train broken.yaml fault.timeout=3 > out 2> err < /dev/null &
+            timeout -k 5 120 "$MPIRUN" -n "$ranks" "$STEMMA" train broken.yaml fault.timeout=3 > out 2> err < /dev/null &
             launcher=$!
             if [ $n_faults -lt "$most" ] && [ "$SECONDS" -lt $end ]; then
                 await $((attempt++))
@@ -115,9 +115,9 @@ disturb() {
             fi
             wait $launcher
             code=$?
-            if [ $code = 124 ] && grep -q '^mpirun noticed that process rank' err; then
+            if [ $code = 124 -o $code = 137 ] && grep -q '^mpirun noticed that process rank' err; then
                 n_launchers=$((n_launchers + 1)) # no rank is left, and Open MPI's own launcher waits for itself
-            elif [ $code = 124 ]; then
+            elif [ $code = 124 -o $code = 137 ]; then
                 die "a run hangs after a rank was $kind: $(tail -3 out err)"
             fi
             [ $code = 0 ] || [ -n "$kind" ] || die "a run that nobody disturbed fails: $(cat err)"
