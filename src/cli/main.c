@@ -192,7 +192,7 @@ static stm_status check_registered(const stm_options *options, stm_command_bit c
 {
     STM_TRY(stm_objective_check_name(options->objective.name));
     STM_TRY(stm_objective_check_options(&options->objective));
-    if (command == STM_COMMAND_TRAIN)
+    if (command == STM_COMMAND_TRAIN && !*options->data.groups)
         STM_TRY(stm_objective_check_online(&options->objective));
     stm_reward_set *rewards;
     STM_TRY(stm_reward_set_create(options->reward.items, options->reward.n, &rewards));

@@ -13,6 +13,9 @@ static stm_status check_required(const stm_options *options, stm_command_bit com
             continue;
         if (command == STM_COMMAND_PLAN && row->offset == offsetof(stm_options, out))
             continue; /* it prints */
+        if (row->offset == offsetof(stm_options, data.prompts) && *options->data.groups &&
+            (command == STM_COMMAND_TRAIN || (command == STM_COMMAND_EVAL && *options->eval.prompts)))
+            continue;
         if (row->traits & STM_OPTION_FLAG)
             return stm_fail(STM_ERR_INPUT, "command line: --%s is missing; expected a %s", row->name, row->help);
         const char *file = options->arguments.n ? options->arguments.items[0] : "input";
@@ -36,7 +39,8 @@ static stm_status check_rewards(const stm_options *options, stm_command_bit comm
                             "what it says",
                             i);
     const bool judged =
-        command == STM_COMMAND_EVAL || (command == STM_COMMAND_TRAIN && strcmp(options->objective.name, "sft") != 0);
+        command == STM_COMMAND_EVAL ||
+        (command == STM_COMMAND_TRAIN && strcmp(options->objective.name, "sft") != 0 && !*options->data.groups);
     if (judged && options->reward.n == 0)
         return stm_fail(STM_ERR_INPUT,
                         "reward: found an empty list, expected at least one reward like [{name: exact}]");
@@ -75,7 +79,7 @@ static stm_status check_budgets(const stm_options *o, stm_command_bit command)
         if (budgets->items[i] <= budgets->items[i - 1])
             return stm_fail(STM_ERR_INPUT, "rollout.budgets: found %g after %g, expected rising numbers",
                             budgets->items[i], budgets->items[i - 1]);
-    if (command == STM_COMMAND_TRAIN && brpo != (budgets->n > 0))
+    if (command == STM_COMMAND_TRAIN && brpo != (budgets->n > 0) && !*o->data.groups)
         return stm_fail(STM_ERR_INPUT, "rollout.budgets: found %zu, expected %s objective.advantage_baseline=brpo",
                         budgets->n, brpo ? "at least one with" : "none without");
     if (budgets->n == 0)
@@ -109,9 +113,31 @@ static stm_status check_refine(const stm_options *o)
                  : STM_OK;
 }
 
+/* Weights of rewards that there are not, and ways to sample where nothing is sampled. */
+static stm_status check_training(const stm_options *o)
+{
+    const size_t n = o->objective.reward_weights.n;
+    const struct {
+        const char *name;
+        bool set;
+    } sampling[] = {{"data.prompts", *o->data.prompts != 0}, {"rollout.budgets", o->rollout.budgets.n > 0},
+                    {"rollout.dynamic", o->rollout.dynamic}, {"rollout.environment", *o->rollout.environment != 0},
+                    {"rollout.refine", o->rollout.refine},   {"replay.size", o->replay.size > 0}};
+    if (n > 0 && n != o->reward.n && !*o->data.groups)
+        return stm_fail(STM_ERR_INPUT, "objective.reward_weights: found %zu numbers, expected one for each reward, %zu",
+                        n, o->reward.n);
+    for (size_t i = 0; *o->data.groups && i < sizeof sampling / sizeof *sampling; i++)
+        if (sampling[i].set)
+            return stm_fail(STM_ERR_INPUT, "%s: found a value, expected none with data.groups: nothing is sampled",
+                            sampling[i].name);
+    return STM_OK;
+}
+
 stm_status stm_options_check(const stm_options *options, stm_command_bit command)
 {
     STM_TRY(check_required(options, command));
+    if (command == STM_COMMAND_TRAIN)
+        STM_TRY(check_training(options));
     STM_TRY(check_rewards(options, command));
     STM_TRY(check_budgets(options, command));
     if (options->rollout.min_new_tokens > options->rollout.max_new_tokens)

@@ -111,6 +111,7 @@ const stm_option_row stm_option_rows[] = {
         "start weights: those of model.path, or random ones by run.seed for its config.json"),
 
     TEXT("data.prompts", data.prompts, "", INPUT, REQUIRED | FREE, "JSON lines with prompt, messages or prompt_ids, and what rewards need"),
+    TEXT("data.groups", data.groups, "", INPUT, FREE, "JSON lines of groups with responses, as grad reads them, to train on in place of rollouts; empty: none"),
     TEXT("data.template", data.template_name, "auto", COMPUTE, 0, "chat template for messages: auto, chatml, llama3, mistral, plain"),
     BOOLEAN("data.shuffle", data.shuffle, "true", INPUT, 0, "another order of the prompts in each epoch"),
     NUMBER("data.thought_dropout", data.thought_dropout, "0.0", RANGE(0, 1), INPUT, 0,

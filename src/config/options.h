@@ -184,7 +184,7 @@ typedef struct {
         char *path, *init;
     } model; /* init: file, random */
     struct {
-        char *prompts, *template_name;
+        char *prompts, *groups, *template_name;
         bool shuffle;
         double thought_dropout;
         char *thought_begin, *thought_end;

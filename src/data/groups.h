@@ -67,6 +67,10 @@ typedef struct {
 void stm_batch_clear(stm_batch *batch);
 void stm_response_clear(stm_response *response);
 
+/* A copy, which stm_batch_clear frees with the batch that it is put into, also after a failure. Fails: STM_ERR_MEMORY.
+ */
+stm_status stm_group_copy(const stm_group *from, stm_group *to);
+
 /* Makes room for notes where the response has none. Fails: STM_ERR_MEMORY. */
 stm_status stm_response_take_notes(stm_response *response);
 

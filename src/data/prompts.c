@@ -327,6 +327,20 @@ stm_status stm_prompts_read(const char *name, const char *text, size_t n, const 
     return status;
 }
 
+stm_status stm_prompts_of_groups(const stm_batch *groups, stm_prompts *out)
+{
+    *out = (stm_prompts){0};
+    STM_TRY(stm_alloc(groups->n_groups, sizeof *out->items, &out->items));
+    for (; out->n < groups->n_groups; out->n++) {
+        const stm_group *group = &groups->groups[out->n];
+        stm_prompt *prompt = &out->items[out->n];
+        STM_TRY(stm_alloc(group->n_prompt, sizeof *prompt->ids, &prompt->ids));
+        memcpy(prompt->ids, group->prompt, group->n_prompt * sizeof *prompt->ids);
+        prompt->n = group->n_prompt;
+    }
+    return stm_alloc(1, sizeof *out->order + out->n * sizeof(size_t), &out->order);
+}
+
 size_t stm_prompt_at(const stm_prompts *prompts, uint64_t seed, bool shuffle, uint64_t position)
 {
     const uint64_t epoch = position / prompts->n;

@@ -8,6 +8,7 @@
 #define STM_DATA_PROMPTS_H
 
 #include "config/options.h"
+#include "data/groups.h"
 #include "data/text_context.h"
 
 typedef struct {
@@ -53,6 +54,10 @@ typedef struct {
 stm_status stm_prompts_read(const char *name, const char *text, size_t n, const stm_text_context *context,
                             const stm_prompts_use *use, stm_prompts *out);
 void stm_prompts_clear(stm_prompts *prompts);
+
+/* The prompts of the groups, one for each: ids alone. The caller clears *out, also after a failure. Fails:
+ * STM_ERR_MEMORY. */
+stm_status stm_prompts_of_groups(const stm_batch *groups, stm_prompts *out);
 
 /* Index of the prompt at a position of the run: step s takes positions s * prompts_per_step and on. Epoch after epoch
  * each prompt comes once, in the file's order or shuffled anew, so that a small set may give a step one prompt twice. A

@@ -50,10 +50,11 @@ stm_status stm_objective_check_online(const stm_objective_options *options)
     const unsigned needs = stm_objective_find(options->name)->needs(options);
     for (size_t i = 0; i < sizeof recorded_only / sizeof *recorded_only; i++)
         if (needs & recorded_only[i].need)
-            return stm_fail(STM_ERR_INPUT,
-                            "objective.%s: needs %s, which rollouts have not; expected with `stemma grad`%s",
-                            recorded_only[i].key, recorded_only[i].what,
-                            recorded_only[i].need == STM_NEEDS_PREFERENCES ? ", or objective.oracle=reward" : "");
+            return stm_fail(
+                STM_ERR_INPUT,
+                "objective.%s: needs %s, which rollouts have not; expected with data.groups or `stemma grad`%s",
+                recorded_only[i].key, recorded_only[i].what,
+                recorded_only[i].need == STM_NEEDS_PREFERENCES ? ", or objective.oracle=reward" : "");
     return STM_OK;
 }
 
@@ -64,19 +65,32 @@ stm_status stm_objective_check_options(const stm_objective_options *options)
     return objective->check ? objective->check(options) : STM_OK;
 }
 
-static stm_status check(const stm_objective_batch *b)
+static stm_status check_needs(const stm_objective *objective, const stm_objective_options *o, unsigned needs,
+                              const stm_batch *batch)
 {
-    const unsigned needs = b->objective->needs(b->options);
-    for (size_t g = 0; g < b->batch->n_groups; g++)
-        for (size_t i = 0; i < b->batch->groups[g].n_responses; i++) {
-            const stm_group *group = &b->batch->groups[g];
-            const char *what = missing(needs, b->options, group, &group->responses[i]);
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
+            const stm_group *group = &batch->groups[g];
+            const char *what = missing(needs, o, group, &group->responses[i]);
             if (what)
                 return stm_fail(STM_ERR_INPUT,
                                 "group %zu, response %zu: found no %s, which objective %s needs with "
                                 "these options",
-                                g, i, what, b->objective->name);
+                                g, i, what, objective->name);
         }
+    return STM_OK;
+}
+
+stm_status stm_objective_check_recorded(const stm_objective_options *options, const stm_batch *batch)
+{
+    const stm_objective *objective = stm_objective_find(options->name);
+    const unsigned needs = objective->needs(options) & ~(unsigned)STM_NEEDS_REFERENCE;
+    return check_needs(objective, options, needs, batch);
+}
+
+static stm_status check(const stm_objective_batch *b)
+{
+    STM_TRY(check_needs(b->objective, b->options, b->objective->needs(b->options), b->batch));
     if (b->options->aggregate == STM_AGGREGATE_FIXED_LENGTH && b->options->max_tokens == 0)
         return stm_fail(STM_ERR_INPUT,
                         "objective.max_tokens: found 0, expected at least 1 with objective.aggregate=fixed-length");

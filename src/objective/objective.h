@@ -130,6 +130,10 @@ stm_status stm_objective_check_options(const stm_objective_options *options);
  * responses, preferences. */
 stm_status stm_objective_check_online(const stm_objective_options *options);
 
+/* Fails: STM_ERR_INPUT "group 0, response 2: found no cluster, .." where a batch to train on lacks what the objective
+ * needs. What the trainer makes itself may be missing: log-probs of the reference. */
+stm_status stm_objective_check_recorded(const stm_objective_options *options, const stm_batch *batch);
+
 /* Counts, prepares. The batch and the options must outlive *out; the caller clears it, also after a failure. Fails:
  * STM_ERR_INPUT where something that is needed was not recorded ("group 0, response 2: found no ref_logprobs, ..");
  * STM_ERR_MEMORY. */

@@ -55,6 +55,18 @@ stm_status stm_batch_of_demonstrations(const stm_prompts *prompts, const size_t 
     return STM_OK;
 }
 
+stm_status stm_batch_of_groups(const stm_batch *all, const size_t *which, size_t n, stm_batch *batch)
+{
+    stm_status status = STM_OK;
+    *batch = (stm_batch){0};
+    STM_TRY(stm_alloc(n, sizeof *batch->groups, &batch->groups));
+    while (status == STM_OK && batch->n_groups < n) {
+        const size_t g = batch->n_groups++;
+        status = stm_group_copy(&all->groups[which[g]], &batch->groups[g]);
+    }
+    return status;
+}
+
 stm_batch stm_batch_slice(const stm_batch *batch, size_t first, size_t n)
 {
     return (stm_batch){.n_groups = n, .groups = batch->groups + first};

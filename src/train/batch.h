@@ -20,6 +20,10 @@ typedef struct {
 stm_status stm_batch_of_demonstrations(const stm_prompts *prompts, const size_t *which, size_t n,
                                        const stm_thought_dropout *dropout, stm_batch *batch, size_t *n_dropped);
 
+/* Copies of groups which[0..n) of another batch, with their responses. The caller clears *batch, also after a failure.
+ */
+stm_status stm_batch_of_groups(const stm_batch *all, const size_t *which, size_t n, stm_batch *batch);
+
 /* Groups [first, first + n) of the batch, not to be cleared. */
 stm_batch stm_batch_slice(const stm_batch *batch, size_t first, size_t n);
 

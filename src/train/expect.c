@@ -92,6 +92,8 @@ static stm_status make_batch(const stm_trainer *t, const size_t *which, size_t n
 {
     static const stm_thought_dropout none = {0};
     size_t n_dropped;
+    if (t->recorded)
+        return stm_batch_of_groups(&t->train->groups, which, n, batch);
     return t->supervised ? stm_batch_of_demonstrations(&t->train->prompts, which, n, &none, batch, &n_dropped)
                          : stm_batch_of_prompts(&t->train->prompts, which, n, batch);
 }

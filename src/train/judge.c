@@ -164,7 +164,8 @@ stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const st
     STM_TRY(stm_agree(grid, status));
     stm_broadcast(grid->world, 0, v->total, v->n * sizeof *v->total);
     stm_broadcast(grid->world, 0, v->parts, v->n * v->n_rewards * sizeof *v->parts);
-    const bool with_parts = policy->options->objective.reward_combine == STM_REWARDS_NORMALIZE_THEN_SUM;
+    const stm_objective_options *o = &policy->options->objective;
+    const bool with_parts = o->reward_combine == STM_REWARDS_NORMALIZE_THEN_SUM || o->reward_weights.n > 0;
     return stm_agree(grid, hand_out(v, with_parts, batch));
 }
 

@@ -1,4 +1,4 @@
-/* A batch of demonstrations, and the updates that are made with a step's batch. */
+/* A batch of demonstrations or of recorded groups, and the updates that are made with a step's batch. */
 #include <stdlib.h>
 
 #include "optim/schedule.h"
@@ -11,6 +11,8 @@ stm_status stm_step_demonstrate(stm_trainer *t, stm_step *step)
     const stm_options *o = t->options;
     const stm_thought_dropout dropout = {o->data.thought_dropout, (uint64_t)o->run.seed, t->progress.cursor};
     size_t n_dropped;
+    if (t->recorded)
+        return stm_agree(t->policy.grid, stm_batch_of_groups(&t->train->groups, step->which, step->n, &step->batch));
     STM_TRY(stm_agree(t->policy.grid, stm_batch_of_demonstrations(&t->train->prompts, step->which, step->n, &dropout,
                                                                   &step->batch, &n_dropped)));
     if (o->data.thought_dropout > 0)
@@ -84,7 +86,7 @@ static stm_status mask(stm_trainer *t, stm_step *step)
 {
     const stm_objective_options *o = &t->objective_options;
     size_t n;
-    if (t->supervised)
+    if (t->supervised && !t->recorded)
         return STM_OK;
     if (o->mask_truncated)
         stm_batch_mask_truncated(&step->batch);

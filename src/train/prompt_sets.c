@@ -8,11 +8,13 @@
 #include "reward/reward.h"
 #include "rollout/rollout.h"
 #include "train/environment.h"
+#include "train/recorded.h"
 #include "train/refine.h"
 
 void stm_prompt_set_clear(stm_prompt_set *set)
 {
     stm_prompts_clear(&set->prompts);
+    stm_batch_clear(&set->groups);
     *set = (stm_prompt_set){0};
 }
 
@@ -110,8 +112,11 @@ out:
 stm_status stm_prompt_sets_read(MPI_Comm comm, const stm_options *options, const stm_model *model,
                                 const stm_text_context *text, stm_prompt_set *train, stm_prompt_set *eval)
 {
-    STM_TRY(read_set(comm, options, model, text, options->data.prompts,
-                     stm_is_supervised(options) ? FOR_DEMONSTRATIONS : FOR_ROLLOUTS, train));
+    if (*options->data.groups)
+        STM_TRY(stm_recorded_groups_read(comm, options, text, train));
+    else
+        STM_TRY(read_set(comm, options, model, text, options->data.prompts,
+                         stm_is_supervised(options) ? FOR_DEMONSTRATIONS : FOR_ROLLOUTS, train));
     if (!*options->eval.prompts || options->eval.every == 0)
         return STM_OK;
     if (options->reward.n == 0)

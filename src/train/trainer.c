@@ -50,7 +50,8 @@ static stm_status set_up(stm_trainer *t)
     const stm_options *o = t->options;
     stm_model *model = t->policy.model;
     t->objective = stm_objective_find(o->objective.name);
-    t->supervised = stm_is_supervised(o);
+    t->recorded = *o->data.groups != 0;
+    t->supervised = stm_is_supervised(o) || t->recorded;
     t->objective_options = o->objective;
     if (t->objective_options.max_tokens == 0)
         t->objective_options.max_tokens = o->rollout.max_new_tokens;
@@ -140,12 +141,13 @@ static void log_prompts(const stm_prompt_set *set, const char *use)
 static void log_plan(const stm_trainer *t)
 {
     const stm_options *o = t->options;
-    const int64_t n_responses = o->rollout.prompts_per_step * (t->supervised ? 1 : o->rollout.group_size);
+    const int64_t group_size = t->supervised ? 1 : o->rollout.group_size;
     log_prompts(t->train, "train");
     if (t->eval)
         log_prompts(t->eval, "eval");
-    stm_log("a step: %" PRId64 " prompts, %" PRId64 " responses, objective %s; %" PRId64 " steps: %.2f epochs",
-            o->rollout.prompts_per_step, n_responses, o->objective.name, o->run.steps,
+    stm_log("a step: %" PRId64 " prompts, %" PRId64 " %s, objective %s; %" PRId64 " steps: %.2f epochs",
+            o->rollout.prompts_per_step, o->rollout.prompts_per_step * group_size,
+            t->recorded ? "groups of recorded responses" : "responses", o->objective.name, o->run.steps,
             (double)(o->run.steps * o->rollout.prompts_per_step) / (double)t->train->prompts.n);
     log_refused(t);
     if (t->resume.path)

@@ -22,7 +22,8 @@ struct stm_trainer {
     stm_objective_options objective_options; /* as given, with the divisor of fixed-length, weights of rewards, and the
                                               * KL term's weight at this step */
     double *reward_weights;                  /* [rewards] */
-    bool supervised;
+    bool recorded;                           /* batches are groups of data.groups */
+    bool supervised;                         /* nothing is sampled: they are recorded, or demonstrations */
     stm_reward_set *rewards;
     stm_replay *replay;   /* NULL: none */
     stm_answers *answers; /* NULL: the objective does not ask which are the same */

@@ -120,6 +120,73 @@ static void unpacking_gives_back_what_was_packed(void **state)
     stm_batch_clear(&copy); /* an empty one is fine */
 }
 
+/* What only some objectives read, which packing leaves out. */
+static void add_notes(stm_batch *batch)
+{
+    stm_group *group = &batch->groups[0];
+    group->n_members = 2;
+    group->n_budgets = 3;
+    group->n_summaries = 2;
+    group->scores = numbers(12, 5.0);
+    group->preferences = numbers(9, 6.0);
+    stm_response *r = &group->responses[2];
+    assert_ok(stm_response_take_notes(r));
+    *r->notes = (stm_response_notes){.sampler_logprobs = numbers(r->n, 0.1),
+                                     .twin_logprobs = numbers(r->n, 0.2),
+                                     .target_logprobs = numbers(r->n, 0.3),
+                                     .token_weights = numbers(r->n, 0.4),
+                                     .reward_parts = numbers(2, 0.5),
+                                     .n_parts = 2,
+                                     .off_policy = true,
+                                     .has_cluster = true,
+                                     .other_origin = true,
+                                     .cluster = 7,
+                                     .member = 1,
+                                     .step_advantages = numbers(3, 0.6),
+                                     .n_steps = 3};
+    int64_t **const columns[] = {&r->notes->segment, &r->notes->answer, &r->notes->step};
+    for (size_t c = 0; c < 3; c++) {
+        *columns[c] = must(r->n, sizeof **columns[c]);
+        for (size_t k = 0; k < r->n; k++)
+            (*columns[c])[k] = (int64_t)(10 * c + k);
+    }
+}
+
+static void assert_same_notes(const stm_response_notes *a, const stm_response_notes *b, size_t n)
+{
+    assert_same_column(a->sampler_logprobs, b->sampler_logprobs, n);
+    assert_same_column(a->twin_logprobs, b->twin_logprobs, n);
+    assert_same_column(a->target_logprobs, b->target_logprobs, n);
+    assert_same_column(a->token_weights, b->token_weights, n);
+    assert_same_column(a->reward_parts, b->reward_parts, 2);
+    assert_same_column(a->step_advantages, b->step_advantages, 3);
+    assert_memory_equal(a->segment, b->segment, n * sizeof *a->segment);
+    assert_memory_equal(a->answer, b->answer, n * sizeof *a->answer);
+    assert_memory_equal(a->step, b->step, n * sizeof *a->step);
+    assert_true(b->n_parts == 2 && b->n_steps == 3 && b->off_policy && b->has_cluster && b->other_origin);
+    assert_true(b->cluster == 7 && b->member == 1);
+}
+
+static void a_copy_has_all_that_a_group_has(void **state)
+{
+    (void)state;
+    stm_batch batch, copies = {3, must(3, sizeof(stm_group))};
+    fill(&batch);
+    add_notes(&batch);
+    for (size_t g = 0; g < 3; g++)
+        assert_ok(stm_group_copy(&batch.groups[g], &copies.groups[g]));
+    assert_same(&batch, &copies);
+    const stm_group *x = &batch.groups[0], *y = &copies.groups[0];
+    assert_true(y->n_members == 2 && y->n_budgets == 3 && y->n_summaries == 2);
+    assert_same_column(x->scores, y->scores, 12);
+    assert_same_column(x->preferences, y->preferences, 9);
+    assert_null(y->responses[0].notes);
+    assert_same_notes(x->responses[2].notes, y->responses[2].notes, x->responses[2].n);
+    stm_batch_clear(&batch); /* nothing is shared */
+    assert_int_equal(copies.groups[0].responses[2].notes->step[0], 20);
+    stm_batch_clear(&copies);
+}
+
 static void a_batch_without_groups_survives(void **state)
 {
     (void)state;
@@ -198,6 +265,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unpacking_gives_back_what_was_packed),
+        cmocka_unit_test(a_copy_has_all_that_a_group_has),
         cmocka_unit_test(a_batch_without_groups_survives),
         cmocka_unit_test(every_truncation_is_refused),
         cmocka_unit_test(every_changed_byte_is_refused),

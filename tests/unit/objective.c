@@ -384,7 +384,7 @@ static void what_no_rollout_has_is_refused_before_a_run(void **state)
     o.name = (char *)"direct_advantage";
     assert_fails(stm_objective_check_online(&o), STM_ERR_INPUT,
                  "objective.name: needs steps with advantages of recorded responses, which rollouts have not; "
-                 "expected with `stemma grad`");
+                 "expected with data.groups or `stemma grad`");
 }
 
 /* What one option of the preference family asks of recorded responses. */
@@ -396,18 +396,19 @@ static void what_only_a_file_has_is_refused_for_preferences(void **state)
     } cases[] = {
         {{"objective.name=dpo", "objective.chase_coef=0.5"},
          "objective.chase_coef or reference: needs log-probs of a twin of the model, recorded with responses, which "
-         "rollouts have not; expected with `stemma grad`"},
+         "rollouts have not; expected with data.groups or `stemma grad`"},
         {{"objective.name=dpo", "objective.pairing=origin"},
          "objective.pairing, explore_coef or opponent: needs recorded responses of another model than the policy, "
          "which "
-         "rollouts have not; expected with `stemma grad`"},
+         "rollouts have not; expected with data.groups or `stemma grad`"},
         {{"objective.name=self_play"},
-         "objective.oracle: needs recorded preferences, which rollouts have not; expected with `stemma grad`, or "
+         "objective.oracle: needs recorded preferences, which rollouts have not; expected with data.groups or `stemma "
+         "grad`, or "
          "objective.oracle=reward"},
         {{"objective.name=dpo", "objective.reference={target: 1}"},
          "objective.prox_eta or reference: needs log-probs of a target copy of the model, recorded with responses, "
          "which "
-         "rollouts have not; expected with `stemma grad`"},
+         "rollouts have not; expected with data.groups or `stemma grad`"},
         {{"objective.name=self_play", "objective.oracle=reward"}, NULL},
         {{"objective.name=dpo"}, NULL},
         {{"objective.name=orpo"}, NULL},
