@@ -16,7 +16,8 @@ typedef enum {
     STM_RANDOM_INIT,
     STM_RANDOM_PAIRS,
     STM_RANDOM_REPLAY,
-    STM_RANDOM_THOUGHTS
+    STM_RANDOM_THOUGHTS,
+    STM_RANDOM_FILTER
 } stm_random_use;
 
 /* slot: of the group in the whole step, not in a rank's share. */

@@ -3,7 +3,7 @@
  *   byte 0       512 bytes of text: sizes, and the hash of the table (h5dump and h5py skip them)
  *   /trainer     attributes: step, seed, cursor, options, trainer, best, model_hash, version
  *   /model       config.json, tokenizer.json, tokenizer_config.json, generation_config.json, as text
- *   /kept        rewards, replay: bytes of what else is to be had back, where there is any
+ *   /kept        rewards, replay, filter: bytes of what else is to be had back, where there is any
  *   /parameters/<name>, /optimizer/exp_avg/<name>, /optimizer/exp_avg_sq/<name>
  *                one contiguous dataset each, of the tensor's whole shape, float32 or float64 as the run computes
  *   /hashes      uint64 [n, 4]: offset, bytes, kind (stm_checkpoint_kind), XXH3 of each block of at most 16 MiB of the
@@ -28,8 +28,8 @@
 /* config.json, tokenizer.json, tokenizer_config.json, generation_config.json, in this order. */
 enum { STM_CHECKPOINT_N_TEXTS = 4 };
 
-/* What is kept as bytes beside tensors: memories of rewards, successes to replay. */
-typedef enum { STM_KEPT_REWARDS, STM_KEPT_REPLAY, STM_CHECKPOINT_N_KEPT } stm_checkpoint_kept;
+/* What is kept as bytes beside tensors: memories of rewards, successes to replay, prompts that stay. */
+typedef enum { STM_KEPT_REWARDS, STM_KEPT_REPLAY, STM_KEPT_FILTER, STM_CHECKPOINT_N_KEPT } stm_checkpoint_kept;
 
 /* What a checkpoint holds beside tensors. save borrows the texts; read_state and load allocate them, clear frees them.
  */

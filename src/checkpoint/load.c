@@ -28,7 +28,7 @@ void stm_checkpoint_state_clear(stm_checkpoint_state *state)
 
 /* State */
 
-const char *const stm_checkpoint_kept_names[STM_CHECKPOINT_N_KEPT] = {"/kept/rewards", "/kept/replay"};
+const char *const stm_checkpoint_kept_names[STM_CHECKPOINT_N_KEPT] = {"/kept/rewards", "/kept/replay", "/kept/filter"};
 
 const char *const stm_checkpoint_text_names[STM_CHECKPOINT_N_TEXTS] = {
     "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"};

@@ -84,6 +84,9 @@ static stm_status check_budgets(const stm_options *o, stm_command_bit command)
                         budgets->n, brpo ? "at least one with" : "none without");
     if (budgets->n == 0)
         return STM_OK;
+    if (o->data.filter_samples > 0)
+        return stm_fail(STM_ERR_INPUT, "data.filter_samples: found %lld, expected 0 with rollout.budgets",
+                        (long long)o->data.filter_samples);
     if (*o->rollout.environment || o->replay.size > 0)
         return stm_fail(STM_ERR_INPUT, "rollout.budgets: found %zu, expected none with %s", budgets->n,
                         *o->rollout.environment ? "rollout.environment" : "replay.size");

@@ -114,6 +114,8 @@ const stm_option_row stm_option_rows[] = {
     TEXT("data.groups", data.groups, "", INPUT, FREE, "JSON lines of groups with responses, as grad reads them, to train on in place of rollouts; empty: none"),
     TEXT("data.template", data.template_name, "auto", COMPUTE, 0, "chat template for messages: auto, chatml, llama3, mistral, plain"),
     BOOLEAN("data.shuffle", data.shuffle, "true", INPUT, 0, "another order of the prompts in each epoch"),
+    INTEGER("data.filter_samples", data.filter_samples, "0", FROM(0), INPUT, 0,
+        "rollouts of each prompt before training; prompts without a reward above replay.min_reward are left out (ARPO: 16); 0: none"),
     NUMBER("data.thought_dropout", data.thought_dropout, "0.0", RANGE(0, 1), INPUT, 0,
         "sft: probability that a demonstration's thought is empty in an epoch (TON: 0.5)"),
     TEXT("data.thought_begin", data.thought_begin, "<think>", INPUT, 0, "text that a thought stands behind"),

@@ -186,6 +186,7 @@ typedef struct {
     struct {
         char *prompts, *groups, *template_name;
         bool shuffle;
+        int64_t filter_samples;
         double thought_dropout;
         char *thought_begin, *thought_end;
         int64_t max_prompt_tokens;

@@ -24,6 +24,31 @@ static void clear_prompt(stm_prompt *prompt)
     *prompt = (stm_prompt){0};
 }
 
+static stm_status make_order(stm_prompts *prompts)
+{
+    return stm_alloc(1, sizeof *prompts->order + prompts->n * sizeof(size_t), &prompts->order);
+}
+
+stm_status stm_prompts_select(const stm_prompts *prompts, const size_t *which, size_t n, stm_prompts *out)
+{
+    *out = (stm_prompts){.n = n};
+    stm_status status = stm_alloc(n, sizeof *out->items, &out->items);
+    if (status == STM_OK)
+        status = make_order(out);
+    for (size_t i = 0; status == STM_OK && i < n; i++)
+        out->items[i] = prompts->items[which[i]];
+    if (status != STM_OK)
+        stm_prompts_unselect(out);
+    return status;
+}
+
+void stm_prompts_unselect(stm_prompts *selection)
+{
+    free(selection->items);
+    free(selection->order);
+    *selection = (stm_prompts){0};
+}
+
 void stm_prompts_clear(stm_prompts *prompts)
 {
     for (size_t i = 0; i < prompts->n; i++)
@@ -284,7 +309,7 @@ static stm_status read_prompts(const parser *p, stm_prompts *prompts)
                         p->lines.name, prompts->n_skipped);
     if (prompts->n == 0)
         return stm_fail(STM_ERR_INPUT, "%s: found no prompt, expected one on each line", p->lines.name);
-    return stm_alloc(1, sizeof *prompts->order + prompts->n * sizeof(size_t), &prompts->order);
+    return make_order(prompts);
 }
 
 static stm_status check_use(const stm_text_context *context, const stm_prompts_use *use)
@@ -338,7 +363,7 @@ stm_status stm_prompts_of_groups(const stm_batch *groups, stm_prompts *out)
         memcpy(prompt->ids, group->prompt, group->n_prompt * sizeof *prompt->ids);
         prompt->n = group->n_prompt;
     }
-    return stm_alloc(1, sizeof *out->order + out->n * sizeof(size_t), &out->order);
+    return make_order(out);
 }
 
 size_t stm_prompt_at(const stm_prompts *prompts, uint64_t seed, bool shuffle, uint64_t position)

@@ -59,6 +59,11 @@ void stm_prompts_clear(stm_prompts *prompts);
  * STM_ERR_MEMORY. */
 stm_status stm_prompts_of_groups(const stm_batch *groups, stm_prompts *out);
 
+/* Lines which[0..n) of a set, n at least 1: a set that borrows them. To be given back with unselect, not with clear.
+ * Fails: STM_ERR_MEMORY. */
+stm_status stm_prompts_select(const stm_prompts *prompts, const size_t *which, size_t n, stm_prompts *out);
+void stm_prompts_unselect(stm_prompts *selection);
+
 /* Index of the prompt at a position of the run: step s takes positions s * prompts_per_step and on. Epoch after epoch
  * each prompt comes once, in the file's order or shuffled anew, so that a small set may give a step one prompt twice. A
  * pure function of its arguments (it keeps the last epoch's order in prompts->order: one thread at a time). */

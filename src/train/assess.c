@@ -1,4 +1,5 @@
-/* A run's evaluations: of the start model, after steps, and one that the run before was left in. */
+/* A run's evaluations: of the start model, after steps, and one that the run before was left in; and which prompts the
+ * start model can do. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -21,6 +22,26 @@ void stm_trainer_write_record(stm_trainer *t, const stm_record *record)
 {
     if (t->metrics)
         stm_trainer_warn(stm_metrics_write(t->metrics, record), "the step is not yet in metrics.jsonl");
+}
+
+stm_status stm_trainer_filter(stm_trainer *t)
+{
+    if (t->options->data.filter_samples == 0 || t->supervised || t->recorded)
+        return STM_OK;
+    t->boundary.next_s = 0;
+    if (!t->filter.known) {
+        stm_timers_push(&t->timers, STM_PHASE_EVAL);
+        const stm_status status = stm_filter_find(&t->policy, t->rewards, t->unfiltered, &t->filter);
+        stm_timers_pop(&t->timers, STM_PHASE_EVAL);
+        STM_TRY(status);
+    }
+    if (!t->filter.known)
+        return STM_OK;
+    STM_TRY(stm_agree(t->policy.grid, stm_filter_select(&t->filter, t->unfiltered, &t->filtered)));
+    t->train = &t->filtered;
+    stm_log("filter: %zu of %zu prompts stay, which the start model can do in %" PRId64 " samples", t->filter.n,
+            t->unfiltered->prompts.n, t->options->data.filter_samples);
+    return STM_OK;
 }
 
 bool stm_trainer_eval_is_due(const stm_trainer *t, int64_t step)

@@ -88,7 +88,12 @@ stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *tr
     const stm_grid *grid = policy->grid;
     stm_trainer *t;
     STM_TRY(stm_agree(grid, stm_alloc(1, sizeof *t, &t)));
-    *t = (stm_trainer){.policy = *policy, .options = policy->options, .train = train, .eval = eval, .saved_step = -1};
+    *t = (stm_trainer){.policy = *policy,
+                       .options = policy->options,
+                       .train = train,
+                       .unfiltered = train,
+                       .eval = eval,
+                       .saved_step = -1};
     t->policy.timers = &t->timers;
     stm_engine_settings_of(policy->engine)->timers = &t->timers;
     stm_timers_init(&t->timers);
@@ -124,6 +129,7 @@ void stm_trainer_destroy(stm_trainer *t)
     stm_parameter_set_destroy(t->reference);
     stm_reward_set_destroy(t->rewards);
     stm_replay_destroy(t->replay);
+    stm_filter_clear(&t->filter);
     stm_answers_destroy(t->answers);
     free(t->checkpoints);
     free(t->options_yaml);
@@ -351,7 +357,9 @@ static bool has_steps_left(const stm_trainer *t)
 /* Steps until the last one, or until there is a reason to end; *reason is NULL where the run is done. */
 static stm_status run_steps(stm_trainer *t, const char **reason)
 {
-    STM_TRY(stm_trainer_evaluate_before(t));
+    STM_TRY(stm_trainer_filter(t));
+    if (!stm_watch_leaves(t->policy.watch))
+        STM_TRY(stm_trainer_evaluate_before(t));
     *reason = stm_watch_leaves(t->policy.watch) ? cross_boundary(t) : NULL;
     while (!*reason && has_steps_left(t)) {
         STM_TRY(run_step(t));

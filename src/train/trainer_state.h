@@ -7,6 +7,7 @@
 #include "train/boundary.h"
 #include "train/clusters.h"
 #include "train/evaluate.h"
+#include "train/filter.h"
 #include "train/optimizer.h"
 #include "train/reference.h"
 #include "train/replay.h"
@@ -17,7 +18,10 @@
 struct stm_trainer {
     stm_policy policy;
     const stm_options *options;
-    const stm_prompt_set *train, *eval; /* eval: NULL: none */
+    const stm_prompt_set *train, *eval; /* train: what is left by the filter; eval: NULL: none */
+    const stm_prompt_set *unfiltered;
+    stm_filter filter;
+    stm_prompt_set filtered;
     const stm_objective *objective;
     stm_objective_options objective_options; /* as given, with the divisor of fixed-length, weights of rewards, and the
                                               * KL term's weight at this step */
@@ -93,6 +97,8 @@ void stm_trainer_try_succeeded(stm_trainer *trainer);
 
 /* assess.c: evaluations. before: that of the start model, or one that the run was left in; step: where one is due after
  * the step. Where the watch leaves, the evaluation has not taken place, and stays pending. Collective. */
+/* filter: leaves prompts out that the start model cannot do, where options ask for it. */
+stm_status stm_trainer_filter(stm_trainer *trainer);
 bool stm_trainer_eval_is_due(const stm_trainer *trainer, int64_t step);
 stm_status stm_trainer_evaluate_before(stm_trainer *trainer);
 stm_status stm_trainer_evaluate_step(stm_trainer *trainer, stm_step *step, bool *is_best);

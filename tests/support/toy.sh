@@ -53,3 +53,23 @@ same_state() { # A B WHAT
 same_parameters() { # A B TOLERANCE
     h5diff -d "$3" "$1" "$2" /parameters /parameters > diff.txt 2>&1 || die "$1 and $2 differ: $(head -5 diff.txt)"
 }
+
+# sum FOLDER NAME: of a number over all steps.
+sum() { sed -n "s/.*\"$2\": \([-0-9.e+]*\),.*/\1/p" "$1/metrics.jsonl" | awk '{ s += $1 } END { print s + 0 }'; }
+
+# compare NAME STEPS WORDS..: the run NAME of NAME.yaml on one rank, on three ranks, and in two pieces.
+compare() {
+    local name=$1 steps=$2 ranks
+    shift 2
+    for ranks in 3 0; do
+        rm -rf "$name"
+        succeeds $ranks "$STEMMA" train "$name.yaml" --precision=float64 checkpoint.every=0 rollout.save=all "$@"
+        [ $ranks = 0 ] || mv "$name" "$name.3"
+    done
+    same_parameters "$(checkpoint "$name.3" "$steps")" "$(checkpoint "$name" "$steps")" 1e-9
+    mv "$name" "$name.1" && mkdir -p "$name/checkpoints"
+    succeeds 0 "$STEMMA" train "$name.yaml" --precision=float64 checkpoint.every=0 rollout.save=all run.steps=$((steps / 2)) "$@"
+    succeeds 0 "$STEMMA" train "$name.yaml" --precision=float64 checkpoint.every=0 rollout.save=all "$@"
+    same_bits "$(checkpoint "$name.1" "$steps")" "$(checkpoint "$name" "$steps")" "$name: $steps steps are not two halves"
+    [ ! -d "$name.1/rollouts" ] || diff -r "$name.1/rollouts" "$name/rollouts" > diff.txt || die "$name: other rollouts after a restart"
+}

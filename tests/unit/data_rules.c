@@ -6,6 +6,7 @@
 #include "support/support.h"
 #include "support/tiny_tokenizer.h"
 #include "train/batch.h"
+#include "train/filter.h"
 #include "train/mask_after.h"
 
 enum { SIZE = 4, LENGTH = 3 };
@@ -206,6 +207,58 @@ static void the_token_that_decides_has_no_loss(void **state)
     stm_tokenizer_destroy(tokenizer);
 }
 
+static void a_prompt_stays_when_one_response_is_a_success(void **state)
+{
+    (void)state;
+    const struct {
+        double rewards[SIZE];
+        bool keeps;
+    } cases[] = {{{0, 0, 0.11, 0}, true}, {{0.1, 0, 0, 0.1}, false}, {{NAN, 0, 0, 0}, false}, {{NAN, 1, 0, 0}, true}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fixture f;
+        SET_UP(&f, cases[i].rewards, "objective.kl_coef=0");
+        for (size_t k = 0; k < SIZE; k++)
+            f.responses[k].has_reward = isfinite(cases[i].rewards[k]);
+        assert_int_equal(stm_filter_keeps(&f.group, 0.1), cases[i].keeps);
+        stm_options_clear(&f.options);
+    }
+}
+
+static void a_filter_survives_its_bytes_and_selects_its_prompts(void **state)
+{
+    (void)state;
+    stm_prompt items[5];
+    for (size_t i = 0; i < 5; i++)
+        items[i] = (stm_prompt){.line = i + 1};
+    const stm_prompt_set all = {.path = "p.jsonl", .prompts = {.n = 5, .items = items}};
+    size_t which[] = {1, 4};
+    const stm_filter found = {.known = true, .n = 2, .which = which}, unknown = {0};
+    stm_filter back = {0}, other = {0};
+    stm_prompt_set left;
+    stm_kept kept = {0};
+    assert_ok(stm_filter_save(&unknown, 5, &kept));
+    assert_int_equal(kept.n, 0);
+    assert_ok(stm_filter_restore(&back, "file", &kept, 5));
+    assert_false(back.known);
+    assert_ok(stm_filter_save(&found, 5, &kept));
+    assert_ok(stm_filter_restore(&back, "file", &kept, 5));
+    assert_true(back.known);
+    assert_ok(stm_filter_select(&back, &all, &left));
+    assert_int_equal(left.prompts.n, 2);
+    assert_int_equal(left.prompts.items[0].line + 10 * left.prompts.items[1].line, 52);
+    size_t seen[2] = {0};
+    for (uint64_t position = 0; position < 20; position++)
+        seen[stm_prompt_at(&left.prompts, 3, true, position)]++;
+    assert_true(seen[0] == 10 && seen[1] == 10);
+    assert_fails(stm_filter_restore(&other, "step.h5", &kept, 6), STM_ERR_INPUT,
+                 "step.h5: /kept/filter: found those of another set, expected numbers of 6 prompts");
+    kept.n--;
+    assert_fails(stm_filter_restore(&other, "step.h5", &kept, 5), STM_ERR_INPUT, "/kept/filter: found other bytes");
+    stm_filter_clear(&back);
+    stm_filter_clear(&other);
+    free(kept.bytes);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -216,6 +269,8 @@ int main(void)
         cmocka_unit_test(thoughts_are_dropped_with_their_probability),
         cmocka_unit_test(an_epoch_meets_a_line_with_or_without_its_thought),
         cmocka_unit_test(the_token_that_decides_has_no_loss),
+        cmocka_unit_test(a_prompt_stays_when_one_response_is_a_success),
+        cmocka_unit_test(a_filter_survives_its_bytes_and_selects_its_prompts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,7 @@ static const char another[] =
     "run: {folder: \"a\\tb \\\"q\\\" \\\\ \\u00e9\\u2028 #\", seed: 9007199254740993, steps: 7}\n"
     "model: {path: \"yes\", init: random}\n"
     "data: {prompts: \"12\", groups: g.jsonl, template: \"~\", shuffle: false, max_prompt_tokens: 9, overlong: skip,\n"
-    "  thought_dropout: 0.5, thought_begin: \"<a>\", thought_end: \"</a>\"}\n"
+    "  filter_samples: 16, thought_dropout: 0.5, thought_begin: \"<a>\", thought_end: \"</a>\"}\n"
     "rollout: {prompts_per_step: 3, group_size: 5, temperature: 0.1, top_p: 0.3, top_k: 4, min_p: 0.7,\n"
     "  max_new_tokens: 65, min_new_tokens: 2, slots: 6, ignore_eos: true, save: none, dynamic: true,\n"
     "  refine: true, refine_right: 0.5, refine_text: \"{answer}!\", refine_praise: \"1\", refine_blame: \"0\",\n"
