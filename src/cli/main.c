@@ -186,6 +186,15 @@ static stm_status check_arguments(const stm_command *command, const stm_options 
                     found == 1 ? "" : "s", command->name, command->arguments, gap(command), command->usage);
 }
 
+/* Whether some reward compares responses. */
+static bool compares(const stm_options *options)
+{
+    bool any = false;
+    for (size_t i = 0; i < options->reward.n; i++)
+        any = any || strcmp(options->reward.items[i].name, "preference") == 0;
+    return any;
+}
+
 /* What the table of options cannot tell, for the registries know it: names of objectives, and rewards with their
  * patterns. */
 static stm_status check_registered(const stm_options *options, stm_command_bit command)
@@ -193,7 +202,7 @@ static stm_status check_registered(const stm_options *options, stm_command_bit c
     STM_TRY(stm_objective_check_name(options->objective.name));
     STM_TRY(stm_objective_check_options(&options->objective));
     if (command == STM_COMMAND_TRAIN && !*options->data.groups)
-        STM_TRY(stm_objective_check_online(&options->objective));
+        STM_TRY(stm_objective_check_online(&options->objective, compares(options)));
     stm_reward_set *rewards;
     STM_TRY(stm_reward_set_create(options->reward.items, options->reward.n, &rewards));
     stm_reward_set_destroy(rewards);
@@ -227,7 +236,7 @@ static void watch(const stm_command *command, const stm_options *options)
 {
     double rewards_s = 0;
     for (size_t i = 0; i < options->reward.n; i++)
-        if (strcmp(options->reward.items[i].name, "command") == 0)
+        if (*options->reward.items[i].command)
             rewards_s += options->reward.items[i].timeout_s;
     if (*options->rollout.environment)
         rewards_s = STM_MAX(rewards_s, options->rollout.environment_timeout_s);

@@ -100,6 +100,20 @@ static stm_status check_budgets(const stm_options *o, stm_command_bit command)
     return STM_OK;
 }
 
+/* Responses are compared within a group as it was sampled. */
+static stm_status check_preferences(const stm_options *o)
+{
+    const char *other = o->replay.size > 0         ? "replay.size"
+                        : o->rollout.refine        ? "rollout.refine"
+                        : o->rollout.budgets.n > 0 ? "rollout.budgets"
+                                                   : NULL;
+    for (size_t i = 0; i < o->reward.n && other; i++)
+        if (strcmp(o->reward.items[i].name, "preference") == 0)
+            return stm_fail(STM_ERR_INPUT, "reward[%zu].name: found preference beside %s, expected one of the two", i,
+                            other);
+    return STM_OK;
+}
+
 /* A refinement has a place of its own, which nothing else may take. */
 static stm_status check_refine(const stm_options *o)
 {
@@ -147,6 +161,7 @@ stm_status stm_options_check(const stm_options *options, stm_command_bit command
         return stm_fail(STM_ERR_INPUT,
                         "rollout.min_new_tokens: found %lld, expected at most rollout.max_new_tokens, %lld",
                         (long long)options->rollout.min_new_tokens, (long long)options->rollout.max_new_tokens);
+    STM_TRY(check_preferences(options));
     STM_TRY(check_refine(options));
     if (command == STM_COMMAND_BENCH)
         return check_bench(options);

@@ -362,11 +362,11 @@ const stm_option_row stm_option_rows[] = {
 const stm_option_row stm_reward_rows[] = {
     TEXT("name", name, "", INPUT, REQUIRED, "which reward: exact, numeric, regex, format, contains, length, command, bleu, math, "
         "choices, cosine, length_group, overlong, repetition, hapo, "
-        "tags, dianjin, thinkless, tool_call, otc, sql, ui_action, ton_gui, gui_critic, adacot, plugin, environment"),
+        "tags, dianjin, thinkless, tool_call, otc, sql, ui_action, ton_gui, gui_critic, adacot, plugin, environment, preference"),
     NUMBER("weight", weight, "1.0", ANY, INPUT, 0, "factor in the sum"),
     TEXT("pattern", pattern, "", INPUT, 0, "regex, format: PCRE2 pattern that is searched in the response"),
     TEXT("text", text, "", INPUT, 0, "contains: text to find; empty: the prompt's answer; otc: how a call begins"),
-    TEXT("command", command, "", INPUT, 0, "command: run by /bin/sh, fed JSON lines, answers with a number a line (server: with JSON lines)"),
+    TEXT("command", command, "", INPUT, 0, "command, preference: run by /bin/sh, fed JSON lines, answers with a number a line (server, preference: with JSON lines)"),
     NUMBER("timeout_s", timeout_s, "60.0", FROM(0), INPUT, ABOVE, "command: seconds that it may take for a step"),
     INTEGER("min_tokens", min_tokens, "0", FROM(0), INPUT, 0, "length: shortest response with the whole reward"),
     INTEGER("max_tokens", max_tokens, "0", FROM(0), INPUT, 0, "length: longest response with the whole reward; 0: no limit"),

@@ -88,6 +88,25 @@ static stm_status fill_responses(json_t *array, const stm_group *group, const ch
     return STM_OK;
 }
 
+static stm_status set_preferences(json_t *object, const stm_group *group)
+{
+    if (!group->preferences)
+        return STM_OK;
+    json_t *rows = json_array();
+    for (size_t i = 0; rows && i < group->n_responses; i++) {
+        json_t *row = json_array();
+        for (size_t k = 0; k < group->n_responses; k++)
+            (void)json_array_append_new(row, json_real(group->preferences[i * group->n_responses + k]));
+        if (json_array_size(row) != group->n_responses || json_array_append(rows, row) != 0) {
+            json_decref(row);
+            json_decref(rows);
+            return no_memory();
+        }
+        json_decref(row);
+    }
+    return set(object, "preferences", rows);
+}
+
 /* The prompt's own fields; those that the group has, too, are replaced later. */
 static stm_status start_object(const char *fields_json, json_t **object)
 {
@@ -109,6 +128,7 @@ stm_status stm_group_write(const stm_group *group, const char *fields_json, cons
     stm_status status;
     STM_GOTO_OUT(set_integers(object, "prompt_ids", group->prompt, NULL, group->n_prompt));
     STM_GOTO_OUT(set_double(object, "temperature", group->temperature));
+    STM_GOTO_OUT(set_preferences(object, group));
     STM_GOTO_OUT(set(object, "responses", responses = json_array()));
     STM_GOTO_OUT(fill_responses(responses, group, texts));
     if (!(line = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17)))) {

@@ -45,16 +45,18 @@ static const struct {
     {STM_NEEDS_PREFERENCES, "oracle", "recorded preferences"},
 };
 
-stm_status stm_objective_check_online(const stm_objective_options *options)
+stm_status stm_objective_check_online(const stm_objective_options *options, bool has_preferences)
 {
-    const unsigned needs = stm_objective_find(options->name)->needs(options);
+    const unsigned needs =
+        stm_objective_find(options->name)->needs(options) & (has_preferences ? ~(unsigned)STM_NEEDS_PREFERENCES : ~0u);
     for (size_t i = 0; i < sizeof recorded_only / sizeof *recorded_only; i++)
         if (needs & recorded_only[i].need)
             return stm_fail(
                 STM_ERR_INPUT,
                 "objective.%s: needs %s, which rollouts have not; expected with data.groups or `stemma grad`%s",
                 recorded_only[i].key, recorded_only[i].what,
-                recorded_only[i].need == STM_NEEDS_PREFERENCES ? ", or objective.oracle=reward" : "");
+                recorded_only[i].need == STM_NEEDS_PREFERENCES ? ", the reward preference or objective.oracle=reward"
+                                                               : "");
     return STM_OK;
 }
 

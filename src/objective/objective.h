@@ -128,7 +128,7 @@ stm_status stm_objective_check_options(const stm_objective_options *options);
 
 /* Fails: STM_ERR_INPUT where the objective needs what no rollout has: steps, other copies of the model, their
  * responses, preferences. */
-stm_status stm_objective_check_online(const stm_objective_options *options);
+stm_status stm_objective_check_online(const stm_objective_options *options, bool has_preferences);
 
 /* Fails: STM_ERR_INPUT "group 0, response 2: found no cluster, .." where a batch to train on lacks what the objective
  * needs. What the trainer makes itself may be missing: log-probs of the reference. */

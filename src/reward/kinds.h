@@ -57,6 +57,7 @@ struct stm_reward_kind {
     stm_status (*check_answer)(const stm_reward_item *item, const char *answer); /* may be NULL */
     stm_status (*begin)(stm_reward_item *item); /* makes the state; `end` frees it, also NULL; both may be NULL */
     void (*end)(void *state);
+    const double *(*preferences)(const void *state); /* of the last run, as stm_reward_set_preferences; may be NULL */
     /* What a state remembers (reward.h); all three or none. restore is false for bytes that save would not write. */
     stm_status (*settle)(const stm_reward_item *item);
     stm_status (*save)(const void *state, stm_kept *out);
@@ -77,7 +78,7 @@ extern const stm_reward_kind stm_reward_exact, stm_reward_numeric, stm_reward_re
     stm_reward_cosine, stm_reward_length_group, stm_reward_overlong, stm_reward_repetition, stm_reward_hapo,
     stm_reward_tags, stm_reward_dianjin, stm_reward_thinkless, stm_reward_tool_call, stm_reward_otc, stm_reward_sql,
     stm_reward_ui_action, stm_reward_ton_gui, stm_reward_gui_critic, stm_reward_adacot, stm_reward_plugin,
-    stm_reward_environment;
+    stm_reward_environment, stm_reward_preference;
 
 /* Whether a response is right, as the entry's reward `right` says. *failed: it could not tell. */
 bool stm_reward_is_right(const stm_reward_item *item, const stm_reward_input *input, stm_complaint *complaint,

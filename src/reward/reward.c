@@ -15,7 +15,7 @@ static const stm_reward_kind *const registry[] = {
     &stm_reward_cosine, &stm_reward_length_group, &stm_reward_overlong,  &stm_reward_repetition, &stm_reward_hapo,
     &stm_reward_tags,   &stm_reward_dianjin,      &stm_reward_thinkless, &stm_reward_tool_call,  &stm_reward_otc,
     &stm_reward_sql,    &stm_reward_ui_action,    &stm_reward_ton_gui,   &stm_reward_gui_critic, &stm_reward_adacot,
-    &stm_reward_plugin, &stm_reward_environment};
+    &stm_reward_plugin, &stm_reward_environment,  &stm_reward_preference};
 enum { N_KINDS = sizeof registry / sizeof *registry };
 
 size_t stm_reward_names(const char *const **names)
@@ -250,6 +250,14 @@ void stm_reward_set_destroy(stm_reward_set *set)
     }
     free(set->items);
     free(set);
+}
+
+const double *stm_reward_set_preferences(const stm_reward_set *set)
+{
+    for (size_t i = 0; i < set->n; i++)
+        if (set->items[i].kind->preferences)
+            return set->items[i].kind->preferences(set->items[i].state);
+    return NULL;
 }
 
 bool stm_reward_set_needs_answer(const stm_reward_set *set)

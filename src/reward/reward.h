@@ -51,6 +51,10 @@ stm_status stm_reward_set_settle(stm_reward_set *set);
 stm_status stm_reward_set_save(const stm_reward_set *set, stm_kept *out);
 stm_status stm_reward_set_restore(stm_reward_set *set, const char *where, const stm_kept *kept);
 
+/* After a run, where some reward compares responses: the probability that the row's response is better, [m, m] of a
+ * group of m responses, group after group; NaN: it could not be told. NULL: none does. Valid until the next run. */
+const double *stm_reward_set_preferences(const stm_reward_set *set);
+
 size_t stm_reward_names(const char *const **names); /* of the registry */
 
 #endif

@@ -98,6 +98,46 @@ static void note_complaint(const stm_policy *policy, const stm_prompt_set *set, 
             }
 }
 
+/* Elements of the tables of stm_reward_set_preferences. */
+static size_t count_preferences(const stm_batch *batch)
+{
+    size_t n = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        n += batch->groups[g].n_responses * batch->groups[g].n_responses;
+    return n;
+}
+
+/* The tables to every rank's groups. What could not be told is 1/2: such a group is left out anyway, or another reward
+ * judges it. Collective over the world. */
+static stm_status hand_out_preferences(const stm_grid *grid, const stm_reward_set *rewards, stm_batch *batch)
+{
+    const double *told = stm_reward_set_preferences(rewards); /* of rank 0 */
+    double compares = told != NULL, *all = NULL;
+    stm_broadcast(grid->world, 0, &compares, sizeof compares);
+    if (compares == 0.0)
+        return STM_OK;
+    const size_t n = count_preferences(batch);
+    stm_status status = stm_agree(grid, stm_alloc(n, sizeof *all, &all));
+    if (status == STM_OK && grid->rank == 0)
+        for (size_t i = 0; i < n; i++)
+            all[i] = isfinite(told[i]) ? told[i] : 0.5;
+    if (status == STM_OK)
+        stm_broadcast(grid->world, 0, all, n * sizeof *all);
+    const double *at = all;
+    for (size_t g = 0; status == STM_OK && g < batch->n_groups; g++) {
+        stm_group *group = &batch->groups[g];
+        const size_t n_pairs = group->n_responses * group->n_responses;
+        free(group->preferences);
+        group->preferences = NULL;
+        status = stm_alloc(n_pairs, sizeof *at, &group->preferences);
+        if (status == STM_OK && n_pairs > 0)
+            memcpy(group->preferences, at, n_pairs * sizeof *at);
+        at += n_pairs;
+    }
+    free(all);
+    return stm_agree(grid, status);
+}
+
 static stm_status judge_here(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set,
                              const size_t *which, const stm_batch *batch, bool practice, stm_verdicts *v)
 {
@@ -164,6 +204,7 @@ stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const st
     STM_TRY(stm_agree(grid, status));
     stm_broadcast(grid->world, 0, v->total, v->n * sizeof *v->total);
     stm_broadcast(grid->world, 0, v->parts, v->n * v->n_rewards * sizeof *v->parts);
+    STM_TRY(hand_out_preferences(grid, rewards, batch));
     const stm_objective_options *o = &policy->options->objective;
     const bool with_parts = o->reward_combine == STM_REWARDS_NORMALIZE_THEN_SUM || o->reward_weights.n > 0;
     return stm_agree(grid, hand_out(v, with_parts, batch));

@@ -94,6 +94,37 @@ done
 pgrep -f 'server.sh [a-z]*$|sleep 1234$' > left.txt && die "a server is left running: $(cat left.txt)"
 say "server: one process for a run, the same rewards on 1 and 3 ranks; death costs a start, silence a step, nonsense neither"
 
+# A command that compares: the text with more vowels is better in nine of ten cases. What objectives make of it in a run is what
+# grad makes of the rollouts that it leaves.
+cat > judge.sh << 'END'
+while IFS= read -r line; do
+    printf '%s\n' "$line" | sed 's/},{/}\n{/g' |
+        sed -n 's/.*"response":"\([a-z ]*\)".*"other":"\([a-z ]*\)".*"id":\([0-9]*\).*/\3:\1:\2/p' |
+        awk -F: '{ one = gsub(/[aeiou]/, "&", $2); two = gsub(/[aeiou]/, "&", $3)
+                   printf "{\"id\": %d, \"preference\": %s}\n", $1, (one > two ? 0.9 : one < two ? 0.1 : 0.5) }'
+done
+END
+compared() { # FOLDER RANKS WORDS..
+    input "$1.yaml" "$1" 2
+    succeeds "$2" "$STEMMA" train "$1.yaml" rollout.save=all rollout.max_new_tokens=8 --precision=float64 "${@:3}" \
+        'reward=[{name: preference, command: "exec sh judge.sh"}]'
+    grep -ho '"preferences":\[\[[^a-z]*\]\]\|"reward":[0-9.]*' "$1"/rollouts/*.jsonl > "$1.txt"
+    [ "$(grep -c preferences "$1.txt")" = 10 ] && grep -q '0\.9' "$1.txt" || die "$1: no preferences: $(head -3 "$1.txt")"
+}
+play="objective.name=self_play objective.beta=0.1"
+compared played.1 1 $play checkpoint.every=1
+compared played.3 3 $play checkpoint.every=0
+cmp -s played.1.txt played.3.txt || die "preference: others on 3 ranks: $(diff played.1.txt played.3.txt | head -4)"
+succeeds 0 "$STEMMA" grad "$(checkpoint played.1 1)" played.1/rollouts/step-00000002.jsonl --out grad.h5 --precision=float64 $play
+# grad rounds recorded log-probs to single precision
+loss=$(h5dump -m %.17g -d /loss grad.h5 | sed -n 's/.*(0): //p') found=$(field played.1/metrics.jsonl 2 loss)
+holds "($found - $loss)^2 < 1e-14" "the loss of a run on preferences ($found) is that of grad on its rollouts ($loss)"
+for other in replay.size=4 rollout.refine=true; do
+    refused 2 "reward[0].name: found preference beside ${other%=*}, expected one of the two" 2 "$STEMMA" train played.1.yaml $other \
+        run.folder=none 'reward=[{name: preference, command: "cat"}]'
+done
+say "preference: the same on 1 and 3 ranks; self_play on them has grad's loss"
+
 rm toy/tokenizer.json
 printf '{"prompt_ids": [1, 2, 3]}\n{"prompt_ids": [4, 5]}\n' > ids.jsonl
 plain="data.prompts=ids.jsonl rollout.prompts_per_step=2 rollout.max_new_tokens=8 rollout.save=all checkpoint.every=0"
