@@ -1,4 +1,4 @@
-#include "data/groups_file.h"
+#include "data/groups_parser.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,27 +18,22 @@ static const char *const response_keys[] = {"text",
                                             "cluster",
                                             "twin_logprobs",
                                             "target_logprobs",
-                                            "origin"};
+                                            "origin",
+                                            "reward_parts",
+                                            "step",
+                                            "step_advantages",
+                                            "member",
+                                            "segment",
+                                            "answer"};
 enum { N_RESPONSE_KEYS = sizeof response_keys / sizeof *response_keys };
 
-/* One line under way. */
-typedef struct {
-    const stm_text_context *context;
-    const stm_json_lines *lines;
-    unsigned use;
-    size_t i; /* of the response */
-} parser;
-
-enum { PLACE_BYTES = 64 };
-
-/* "responses[3].mask" */
-static const char *place(const parser *p, const char *key, char where[PLACE_BYTES])
+const char *stm_groups_place(const stm_groups_parser *p, const char *key, char where[STM_PLACE_BYTES])
 {
-    snprintf(where, PLACE_BYTES, "responses[%zu].%s", p->i, key);
+    snprintf(where, STM_PLACE_BYTES, "responses[%zu].%s", p->i, key);
     return where;
 }
 
-static stm_status check_keys(const parser *p, const json_t *object)
+static stm_status check_keys(const stm_groups_parser *p, const json_t *object)
 {
     const char *key;
     json_t *value;
@@ -56,153 +51,116 @@ static stm_status check_keys(const parser *p, const json_t *object)
     return STM_OK;
 }
 
-/* An array of one number for each id. */
-static stm_status get_column(const parser *p, const json_t *object, const char *key, size_t n, json_t **array)
+stm_status stm_groups_column(const stm_groups_parser *p, const json_t *object, const char *key, size_t n,
+                             json_t **array)
 {
-    char where[PLACE_BYTES];
+    char where[STM_PLACE_BYTES];
     stm_json_found_text found;
     *array = stm_json_get(object, key);
     if (*array && !json_is_array(*array))
-        return stm_json_lines_fail(p->lines, "%s: found %s, expected an array of numbers", place(p, key, where),
-                                   stm_json_found(*array, found));
+        return stm_json_lines_fail(p->lines, "%s: found %s, expected an array of numbers",
+                                   stm_groups_place(p, key, where), stm_json_found(*array, found));
     if (*array && json_array_size(*array) != n)
         return stm_json_lines_fail(p->lines, "%s: found %zu numbers, expected %zu, one for each id",
-                                   place(p, key, where), json_array_size(*array), n);
+                                   stm_groups_place(p, key, where), json_array_size(*array), n);
     return STM_OK;
 }
 
-static stm_status wrong_element(const parser *p, const char *key, size_t k, const json_t *value, const char *expected)
+stm_status stm_groups_wrong(const stm_groups_parser *p, const char *key, size_t k, const json_t *value,
+                            const char *expected)
 {
     stm_json_found_text found;
-    char where[PLACE_BYTES];
-    return stm_json_lines_fail(p->lines, "%s[%zu]: found %s, expected %s", place(p, key, where), k,
+    char where[STM_PLACE_BYTES];
+    return stm_json_lines_fail(p->lines, "%s[%zu]: found %s, expected %s", stm_groups_place(p, key, where), k,
                                stm_json_found(value, found), expected);
 }
 
-static stm_status read_mask(const parser *p, const json_t *object, stm_response *response)
+static stm_status read_mask(const stm_groups_parser *p, const json_t *object, stm_response *response)
 {
     json_t *array;
-    STM_TRY(get_column(p, object, "mask", response->n, &array));
+    STM_TRY(stm_groups_column(p, object, "mask", response->n, &array));
     STM_TRY(stm_alloc(response->n, 1, &response->mask));
     for (size_t k = 0; k < response->n; k++) {
         const json_t *value = array ? json_array_get(array, k) : NULL;
         const json_int_t bit = value && json_is_integer(value) ? json_integer_value(value) : -1;
         if (value && bit != 0 && bit != 1)
-            return wrong_element(p, "mask", k, value, "0 or 1");
+            return stm_groups_wrong(p, "mask", k, value, "0 or 1");
         response->mask[k] = !value || (p->use & STM_GROUPS_IGNORE_MASK) || bit == 1;
     }
     return STM_OK;
 }
 
-static stm_status read_doubles(const parser *p, const json_t *object, const char *key, size_t n, double **out)
+stm_status stm_groups_doubles(const stm_groups_parser *p, const json_t *object, const char *key, size_t n, double **out)
 {
     json_t *array;
-    STM_TRY(get_column(p, object, key, n, &array));
+    STM_TRY(stm_groups_column(p, object, key, n, &array));
     if (!array)
         return STM_OK;
     STM_TRY(stm_alloc(n, sizeof **out, out));
     for (size_t k = 0; k < n; k++) {
         const json_t *value = json_array_get(array, k);
         if (!json_is_number(value))
-            return wrong_element(p, key, k, value, "a number");
+            return stm_groups_wrong(p, key, k, value, "a number");
         (*out)[k] = json_number_value(value);
     }
     return STM_OK;
 }
 
-static stm_status read_kept_mass(const parser *p, const json_t *object, stm_response *response)
+static stm_status read_kept_mass(const stm_groups_parser *p, const json_t *object, stm_response *response)
 {
     const double rounding = 1e-3; /* a sum in single precision may pass 1 */
-    STM_TRY(read_doubles(p, object, "kept_mass", response->n, &response->kept_mass));
+    STM_TRY(stm_groups_doubles(p, object, "kept_mass", response->n, &response->kept_mass));
     for (size_t k = 0; response->kept_mass && k < response->n; k++)
         if (!(response->kept_mass[k] > 0) || response->kept_mass[k] > 1 + rounding)
-            return wrong_element(p, "kept_mass", k, json_array_get(json_object_get(object, "kept_mass"), k),
-                                 "a number above 0, at most 1");
+            return stm_groups_wrong(p, "kept_mass", k, json_array_get(json_object_get(object, "kept_mass"), k),
+                                    "a number above 0, at most 1");
     return STM_OK;
 }
 
-static stm_status read_reward(const parser *p, const json_t *object, stm_response *response)
+static stm_status read_reward(const stm_groups_parser *p, const json_t *object, stm_response *response)
 {
-    char where[PLACE_BYTES];
+    char where[STM_PLACE_BYTES];
     stm_json_found_text found;
     const json_t *value = stm_json_get(object, "reward");
     if (value ? !json_is_number(value) : (p->use & STM_GROUPS_NEED_REWARDS) != 0)
-        return stm_json_lines_fail(p->lines, "%s: found %s, expected a number", place(p, "reward", where),
+        return stm_json_lines_fail(p->lines, "%s: found %s, expected a number", stm_groups_place(p, "reward", where),
                                    stm_json_found(value, found));
     response->has_reward = value != NULL;
     response->reward = value ? json_number_value(value) : 0.0;
     return STM_OK;
 }
 
-static bool has_notes(const json_t *object)
+static stm_status read_finish(const stm_groups_parser *p, const json_t *object, stm_response *response)
 {
-    static const char *const keys[] = {"sampler_logprobs", "token_weights",   "off_policy", "cluster",
-                                       "twin_logprobs",    "target_logprobs", "origin"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (stm_json_get(object, keys[i]))
-            return true;
-    return false;
-}
-
-/* What only some objectives read. */
-static stm_status read_notes(const parser *p, const json_t *object, stm_response *response)
-{
-    char where[PLACE_BYTES];
-    stm_json_found_text found;
-    const json_t *off = stm_json_get(object, "off_policy"), *cluster = stm_json_get(object, "cluster");
-    const json_t *origin = stm_json_get(object, "origin");
-    if (off && !json_is_boolean(off))
-        return stm_json_lines_fail(p->lines, "%s: found %s, expected true or false", place(p, "off_policy", where),
-                                   stm_json_found(off, found));
-    if (cluster && !json_is_integer(cluster))
-        return stm_json_lines_fail(p->lines, "%s: found %s, expected an integer", place(p, "cluster", where),
-                                   stm_json_found(cluster, found));
-    const char *from = !origin ? "policy" : json_is_string(origin) ? json_string_value(origin) : "";
-    if (strcmp(from, "policy") != 0 && strcmp(from, "other") != 0)
-        return stm_json_lines_fail(p->lines, "%s: found %s, expected \"policy\" or \"other\"",
-                                   place(p, "origin", where), stm_json_found(origin, found));
-    if (!has_notes(object))
-        return STM_OK;
-    STM_TRY(stm_response_take_notes(response));
-    response->notes->off_policy = json_is_true(off);
-    response->notes->other_origin = strcmp(from, "other") == 0;
-    response->notes->has_cluster = cluster != NULL;
-    response->notes->cluster = json_integer_value(cluster);
-    STM_TRY(read_doubles(p, object, "sampler_logprobs", response->n, &response->notes->sampler_logprobs));
-    STM_TRY(read_doubles(p, object, "twin_logprobs", response->n, &response->notes->twin_logprobs));
-    STM_TRY(read_doubles(p, object, "target_logprobs", response->n, &response->notes->target_logprobs));
-    return read_doubles(p, object, "token_weights", response->n, &response->notes->token_weights);
-}
-
-static stm_status read_finish(const parser *p, const json_t *object, stm_response *response)
-{
-    char where[PLACE_BYTES];
+    char where[STM_PLACE_BYTES];
     stm_json_found_text found;
     const json_t *value = stm_json_get(object, "finish");
     const char *word = !value ? "stop" : json_is_string(value) ? json_string_value(value) : "";
     if (strcmp(word, "stop") != 0 && strcmp(word, "length") != 0)
-        return stm_json_lines_fail(p->lines, "%s: found %s, expected \"stop\" or \"length\"", place(p, "finish", where),
-                                   stm_json_found(value, found));
+        return stm_json_lines_fail(p->lines, "%s: found %s, expected \"stop\" or \"length\"",
+                                   stm_groups_place(p, "finish", where), stm_json_found(value, found));
     response->finish = strcmp(word, "stop") == 0 ? STM_FINISH_STOP : STM_FINISH_LENGTH;
     return STM_OK;
 }
 
-static stm_status read_tokens(const parser *p, const json_t *object, size_t n_prompt, stm_response *response)
+static stm_status read_tokens(const stm_groups_parser *p, const json_t *object, size_t n_prompt, stm_response *response)
 {
-    char where[PLACE_BYTES];
+    char where[STM_PLACE_BYTES];
     const json_t *ids = stm_json_get(object, "ids"), *text = stm_json_get(object, "text");
     if (!ids && !text)
         return stm_json_lines_fail(p->lines, "responses[%zu]: found neither \"ids\" nor \"text\", expected one of them",
                                    p->i);
     if (text && !json_is_string(text)) {
         stm_json_found_text found;
-        return stm_json_lines_fail(p->lines, "%s: found %s, expected text", place(p, "text", where),
+        return stm_json_lines_fail(p->lines, "%s: found %s, expected text", stm_groups_place(p, "text", where),
                                    stm_json_found(text, found));
     }
     if (ids)
-        STM_TRY(stm_context_ids(p->context, p->lines, place(p, "ids", where), ids, &response->ids, &response->n));
+        STM_TRY(stm_context_ids(p->context, p->lines, stm_groups_place(p, "ids", where), ids, &response->ids,
+                                &response->n));
     else
-        STM_TRY(stm_context_text(p->context, p->lines, place(p, "text", where), text, &response->ids, &response->n));
+        STM_TRY(stm_context_text(p->context, p->lines, stm_groups_place(p, "text", where), text, &response->ids,
+                                 &response->n));
     if (n_prompt + response->n > p->context->max_positions)
         return stm_json_lines_fail(
             p->lines,
@@ -212,24 +170,25 @@ static stm_status read_tokens(const parser *p, const json_t *object, size_t n_pr
     return STM_OK;
 }
 
-static stm_status read_response(const parser *p, const json_t *object, size_t n_prompt, stm_response *response)
+static stm_status read_response(const stm_groups_parser *p, const json_t *object, size_t n_prompt,
+                                stm_response *response)
 {
     stm_json_found_text found;
-    char where[PLACE_BYTES];
+    char where[STM_PLACE_BYTES];
     if (!json_is_object(object))
         return stm_json_lines_fail(p->lines, "responses[%zu]: found %s, expected an object with \"ids\" or \"text\"",
                                    p->i, stm_json_found(object, found));
     STM_TRY(check_keys(p, object));
     STM_TRY(read_tokens(p, object, n_prompt, response));
     STM_TRY(read_mask(p, object, response));
-    STM_TRY(read_doubles(p, object, "old_logprobs", response->n, &response->old_logprobs));
-    STM_TRY(read_doubles(p, object, "ref_logprobs", response->n, &response->ref_logprobs));
+    STM_TRY(stm_groups_doubles(p, object, "old_logprobs", response->n, &response->old_logprobs));
+    STM_TRY(stm_groups_doubles(p, object, "ref_logprobs", response->n, &response->ref_logprobs));
     if (!response->ref_logprobs && (p->use & STM_GROUPS_NEED_REFERENCE))
         return stm_json_lines_fail(p->lines, "%s: found nothing, expected an array of %zu numbers, one for each id",
-                                   place(p, "ref_logprobs", where), response->n);
+                                   stm_groups_place(p, "ref_logprobs", where), response->n);
     STM_TRY(read_kept_mass(p, object, response));
     STM_TRY(read_reward(p, object, response));
-    STM_TRY(read_notes(p, object, response));
+    STM_TRY(stm_groups_notes(p, object, response));
     return read_finish(p, object, response);
 }
 
@@ -267,7 +226,8 @@ static stm_status get_responses(const stm_json_lines *lines, const json_t *objec
     return STM_OK;
 }
 
-static stm_status wrong_preference(const parser *p, size_t i, size_t j, const json_t *value, const char *expected)
+static stm_status wrong_preference(const stm_groups_parser *p, size_t i, size_t j, const json_t *value,
+                                   const char *expected)
 {
     stm_json_found_text found;
     return stm_json_lines_fail(p->lines, "preferences[%zu][%zu]: found %s, expected %s", i, j,
@@ -275,7 +235,7 @@ static stm_status wrong_preference(const parser *p, size_t i, size_t j, const js
 }
 
 /* Both orders of two responses must agree; what stands on the diagonal is not read. */
-static stm_status read_preferences(const parser *p, const json_t *object, stm_group *group)
+static stm_status read_preferences(const stm_groups_parser *p, const json_t *object, stm_group *group)
 {
     static const double TOLERANCE = 1e-6;
     const size_t n = group->n_responses;
@@ -302,7 +262,7 @@ static stm_status read_preferences(const parser *p, const json_t *object, stm_gr
 }
 
 /* What has been read counts at once, so that stm_batch_clear frees it after a failure. */
-static stm_status read_group(parser *p, const json_t *object, stm_group *group)
+static stm_status read_group(stm_groups_parser *p, const json_t *object, stm_group *group)
 {
     stm_prompt_kind kind;
     json_t *responses;
@@ -317,13 +277,14 @@ static stm_status read_group(parser *p, const json_t *object, stm_group *group)
     group->n_responses = n;
     for (p->i = 0; p->i < n; p->i++)
         STM_TRY(read_response(p, json_array_get(responses, p->i), group->n_prompt, &group->responses[p->i]));
-    return read_preferences(p, object, group);
+    STM_TRY(read_preferences(p, object, group));
+    return stm_groups_scores(p, object, group);
 }
 
 static stm_status read_groups(stm_json_lines *lines, const stm_text_context *context, unsigned use, stm_batch *batch)
 {
     size_t capacity = 0;
-    parser p = {context, lines, use, 0};
+    stm_groups_parser p = {context, lines, use, 0};
     for (;;) {
         json_t *object;
         STM_TRY(stm_json_lines_next(lines, &object));

@@ -5,10 +5,13 @@
  * [{"text": .. | "ids": [..], "reward": x, "mask": [0/1 ..], "old_logprobs": [..], "ref_logprobs": [..], "kept_mass":
  * [..], "finish": "stop" | "length"}, ..], ..} For some objectives a response also has "sampler_logprobs",
  * "token_weights", "off_policy", "cluster" (of equal answers: the same integer), "twin_logprobs", "target_logprobs" and
- * "origin" ("policy", or "other": sampled by another model); the group "preferences" [[..], ..], the probability that
- * the row's response is better than the column's. Where both ids and their text are given, ids are taken. Other keys of
- * a group are its own affair ("answer"), other keys of a response are refused; null is as good as absent. Local, all of
- * it. */
+ * "origin" ("policy", or "other": sampled by another model), "reward_parts" (any number), "step" (of each token) and
+ * "step_advantages"; and of thinking that was cut "segment" (the budget of each token of thinking, else -1) and
+ * "answer" (the summary of each token of one, else -1), with the group's "scores", [members][budgets][summaries], where
+ * a response that is but a part of a member says which by "member"; the group "preferences" [[..], ..], the probability
+ * that the row's response is better than the column's. Where both ids and their text are given, ids are taken. Other
+ * keys of a group are its own affair ("answer"), other keys of a response are refused; null is as good as absent.
+ * Local, all of it. */
 #ifndef STM_DATA_GROUPS_FILE_H
 #define STM_DATA_GROUPS_FILE_H
 

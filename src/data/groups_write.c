@@ -75,13 +75,71 @@ static stm_status fill_response(json_t *object, const stm_response *response, co
     return set(object, "finish", json_string(response->finish == STM_FINISH_STOP ? "stop" : "length"));
 }
 
+static stm_status set_numbers(json_t *object, const char *key, const int64_t *numbers, size_t n)
+{
+    json_t *array = json_array();
+    for (size_t k = 0; array && k < n; k++)
+        if (json_array_append_new(array, json_integer(numbers[k])) != 0) {
+            json_decref(array);
+            return no_memory();
+        }
+    return set(object, key, array);
+}
+
+/* Members in parts, all of whose scores are there. */
+static bool has_scores(const stm_group *group)
+{
+    bool all = group->n_members > 0 && group->scores;
+    for (size_t k = 0; all && k < group->n_members * group->n_budgets * group->n_summaries; k++)
+        all = isfinite(group->scores[k]);
+    return all;
+}
+
+/* What rollouts leave of notes: clusters of answers, and where thinking was cut. */
+static stm_status fill_notes(json_t *object, bool in_parts, const stm_response *response)
+{
+    const stm_response_notes *notes = response->notes;
+    if (notes && notes->has_cluster)
+        STM_TRY(set(object, "cluster", json_integer(notes->cluster)));
+    if (!notes || !in_parts)
+        return STM_OK;
+    STM_TRY(set(object, "member", json_integer((json_int_t)notes->member)));
+    if (notes->segment)
+        STM_TRY(set_numbers(object, "segment", notes->segment, response->n));
+    return notes->answer ? set_numbers(object, "answer", notes->answer, response->n) : STM_OK;
+}
+
+/* [members][budgets][summaries] */
+static stm_status set_scores(json_t *object, const stm_group *group)
+{
+    json_t *members = json_array();
+    const double *score = group->scores;
+    STM_TRY(set(object, "scores", members));
+    for (size_t m = 0; m < group->n_members; m++) {
+        json_t *budgets = json_array();
+        if (!budgets || json_array_append_new(members, budgets) != 0)
+            return no_memory();
+        for (size_t s = 0; s < group->n_budgets; s++) {
+            json_t *summaries = json_array();
+            if (!summaries || json_array_append_new(budgets, summaries) != 0)
+                return no_memory();
+            for (size_t a = 0; a < group->n_summaries; a++)
+                if (json_array_append_new(summaries, json_real(*score++)) != 0)
+                    return no_memory();
+        }
+    }
+    return STM_OK;
+}
+
 static stm_status fill_responses(json_t *array, const stm_group *group, const char *const *texts)
 {
     for (size_t i = 0; i < group->n_responses; i++) {
         json_t *object = json_object();
         if (!object || json_array_append_new(array, object) != 0)
             return no_memory();
-        const stm_status status = fill_response(object, &group->responses[i], texts ? texts[i] : NULL);
+        stm_status status = fill_response(object, &group->responses[i], texts ? texts[i] : NULL);
+        if (status == STM_OK)
+            status = fill_notes(object, has_scores(group), &group->responses[i]);
         if (status != STM_OK)
             return stm_fail_context(status, "responses[%zu]", i);
     }
@@ -131,6 +189,8 @@ stm_status stm_group_write(const stm_group *group, const char *fields_json, cons
     STM_GOTO_OUT(set_preferences(object, group));
     STM_GOTO_OUT(set(object, "responses", responses = json_array()));
     STM_GOTO_OUT(fill_responses(responses, group, texts));
+    if (has_scores(group))
+        STM_GOTO_OUT(set_scores(object, group));
     if (!(line = json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(17)))) {
         status = no_memory();
         goto out;

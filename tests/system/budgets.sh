@@ -38,6 +38,15 @@ cat on-1/rollouts/step-*.jsonl | awk '{
     } } END { exit right == 0 }' > diff.txt || die "rollouts: $(cat diff.txt)"
 say "budgets: each summary stands below its cut and is judged alone; thinking has their mean"
 
+input still.yaml still 1
+succeeds 1 "$STEMMA" train still.yaml $brpo optim.lr=0 rollout.save=all 'reward=[{name: length, max_tokens: 1}]'
+succeeds 0 "$STEMMA" grad "$(checkpoint still 1)" still/rollouts/step-*.jsonl --out grad.h5 --precision float64 \
+    objective.advantage_baseline=brpo objective.advantage_scale=none objective.aggregate=fixed-length objective.max_tokens=3
+loss=$(h5dump -m %.17g -d /loss grad.h5 | sed -n 's/.*(0): //p')
+found=$(field still/metrics.jsonl 1 loss)
+holds "($found - $loss)^2 < 1e-14 && $loss^2 > 1e-6" "a run's loss is that of grad on its rollouts, $loss"
+say "budgets: the loss of a run, $found, is that of grad on the rollouts that it wrote"
+
 succeeds 2 "$STEMMA" eval on-1.yaml $brpo model.path="$(checkpoint on-1 3)" eval.prompts=few.jsonl model.init=file
 grep -q '^mean reward' out || die "eval: found $(cat out)"
 succeeds 2 "$STEMMA" train on-1.yaml $brpo run.folder=none --check

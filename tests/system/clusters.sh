@@ -15,6 +15,7 @@ train() { # FOLDER RANKS STEPS OPTIONS..
 # Responses of the last words of a line: a cluster of each is the first response with its text.
 with_clusters() {
     awk '{
+        gsub(/,"cluster":[0-9]+/, "") # what the program wrote is not believed here
         n = split($0, parts, /"text": ?"/)
         line = parts[1]
         for (i = 2; i <= n; i++) {

@@ -36,6 +36,14 @@ first=$(field learnt/metrics.jsonl 2 pairs_right) last=$(field learnt/metrics.js
 holds "$last > 0.95 && $first < 0.9" "the policy learns the order of pairs, $first to $last"
 say "recorded groups: dpo orders $first of the pairs as rewards do in step 2, $last in step 30"
 
+printf '{"prompt_ids": [1, 2], "responses": [{"ids": [4, 5, 6], "old_logprobs": [-3, -3.5, -3], "step": [0, 0, 1], "step_advantages": [0.5, -1]}]}\n' > steps.jsonl
+train steps 2 1 optim.lr=0 data.groups=steps.jsonl objective.name=direct_advantage rollout.prompts_per_step=1
+succeeds 0 "$STEMMA" grad "$(checkpoint steps 1)" steps.jsonl --out steps.h5 --precision float64 objective.name=direct_advantage
+loss=$(h5dump -m %.17g -d /loss steps.h5 | sed -n 's/.*(0): //p')
+found=$(field steps/metrics.jsonl 1 loss)
+holds "($found / $loss - 1)^2 < 1e-12" "direct_advantage: a run's loss, $found, is that of grad, $loss"
+say "recorded groups: steps with a critic's advantages"
+
 refused 2 'data.prompts: found a value, expected none with data.groups: nothing is sampled' 2 \
     "$STEMMA" train on-1.yaml data.groups=groups.jsonl run.folder=none
 refused 2 'groups.jsonl: group 0, response 0: found no preferences, which objective self_play needs with these options' 2 \

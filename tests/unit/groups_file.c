@@ -485,6 +485,55 @@ static void what_only_some_objectives_read_is_kept(void **state)
     stm_batch_clear(&batch);
 }
 
+static void scores_steps_and_parts_are_read_and_written_back(void **state)
+{
+    static const char line[] =
+        "{\"prompt_ids\": [1], \"scores\": [[[1, 0], [0.5, 2]]], \"responses\": ["
+        "{\"ids\": [4, 5], \"member\": 0, \"segment\": [0, 1], \"answer\": [-1, -1], \"cluster\": 4}, "
+        "{\"ids\": [4, 7, 8], \"member\": 0, \"segment\": [-1, -1, -1], \"answer\": [-1, 3, 3]}]}\n";
+    stm_batch batch, again;
+    stm_string out = {0};
+    assert_ok(read_with(text_of(state), 0, line, &batch));
+    assert_ok(stm_group_write(&batch.groups[0], NULL, NULL, &out));
+    assert_ok(stm_string_add(&out, "", 1)); /* the end of a text */
+    assert_ok(read_with(text_of(state), 0, out.bytes, &again));
+    for (size_t b = 0; b < 2; b++) {
+        const stm_group *group = b == 0 ? &batch.groups[0] : &again.groups[0];
+        assert_true(group->n_members == 1 && group->n_budgets == 2 && group->n_summaries == 2);
+        assert_true(group->scores[0] == 1 && group->scores[2] == 0.5 && group->scores[3] == 2);
+        const stm_response_notes *thinking = group->responses[0].notes, *summary = group->responses[1].notes;
+        assert_true(thinking->segment[1] == 1 && thinking->answer[0] == -1 && thinking->cluster == 4);
+        assert_true(summary->segment[2] == -1 && summary->answer[1] == 3 && summary->member == 0);
+    }
+    free(out.bytes);
+    stm_batch_clear(&batch);
+    stm_batch_clear(&again);
+    assert_ok(read_with(text_of(state), 0,
+                        "{\"prompt_ids\": [1], \"responses\": [{\"ids\": [4, 5], \"step\": [0, 1], "
+                        "\"step_advantages\": [0.5, -1], \"reward_parts\": [1, 2, 3]}]}\n",
+                        &batch));
+    const stm_response_notes *notes = batch.groups[0].responses[0].notes;
+    assert_true(notes->step[1] == 1 && notes->n_steps == 2 && notes->step_advantages[1] == -1);
+    assert_true(notes->n_parts == 3 && notes->reward_parts[2] == 3);
+    stm_batch_clear(&batch);
+    refuses_response(state, "\"ids\": [4, 5], \"step\": [0, 2], \"step_advantages\": [0.5, -1]",
+                     "responses[1].step[1]: found 2, expected a number below 2, those of step_advantages");
+    refuses_response(state, "\"ids\": [4], \"segment\": [-2]",
+                     "responses[1].segment[0]: found -2, expected a whole number, -1 for none");
+    refuses_response(state, "\"ids\": [4], \"member\": -1", "responses[1].member: found -1, expected a whole number");
+    refuses(state, 0, "{\"prompt_ids\": [1], \"scores\": [[[1]], [[2]]], \"responses\": [{\"ids\": [4]}]}",
+            "g.jsonl:1: scores: found 2 members, expected one for each response, or for each \"member\" of responses, "
+            "with a list of numbers for each budget");
+    refuses(state, 0, "{\"prompt_ids\": [1], \"scores\": [[[1]]], \"responses\": [{\"ids\": [4], \"answer\": [1]}]}",
+            "g.jsonl:1: responses[0].answer[0]: found 1, expected a number below 1, those of the summaries");
+    refuses(state, 0, "{\"prompt_ids\": [1], \"scores\": [[[1, 2], [3]]], \"responses\": [{\"ids\": [4]}]}",
+            "g.jsonl:1: scores[0]: expected 2 budgets of 2 numbers, as the first member has");
+    refuses(
+        state, 0,
+        "{\"prompt_ids\": [1], \"scores\": [[[1]]], \"responses\": [{\"ids\": [4], \"member\": 0}, {\"ids\": [4]}]}",
+        "g.jsonl:1: responses[1].member: found nothing, expected a whole number, since others have one");
+}
+
 static void preferences_that_are_none_are_refused(void **state)
 {
     static const struct {
@@ -513,6 +562,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_only_some_objectives_read_is_kept),
+        cmocka_unit_test(scores_steps_and_parts_are_read_and_written_back),
         cmocka_unit_test(preferences_that_are_none_are_refused),
         cmocka_unit_test(a_full_line_is_read_as_it_stands),
         cmocka_unit_test(a_byte_order_mark_is_skipped),

@@ -1,0 +1,35 @@
+/* src/data/groups_parser.h: what the files that read a line of GROUPS.jsonl share; for src/data alone. Local. */
+#ifndef STM_DATA_GROUPS_PARSER_H
+#define STM_DATA_GROUPS_PARSER_H
+
+#include "data/groups_file.h"
+
+/* One line under way. */
+typedef struct {
+    const stm_text_context *context;
+    const stm_json_lines *lines;
+    unsigned use;
+    size_t i; /* of the response */
+} stm_groups_parser;
+
+enum { STM_PLACE_BYTES = 64 };
+
+/* "responses[3].mask" */
+const char *stm_groups_place(const stm_groups_parser *p, const char *key, char where[STM_PLACE_BYTES]);
+
+/* An array of one number for each of n ids, NULL where there is none. Fails: STM_ERR_INPUT. */
+stm_status stm_groups_column(const stm_groups_parser *p, const json_t *object, const char *key, size_t n,
+                             json_t **array);
+stm_status stm_groups_doubles(const stm_groups_parser *p, const json_t *object, const char *key, size_t n,
+                              double **out);
+
+/* Fails: STM_ERR_INPUT "responses[3].mask[1]: found 2, expected 0 or 1". */
+stm_status stm_groups_wrong(const stm_groups_parser *p, const char *key, size_t k, const json_t *value,
+                            const char *expected);
+
+/* What only some objectives read of a response; and of a group, whose responses are read: the scores of its members.
+ * Fails: STM_ERR_INPUT, STM_ERR_MEMORY. */
+stm_status stm_groups_notes(const stm_groups_parser *p, const json_t *object, stm_response *response);
+stm_status stm_groups_scores(const stm_groups_parser *p, const json_t *object, stm_group *group);
+
+#endif
