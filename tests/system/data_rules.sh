@@ -54,7 +54,12 @@ holds "$(field replay/metrics.jsonl 8 replay_stored) > 1 && $(field replay/metri
 h5dump -H "$(checkpoint replay 8)" | grep -q 'DATASET "replay"' || die "no queues in the checkpoint"
 last=$(ls replay/rollouts/*.jsonl | tail -1)
 succeeds 0 "$STEMMA" score "$(checkpoint replay 8)" "$last" --out scores.h5
-say "replay: successes stand in for the first answers of groups without any, also after a restart"
+offset=$(h5dump -p -H -d /kept/replay "$(checkpoint replay 8)" | sed -n 's/.*OFFSET \([0-9]*\).*/\1/p')
+mkdir -p bad/checkpoints && cp "$(checkpoint replay 8)" bad/checkpoints
+byte=$(od -An -tu1 -j $((offset + 600)) -N 1 "$(checkpoint bad 8)")
+printf "\\$(printf %o $((byte ^ 16)))" | dd of="$(checkpoint bad 8)" bs=1 seek=$((offset + 600)) conv=notrunc 2> /dev/null
+refused 2 'bad/checkpoints: no checkpoint is whole (..' 2 "$STEMMA" train replay.yaml run.folder=bad
+say "replay: successes stand in for the first answers of groups without any, also after a restart; a wrong bit is refused"
 
 # Prompts that the start model can do
 
