@@ -9,7 +9,7 @@ methods=inputs/objectives
 small() {
     rm -rf "$work/run"
     succeeds "$1" "$STEMMA" train "$2" run.folder="$work/run" run.steps=2 rollout.prompts_per_step=4 rollout.group_size=4 \
-        rollout.save=none "${@:3}"
+        rollout.save=none eval.every=0 "${@:3}"
 }
 
 n=0
@@ -19,7 +19,7 @@ for file in "$methods"/*.yaml; do
     small 0 "$file"
     [ "$(grep -c '"grad_norm": [0-9]' "$work/run/metrics.jsonl")" = 2 ] && ! grep -q '"updates_skipped": [1-9]' "$work/run/metrics.jsonl" ||
         die "$file: $(cat "$work/run/metrics.jsonl")"
-    grep -q "folder: runs/objectives/$name " "$file" || die "$file: expected the run folder runs/objectives/$name"
+    grep -q "folder: runs/objectives/$name[ ,]" "$file" || die "$file: expected the run folder runs/objectives/$name"
     page=$methods/$name.md
     [ -f "$page" ] || die "$file has no page, $page"
     grep -qF "($name.yaml)" "$page" || die "$page does not name its input file"
