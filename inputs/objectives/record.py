@@ -4,7 +4,8 @@
     python3 inputs/objectives/record.py build/release/bin/stemma
 
 One engine samples in bfloat16 and says sampler_logprobs, another, in float32, what they should have been, old_logprobs.
-Every second answer is marked as another model's. Needs a processor with bfloat16, and h5dump."""
+Every second answer is marked as another model's. An answer is one step, its advantage the reward less the mean of its
+prompt's, which stands for a critic. Needs a processor with bfloat16, and h5dump."""
 import json
 import os
 import re
@@ -43,7 +44,10 @@ def main():
             groups = [json.loads(line) for line in file]
         with open(os.path.join(HERE, "groups.jsonl"), "w", encoding="utf-8", newline="\n") as file:
             for g, (prompt, group) in enumerate(zip(prompts, groups)):
-                responses = [{"text": said["text"], "reward": float(said["text"].strip() == prompt["answer"]),
+                rewards = [float(said["text"].strip() == prompt["answer"]) for said in group["responses"]]
+                mean = sum(rewards) / len(rewards)
+                responses = [{"text": said["text"], "reward": rewards[i], "step": [0] * len(said["ids"]),
+                              "step_advantages": [round(rewards[i] - mean, 4)],
                               "old_logprobs": rounded(logprobs(scores, g, i)),
                               "sampler_logprobs": rounded(said["old_logprobs"]), "origin": ("policy", "other")[i % 2]}
                              for i, said in enumerate(group["responses"])]
