@@ -262,6 +262,8 @@ const stm_option_row stm_option_rows[] = {
     NUMBER("objective.undesirable_weight", objective.undesirable_weight, "1.0", FROM(0), INPUT | GRAD, 0, "kto: of the others"),
     NUMBER("objective.desirable_threshold", objective.desirable_threshold, "0.0", ANY, INPUT | GRAD, 0, "kto: rewards above are desirable"),
     NUMBER("objective.kl_point", objective.kl_point, "0.0", FROM(0), INPUT | GRAD, 0, "kto: log-ratio that counts as neutral"),
+    CHOICE("objective.kl_point_from", stm_kl_point, objective.kl_point_from, "given", CHOICES("given", "mismatched"), INPUT, 0,
+        "kto: that is kl_point, or the mean over responses below other prompts than their own, at least 0"),
     CHOICE("objective.opponent", stm_opponent, objective.opponent, "group", CHOICES("group", "other"), INPUT | GRAD, 0,
         "self_play: wins are counted against the group, or against other models' responses"),
     NUMBER("objective.prox_eta", objective.prox_eta, "0.0", FROM(0), INPUT | GRAD, 0, "self_play: beta over this weighs the divergence from the target copy; 0: none"),

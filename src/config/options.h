@@ -63,6 +63,7 @@ typedef enum { STM_LENGTH_SUM, STM_LENGTH_MEAN } stm_length;
 typedef enum { STM_SFT_SUM, STM_SFT_MEAN } stm_sft_form;
 typedef enum { STM_CHASE_FAST, STM_CHASE_SLOW } stm_chase_role;
 typedef enum { STM_KL_FORM_TOKEN, STM_KL_FORM_SEQUENCE, STM_KL_FORM_SEQUENCE_LOO } stm_kl_form;
+typedef enum { STM_KL_POINT_GIVEN, STM_KL_POINT_MISMATCHED } stm_kl_point;
 typedef enum { STM_OPPONENT_GROUP, STM_OPPONENT_OTHER } stm_opponent;
 typedef enum { STM_P3O_SEPARATE, STM_P3O_JOINT } stm_p3o_variant;
 typedef enum {
@@ -162,6 +163,7 @@ typedef struct {
     stm_kl_form kl_form; /* and self_play */
     /* kto */
     double desirable_weight, undesirable_weight, desirable_threshold, kl_point;
+    stm_kl_point kl_point_from;
     /* self_play */
     stm_opponent opponent;
     double prox_eta; /* 0: no proximal term */

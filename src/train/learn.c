@@ -1,9 +1,11 @@
 /* A batch of demonstrations or of recorded groups, and the updates that are made with a step's batch. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "optim/schedule.h"
 #include "train/batch.h"
 #include "train/mask_after.h"
+#include "train/mismatched.h"
 #include "train/trainer_state.h"
 
 stm_status stm_step_demonstrate(stm_trainer *t, stm_step *step)
@@ -34,13 +36,22 @@ static stm_status update_minibatch(stm_trainer *t, stm_step *step, const stm_bat
     return STM_OK;
 }
 
+static bool estimates_kl_point(const stm_objective_options *o)
+{
+    return o->kl_point_from == STM_KL_POINT_MISMATCHED && strcmp(o->name, "kto") == 0;
+}
+
 /* The log-probs of the reference, which go to the responses of the whole batch. */
-static stm_status ask_reference(stm_trainer *t, stm_batch *batch)
+static stm_status ask_reference(stm_trainer *t, stm_step *step, stm_batch *batch)
 {
     if (!t->reference)
         return STM_OK;
     stm_timers_push(&t->timers, STM_PHASE_REFERENCE);
-    const stm_status status = stm_reference_score(t->reference, &t->policy, batch);
+    stm_status status = stm_reference_score(t->reference, &t->policy, batch);
+    if (status == STM_OK && estimates_kl_point(&t->objective_options)) {
+        status = stm_mismatched_kl(t->reference, &t->policy, batch, &t->objective_options.kl_point);
+        step->record.kl_point = t->objective_options.kl_point;
+    }
     stm_timers_pop(&t->timers, STM_PHASE_REFERENCE);
     return status;
 }
@@ -60,7 +71,7 @@ static stm_status update_with(stm_trainer *t, stm_step *step, stm_batch *batch)
     const stm_options *o = t->options;
     const size_t n = batch->n_groups;
     const size_t minibatch_n = o->update.minibatch_groups > 0 ? (size_t)o->update.minibatch_groups : n;
-    const stm_status status = ask_reference(t, batch);
+    const stm_status status = ask_reference(t, step, batch);
     if (status == STM_ERR_NUMERIC)
         return stm_trainer_skip(t, step, "all updates");
     STM_TRY(status);
