@@ -129,7 +129,8 @@ for ((act = 0; act < 2; act++)); do
     if [ $act = 0 ]; then # of the start model
         until_true test -f run/input.yaml
     else
-        until_true has_step run 1
+        until_true has_step run 1 # the evaluation, much longer than a step, begins when another one is done
+        sleep "$(awk "BEGIN { print 1.5 * $(field run/metrics.jsonl 1 step_s) }" < /dev/null)"
     fi
     sleep 0.1
     kill -TERM "$(processes | tail -1)"
