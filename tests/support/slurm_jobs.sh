@@ -18,16 +18,5 @@ export SLURM_CONF=$work/slurm/slurm.conf STEMMA STEMMA_JOBS=$tests/../jobs
 jobs=$STEMMA_JOBS
 echo 'parallel: { machine: none }' >> base.yaml
 
-until_true() { # WORDS..: asks ten times a second, for 60 s at most
-    local i
-    for ((i = 0; i < 600; i++)); do
-        "$@" && return
-        sleep 0.1
-    done
-    die "never came true: $*: $(squeue; tail -n 20 ./*.log)"
-}
-has_step() { grep -qs "^{\"step\": $2," "$1/metrics.jsonl"; }
-said() { grep -qs -e "$2" "$1"; }
-says() { said "$@" || die "$1: expected $2: $(tail -n 25 "$1")"; }
 n_starts() { grep -c "^stemma .* folder $1\$" "$1/log.txt"; }
 submit() { sbatch --parsable "$@" || die "sbatch $*"; }

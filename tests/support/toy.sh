@@ -73,3 +73,17 @@ compare() {
     same_bits "$(checkpoint "$name.1" "$steps")" "$(checkpoint "$name" "$steps")" "$name: $steps steps are not two halves"
     [ ! -d "$name.1/rollouts" ] || diff -r "$name.1/rollouts" "$name/rollouts" > diff.txt || die "$name: other rollouts after a restart"
 }
+
+# until_true WORDS..: asks every 20 ms, for 60 s at most.
+until_true() {
+    local i
+    for ((i = 0; i < 3000; i++)); do
+        "$@" && return
+        sleep 0.02
+    done
+    die "never came true: $*: $(tail -n 20 -- *.log started.txt 2> /dev/null)"
+}
+has_step() { grep -qs "^{\"step\": $2," "$1/metrics.jsonl"; }
+# said FILE PATTERN, and says, which must be true.
+said() { grep -qs -e "$2" "$1"; }
+says() { said "$@" || die "$1: expected $2: $(tail -n 25 "$1")"; }

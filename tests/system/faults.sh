@@ -96,7 +96,7 @@ ends() {
 }
 
 # What the rank says it was doing. Waiting is part of every phase that computes.
-said() {
+in_phase() {
     case $1 in
     load) echo '\(phase load\)' ;;
     rollout) echo '\(phase (rollout|wait[a-z ]*), step 1\)' ;;
@@ -118,7 +118,7 @@ try() {
     STOP) what='has stopped: it was not heard for [0-9]+ s' ;;
     SEGV) what='' ;;
     esac
-    ends "rank $rank on $host${what:+ }${what:-: segmentation fault} $(said "$2")" 8
+    ends "rank $rank on $host${what:+ }${what:-: segmentation fault} $(in_phase "$2")" 8
 }
 
 phases="load rollout reward update save eval"
@@ -135,9 +135,9 @@ say "a crash says where"
 
 start 1 rollout
 kill -KILL "$(process_of 0)"
-ends "rank 0 on $host died without a word: killed, or out of memory $(said rollout)" 8
+ends "rank 0 on $host died without a word: killed, or out of memory $(in_phase rollout)" 8
 start 2 load fault.io_timeout=2
-ends "rank 0 on $host hangs: nothing has gone on for [23] s $(said load)" 8
+ends "rank 0 on $host hangs: nothing has gone on for [23] s $(in_phase load)" 8
 start 2 rollout rollout.group_size=1000
 prlimit --pid "$(process_of 1)" --as=1000000
 ends '(rank 1: |rank 1 on .*).*(memory|segmentation fault).*' 25
@@ -155,5 +155,5 @@ say "no alarm for ranks that idle, wait or share cores"
 start 3 rollout
 begin=$(date +%s.%N)
 kill -STOP "$(process_of 0)"
-ends "rank 0 on $host has stopped: it was not heard for 2[0-9] s $(said rollout)" 30
+ends "rank 0 on $host has stopped: it was not heard for 2[0-9] s $(in_phase rollout)" 30
 say "with the time that is the default, too"

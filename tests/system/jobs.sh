@@ -12,18 +12,6 @@ for script in "$jobs"/*.sh; do
     bash -n "$script" || die "$script: not a script"
 done
 
-# until_true WORDS..: asks every 20 ms, for 40 s at most.
-until_true() {
-    local i
-    for ((i = 0; i < 2000; i++)); do
-        "$@" && return
-        sleep 0.02
-    done
-    die "never came true: $*: $(tail -n 5 ./*.log)"
-}
-has_step() { grep -qs "^{\"step\": $2," "$1/metrics.jsonl"; }
-says() { grep -qs -e "$2" "$1" || die "$1: expected $2: $(tail -n 15 "$1")"; }
-said() { grep -qs -e "$2" "$1"; }
 submitted() { wc -l < submitted 2> /dev/null || echo 0; }
 
 # Batch systems that note what they are given

@@ -29,16 +29,6 @@ unbroken() { # RANKS: what nobody disturbed, in whole
 processes() { # of the run: the ranks
     pgrep -P "$job" -x stemma || pgrep -P "$(pgrep -P "$job")" -x stemma
 }
-# until_true WORDS..: asks every 10 ms, for 20 s at most.
-until_true() {
-    local i
-    for ((i = 0; i < 2000; i++)); do
-        "$@" && return
-        sleep 0.01
-    done
-    die "never came true: $*: $(tail -5 started.txt)"
-}
-has_step() { grep -qs "^{\"step\": $2," "$1/metrics.jsonl"; }
 has_checkpoint() { [ -f "$(checkpoint "$1" "$2")" ]; }
 newest() { ls "$1/checkpoints" | sed -n 's/step-0*\([0-9][0-9]*\).h5/\1/p' | tail -1; } # step
 is_saving() { ls -A "$1/checkpoints" 2> /dev/null | grep -q partial; }
