@@ -3,9 +3,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/helper.h"
+
+/* A pipe tells how much of it has not been read. */
+static void await_reader(void)
+{
+    enum { PATIENCE_MS = 500 };
+    struct stat file;
+    int unread = 0;
+    if (fstat(STDERR_FILENO, &file) != 0 || !S_ISFIFO(file.st_mode))
+        return;
+    for (int ms = 0; ms < PATIENCE_MS && ioctl(STDERR_FILENO, FIONREAD, &unread) == 0 && unread > 0; ms++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+void stm_mpi_end_job(void)
+{
+    fflush(stderr);
+    await_reader();
+    MPI_Abort(MPI_COMM_WORLD, 1);
+    _exit(1); /* MPI_Abort need not return, but its declaration does not say so */
+}
 
 /* Prints who, where, when and what. */
 static void abort_with(const char *what) __attribute__((noreturn));
@@ -17,10 +40,8 @@ static void abort_with(const char *what)
     gethostname(host, sizeof host - 1);
     stm_pulse_text(stm_pulse_own, when);
     fprintf(stderr, "stemma: rank %d on %s: %s (%s)\n", rank, host, what, when);
-    fflush(stderr);
     (void)stm_helper_speaks_first();
-    MPI_Abort(MPI_COMM_WORLD, 1);
-    abort(); /* MPI_Abort need not return, but its declaration does not say so */
+    stm_mpi_end_job();
 }
 
 void stm_mpi_abort(int code, const char *call, const char *file, int line)

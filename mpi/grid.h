@@ -27,6 +27,10 @@
             stm_mpi_abort(code_, #call, __FILE__, __LINE__);                                                           \
     } while (0)
 
+/* Ends all ranks by MPI_Abort, from any thread. What this one has printed on stderr is read before, where a launcher
+ * reads it through a pipe: MPICH's does not read on once it is told to abort. */
+void stm_mpi_end_job(void) __attribute__((noreturn));
+
 void stm_mpi_abort(int code, const char *call, const char *file, int line) __attribute__((noreturn));
 
 /* After a failure in the middle of what several ranks do together, where the others already wait and no status can

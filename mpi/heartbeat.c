@@ -112,9 +112,7 @@ static void abort_job(const char *message)
 {
     if (stm_helper_speaks_first())
         fprintf(stderr, "stemma: %s\n", message);
-    fflush(stderr);
-    MPI_Abort(MPI_COMM_WORLD, 1);
-    _exit(1);
+    stm_mpi_end_job();
 }
 
 /* Aborts where the rank before this one has stopped or hangs. */

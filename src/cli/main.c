@@ -279,7 +279,7 @@ static stm_status end_together(stm_status status)
             fprintf(stderr, "stemma: rank %d on %s: %s (%s)\n", (int)stm_pulse_own->rank, stm_pulse_own->host,
                     stm_failure(), what);
             (void)stm_helper_speaks_first();
-            MPI_Abort(MPI_COMM_WORLD, 1);
+            stm_mpi_end_job();
         }
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     }
