@@ -28,6 +28,7 @@ int fsync(int file)
 END
 ${CC:-cc} -shared -fPIC -o slow.so slow.c || die "slow.c is not compiled"
 mkfifo never.jsonl
+exec 7<> never.jsonl # so that it opens, and the rank that reads it, 0, is seen to have it open
 sed -i 's/max_new_tokens: 4/max_new_tokens: 40/' base.yaml
 input run.yaml run 9 'parallel: { machine: none }\n'
 
@@ -35,7 +36,7 @@ input run.yaml run 9 'parallel: { machine: none }\n'
 run_in() {
     ready=here preload=
     case $1 in
-    load) ready=out words=(data.prompts=never.jsonl) ;;
+    load) ready=never.jsonl words=(data.prompts=never.jsonl) ;;
     rollout) ready='starting from' words=(rollout.group_size=20000) ;;
     reward) words=('reward=[{name: command, command: "touch here; exec sleep 61", timeout_s: 50}]') ;;
     update) ready='starting from' words=(update.epochs=100000 rollout.max_new_tokens=4) ;;
@@ -62,18 +63,18 @@ start() {
     local ranks=$1 i
     run_in "$2"
     rm -rf run here out err
-    LD_PRELOAD=$preload timeout 100 "$MPIRUN" -n "$ranks" "$STEMMA" train run.yaml "${words[@]}" "${@:3}" > out 2> err < /dev/null &
+    LD_PRELOAD=$preload timeout 100 "$MPIRUN" -n "$ranks" "$STEMMA" train run.yaml "${words[@]}" "${@:3}" > out 2> err < /dev/null 7>&- &
     launcher=$!
     for ((i = 0; i < 200; i++)); do
         sleep 0.1
         case $ready in
         here) [ -e here ] && break ;;
-        out) [ -n "$(process_of $((ranks - 1)))" ] && break ;;
+        never.jsonl) readlink "/proc/$(process_of 0)"/fd/* | grep -q "/$ready$" && break ;;
         *) grep -q "$ready" out && break ;;
         esac
     done
     [ $i -lt 200 ] || die "phase $2 does not come: $(cat out err)"
-    sleep 0.5
+    sleep 1
 }
 
 # ends MESSAGE SECONDS: what was started fails in this time, and one line says MESSAGE (a pattern).
