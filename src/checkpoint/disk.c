@@ -134,6 +134,11 @@ void stm_disk_will_read(int descriptor, uint64_t offset, uint64_t n)
     (void)posix_fadvise(descriptor, (off_t)offset, (off_t)n, POSIX_FADV_WILLNEED);
 }
 
+void stm_disk_push(int descriptor, uint64_t offset, uint64_t n)
+{
+    (void)sync_file_range(descriptor, (off_t)offset, (off_t)n, SYNC_FILE_RANGE_WRITE);
+}
+
 stm_status stm_disk_size(int descriptor, const char *path, uint64_t *bytes)
 {
     struct stat file;

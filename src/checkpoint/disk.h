@@ -22,6 +22,8 @@ stm_status stm_disk_write(int descriptor, const char *path, uint64_t offset, con
 stm_status stm_disk_read(int descriptor, const char *path, uint64_t offset, void *bytes, size_t n);
 /* Lets the disk begin to read what is wanted next; a hint, whose failure changes nothing. */
 void stm_disk_will_read(int descriptor, uint64_t offset, uint64_t n);
+/* Lets the disk begin to write what has been written, so that stm_disk_sync finds less to wait for; a hint, too. */
+void stm_disk_push(int descriptor, uint64_t offset, uint64_t n);
 stm_status stm_disk_size(int descriptor, const char *path, uint64_t *bytes);
 stm_status stm_disk_sync(int descriptor, const char *path);
 

@@ -137,7 +137,9 @@ static stm_status write_piece(const stm_saving *s, int descriptor, stm_checkpoin
                           .kind = kind};
     STM_TRY(take_piece(s, kind, piece, &bytes));
     row->hash = stm_hash(bytes, row->bytes);
-    return stm_disk_write(descriptor, s->partial, row->offset, bytes, row->bytes);
+    STM_TRY(stm_disk_write(descriptor, s->partial, row->offset, bytes, row->bytes));
+    stm_disk_push(descriptor, row->offset, row->bytes);
+    return STM_OK;
 }
 
 stm_status stm_saving_write(stm_saving *s)
