@@ -203,6 +203,12 @@ static stm_status check_registered(const stm_options *options, stm_command_bit c
     STM_TRY(stm_objective_check_options(&options->objective));
     if (command == STM_COMMAND_TRAIN && !*options->data.groups)
         STM_TRY(stm_objective_check_online(&options->objective, compares(options)));
+    if (command == STM_COMMAND_TRAIN && options->reference.paths.n > 0 &&
+        !stm_objective_has_reference(&options->objective))
+        return stm_fail(STM_ERR_INPUT,
+                        "reference.paths: found %zu, expected none, since objective %s reads no reference with these "
+                        "options",
+                        options->reference.paths.n, options->objective.name);
     stm_reward_set *rewards;
     STM_TRY(stm_reward_set_create(options->reward.items, options->reward.n, &rewards));
     stm_reward_set_destroy(rewards);

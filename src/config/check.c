@@ -150,9 +150,21 @@ static stm_status check_training(const stm_options *o)
     return STM_OK;
 }
 
+static stm_status check_reference(const stm_options *o)
+{
+    const size_t n = o->reference.paths.n, n_weights = o->reference.weights.n;
+    if (n_weights > 0 && n_weights != n)
+        return stm_fail(STM_ERR_INPUT,
+                        "reference.weights: found %zu, expected none, or one for each of %zu "
+                        "reference.paths",
+                        n_weights, n);
+    return STM_OK;
+}
+
 stm_status stm_options_check(const stm_options *options, stm_command_bit command)
 {
     STM_TRY(check_required(options, command));
+    STM_TRY(check_reference(options));
     if (command == STM_COMMAND_TRAIN)
         STM_TRY(check_training(options));
     STM_TRY(check_rewards(options, command));

@@ -281,6 +281,10 @@ const stm_option_row stm_option_rows[] = {
     NUMBER("objective.log_z", objective.log_z, "0.0", ANY, INPUT | GRAD, 0, "fdpg: logarithm of the target's sum"),
     NUMBER("objective.baseline", objective.baseline, "0.0", ANY, INPUT | GRAD, 0, "fdpg: taken off the advantages"),
 
+    {"reference.paths", STM_KIND_STRINGS, AT(stm_strings, reference.paths), "[]", ANY, NULL, INPUT, FREE,
+        "folders or checkpoints whose average is the reference (SALSA), all of the model's configuration; empty: the start model"},
+    NUMBERS("reference.weights", reference.weights, "[]", FROM(0), INPUT, ABOVE, "of each in that average; empty: equal ones"),
+
     NUMBER("optim.lr", optim.lr, "1.0e-5", FROM(0), INPUT, 0, "learning rate of AdamW after warm-up"),
     {"optim.betas", STM_KIND_PAIR, offsetof(stm_options, optim.betas), "[0.9, 0.95]", RANGE(0, 1), NULL, INPUT, BELOW, "decay of the two moments"},
     NUMBER("optim.eps", optim.eps, "1.0e-8", FROM(0), INPUT, ABOVE, "added to the root of the second moment"),
@@ -404,6 +408,7 @@ static const struct {
     {"reward", "how responses are judged"},
     {"replay", "successes of earlier steps, for groups without any"},
     {"objective", "what the update minimises"},
+    {"reference", "what the policy is held to"},
     {"optim", "AdamW and its schedule"},
     {"update", "how a batch is used"},
     {"parallel", "how ranks share the work"},

@@ -223,6 +223,10 @@ typedef struct {
     } replay;
     stm_objective_options objective;
     struct {
+        stm_strings paths;
+        stm_numbers weights;
+    } reference; /* its models; empty: the start model, equal weights */
+    struct {
         double lr, betas[2], eps, weight_decay, clip;
         stm_schedule_kind schedule;
         int64_t warmup_steps;

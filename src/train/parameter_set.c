@@ -110,3 +110,54 @@ stm_status stm_parameter_set_exchange(stm_parameter_set *set)
         status = stm_model_weights_changed(model);
     return stm_agree(set->grid, status);
 }
+
+/* Blending, through the host: it is rare. */
+
+enum { PORTION = 1 << 16 };
+
+static void blend_reals(size_t real_bytes, size_t n, double keep, double share, void *set, const void *model)
+{
+    double *const d = set;
+    float *const f = set;
+    if (real_bytes == sizeof(double))
+        for (size_t i = 0; i < n; i++)
+            d[i] = keep * d[i] + share * ((const double *)model)[i];
+    else
+        for (size_t i = 0; i < n; i++)
+            f[i] = (float)(keep * (double)f[i] + share * (double)((const float *)model)[i]);
+}
+
+/* Elements [first, first + n) of the model's, `packed` of the shard. room: [2 * PORTION]. */
+static stm_status blend_range(const stm_parameter_set *set, size_t first, size_t packed, size_t n, double keep,
+                              double share, char *room)
+{
+    const stm_backend *backend = set->model->backend;
+    stm_stream *stream = set->model->stream;
+    char *const other = room + PORTION * backend->real_bytes;
+    for (size_t done = 0; done < n; done += PORTION) {
+        const size_t some = STM_MIN((size_t)PORTION, n - done), bytes = some * backend->real_bytes;
+        void *const at = stm_at(backend, set->shard, packed + done);
+        STM_TRY(backend->read(stream, room, at, bytes));
+        STM_TRY(backend->read(stream, other, stm_at(backend, set->model->weights, first + done), bytes));
+        blend_reals(backend->real_bytes, some, keep, share, room, other);
+        STM_TRY(backend->write(stream, at, room, bytes));
+        STM_TRY(backend->synchronize(stream)); /* the room is written again */
+    }
+    return STM_OK;
+}
+
+stm_status stm_parameter_set_blend(stm_parameter_set *set, double keep, double share)
+{
+    size_t packed = 0;
+    char *room;
+    stm_status status = STM_OK;
+    STM_TRY(stm_alloc(2 * PORTION, set->model->backend->real_bytes, &room));
+    for (size_t i = 0; i < stm_shards_n_ranges(&set->shards) && status == STM_OK; i++) {
+        size_t first, n;
+        stm_shards_range(&set->shards, set->grid->stage_rank, i, &first, &n);
+        status = blend_range(set, first, packed, n, keep, share, room);
+        packed += n;
+    }
+    free(room);
+    return status;
+}

@@ -15,7 +15,8 @@ typedef struct {
     int64_t best_step;          /* of it */
     double last_eval;           /* mean reward of the latest evaluation; NaN: none yet */
     int64_t evals_without_better;
-    bool eval_pending; /* the evaluation after the step has not taken place yet */
+    uint64_t reference_hash; /* of what reference.paths are averaged to; 0: there are none */
+    bool eval_pending;       /* the evaluation after the step has not taken place yet */
 } stm_progress;
 void stm_progress_init(stm_progress *progress);
 

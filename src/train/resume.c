@@ -94,12 +94,23 @@ static stm_status compare_start(const stm_policy *policy, const stm_checkpoint_s
     return STM_OK;
 }
 
+static stm_status compare_reference(const char *path, uint64_t saved, uint64_t now)
+{
+    if (saved == now)
+        return STM_OK;
+    return stm_fail(STM_ERR_INPUT,
+                    "reference.paths: found models whose average (XXH3 %016" PRIx64
+                    ") is another than that (%016" PRIx64 ") which the run in %s began with; expected the same",
+                    now, saved, path);
+}
+
 static stm_status take_state(const stm_policy *policy, const stm_checkpoint_state *state, uint64_t start_hash,
-                             const stm_options *saved, stm_resume_point *point)
+                             uint64_t reference_hash, const stm_options *saved, stm_resume_point *point)
 {
     STM_TRY(compare_options(point->path, saved, policy->options));
     STM_TRY(compare_start(policy, state, start_hash, point->path));
     STM_TRY(stm_progress_read(point->path, state->trainer_json, &point->progress, &point->calibration));
+    STM_TRY(compare_reference(point->path, point->progress.reference_hash, reference_hash));
     point->progress.step = state->step;
     point->progress.cursor = state->cursor;
     point->progress.best = state->best;
@@ -108,7 +119,8 @@ static stm_status take_state(const stm_policy *policy, const stm_checkpoint_stat
     return STM_OK;
 }
 
-static stm_status read_point(const stm_policy *policy, uint64_t start_hash, stm_resume_point *point)
+static stm_status read_point(const stm_policy *policy, uint64_t start_hash, uint64_t reference_hash,
+                             stm_resume_point *point)
 {
     stm_checkpoint_state state = {0};
     stm_options saved;
@@ -117,7 +129,7 @@ static stm_status read_point(const stm_policy *policy, uint64_t start_hash, stm_
     STM_GOTO_OUT(stm_checkpoint_read_state(policy->grid->world, point->path, &state));
     STM_GOTO_OUT(
         stm_options_read_text(&saved, STM_COMMAND_TRAIN, point->path, state.options_yaml, strlen(state.options_yaml)));
-    STM_GOTO_OUT(take_state(policy, &state, start_hash, &saved, point));
+    STM_GOTO_OUT(take_state(policy, &state, start_hash, reference_hash, &saved, point));
 out:
     stm_checkpoint_state_clear(&state);
     stm_options_clear(&saved);
@@ -157,12 +169,13 @@ static stm_status find_path(const stm_policy *policy, const char *folder, stm_re
     return status == STM_OK ? STM_OK : stm_fail_context(status, "--resume");
 }
 
-stm_status stm_resume_find(const stm_policy *policy, const char *folder, uint64_t start_hash, stm_resume_point *out)
+stm_status stm_resume_find(const stm_policy *policy, const char *folder, uint64_t start_hash, uint64_t reference_hash,
+                           stm_resume_point *out)
 {
     *out = (stm_resume_point){0};
     stm_progress_init(&out->progress);
     STM_TRY(find_path(policy, folder, out));
-    return out->path ? read_point(policy, start_hash, out) : STM_OK;
+    return out->path ? read_point(policy, start_hash, reference_hash, out) : STM_OK;
 }
 
 /* Setting aside */

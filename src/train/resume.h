@@ -16,10 +16,12 @@ typedef struct {
 void stm_resume_point_clear(stm_resume_point *point);
 
 /* Finds the checkpoint that --resume asks for in `folder` (of checkpoints), verifies it, and compares its options and
- * its start model, texts included, with this run's. The caller clears *out, also after a failure. Collective over the
- * grid's world; same status everywhere. Fails: STM_ERR_INPUT for a path that is no good checkpoint, a folder in which
- * none is good, options that differ though nobody gave them on the command line, another start model. */
-stm_status stm_resume_find(const stm_policy *policy, const char *folder, uint64_t start_hash, stm_resume_point *out);
+ * its start model, texts included, and what reference.paths are averaged to, with this run's. The caller clears *out,
+ * also after a failure. Collective over the grid's world; same status everywhere. Fails: STM_ERR_INPUT for a path that
+ * is no good checkpoint, a folder in which none is good, options that differ though nobody gave them on the command
+ * line, another start model or reference. */
+stm_status stm_resume_find(const stm_policy *policy, const char *folder, uint64_t start_hash, uint64_t reference_hash,
+                           stm_resume_point *out);
 
 /* How the engine computes now, and taking up an earlier run's way. Local. */
 stm_calibration stm_calibration_of(const stm_policy *policy);

@@ -13,6 +13,7 @@
 #include "metrics/step_line.h"
 #include "model/stages.h"
 #include "mpi/banner.h"
+#include "train/soup.h"
 #include "train/trainer_state.h"
 
 /* Beginning */
@@ -68,12 +69,28 @@ static stm_status set_up(stm_trainer *t)
             t->reward_weights[i] = o->reward.items[i].weight;
         t->objective_options.reward_weights = (stm_numbers){o->reward.n, t->reward_weights};
     }
-    const stm_grid *grid = t->policy.grid;
-    const size_t bucket_n = stm_optimizer_bucket(grid->stage_size);
     if (stm_objective_has_reference(&o->objective)) /* before a checkpoint takes the start weights' place */
-        STM_TRY(stm_parameter_set_create(model, grid, bucket_n, &t->reference));
-    STM_TRY(stm_optimizer_create(model, grid, o->parallel.shard, bucket_n, &t->optimizer));
-    return o->checkpoint.async ? take_copy(t) : STM_OK;
+        STM_TRY(stm_parameter_set_create(model, t->policy.grid, stm_optimizer_bucket(t->policy.grid->stage_size),
+                                         &t->reference));
+    return STM_OK;
+}
+
+/* The average of models that the reference is. Collective. */
+static stm_status form_soup(stm_trainer *t)
+{
+    if (!t->reference || t->options->reference.paths.n == 0)
+        return STM_OK;
+    return stm_soup_form(&t->policy, stm_optimizer_bucket(t->policy.grid->stage_size), t->reference,
+                         &t->progress.reference_hash);
+}
+
+/* After the reference is formed, which takes memory of its own meanwhile. */
+static stm_status take_optimizer(stm_trainer *t)
+{
+    const stm_grid *grid = t->policy.grid;
+    STM_TRY(stm_optimizer_create(t->policy.model, grid, t->options->parallel.shard,
+                                 stm_optimizer_bucket(grid->stage_size), &t->optimizer));
+    return t->options->checkpoint.async ? take_copy(t) : STM_OK;
 }
 
 static void log_refused(const stm_trainer *t)
@@ -102,11 +119,15 @@ stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *tr
     stm_boundary_init(&t->boundary, start_s, grid->rank == 0 ? limit_s : 0, guess_save_s(policy->model));
     t->policy.watch = &t->boundary.watch;
     stm_status status = stm_agree(grid, set_up(t));
+    if (status == STM_OK)
+        status = form_soup(t);
+    if (status == STM_OK)
+        status = stm_agree(grid, take_optimizer(t));
     if (status == STM_OK && !t->options->check)
         status = stm_agree(grid, grid->rank == 0 ? stm_run_folder_open(t->options->run.folder, &t->folder) : STM_OK);
     t->boundary.folder = t->folder;
     if (status == STM_OK)
-        status = stm_resume_find(&t->policy, t->checkpoints, t->start_hash, &t->resume);
+        status = stm_resume_find(&t->policy, t->checkpoints, t->start_hash, t->progress.reference_hash, &t->resume);
     if (status != STM_OK) {
         log_refused(t);
         stm_trainer_destroy(t);
@@ -161,6 +182,8 @@ static void log_plan(const stm_trainer *t)
                 o->run.steps);
     else
         stm_log("starting from %s", o->model.path);
+    if (t->progress.reference_hash != 0)
+        stm_log("the reference is the average of %zu models", o->reference.paths.n);
 }
 
 void stm_trainer_describe(const stm_trainer *t)

@@ -25,6 +25,28 @@ done
 holds "$(field dpo/metrics.jsonl 5 h_chosen) > $(field dpo/metrics.jsonl 1 h_chosen)" "dpo: h of winners rises"
 say "dpo, inpo, simpo, orpo, kto, self_play, p3o, fdpg, spo: the reward rises"
 
+# A reference that is the average of two models; a resumed run has the same one
+succeeds 0 "$STEMMA" export "$(checkpoint dpo 40)" --to tuned
+succeeds 0 "$STEMMA" train dpo.yaml run.folder=more run.seed=2 run.steps=3
+succeeds 0 "$STEMMA" export "$(checkpoint more 3)" --to tuned2
+input soup.yaml soup 8 'objective: { name: dpo }\nreference: { paths: [tuned, tuned2], weights: [3, 1] }\ncheckpoint: { every: 4 }\n'
+succeeds 2 "$STEMMA" train soup.yaml
+grep -q 'the reference is the average of 2 models' out || die "nothing about the average: $(cat out)"
+cp -r soup soup.whole
+rm soup/DONE "$(checkpoint soup 8)"
+for ranks in 0 2; do
+    refused 2 'reference.paths: found models whose average (XXH3 ..' $ranks "$STEMMA" train soup.yaml 'reference.paths=[tuned2, tuned]'
+done
+sed 's/3, 1/1, 1/' soup.yaml > even.yaml
+refused 2 'soup/checkpoints/step-00000004.h5: this run has other options: reference.weights ..' 0 "$STEMMA" train even.yaml
+succeeds 2 "$STEMMA" train soup.yaml
+same_bits "$(checkpoint soup.whole 8)" "$(checkpoint soup 8)" "a soup, resumed"
+sed 's/10000.0/20000.0/' tuned/config.json > config.json && mv config.json tuned2
+refused 2 'reference.paths: tuned2: config.json: rope_theta: found 20000, expected 10000, the model..' 2 "$STEMMA" train soup.yaml run.folder=none
+refused 2 'reference.weights: found 1, expected none, or one for each of 2 ..' 0 "$STEMMA" train soup.yaml 'reference.weights=[1]'
+refused 2 'reference.paths: found 2, expected none, since objective orpo reads no ..' 0 "$STEMMA" train soup.yaml objective.name=orpo
+say "a reference of two models: resumed bit for bit, another one refused by its hash"
+
 refused 2 'objective.oracle: needs recorded preferences, which rollouts have not; ..' 2 "$STEMMA" train dpo.yaml objective.name=self_play
 refused 2 'objective.chase_coef or reference: needs log-probs of a twin ..' 0 "$STEMMA" train dpo.yaml objective.chase_coef=0.5
 refused 2 'objective.pairing, explore_coef or opponent: needs recorded ..' 0 "$STEMMA" train dpo.yaml objective.pairing=origin
