@@ -258,12 +258,14 @@ static stm_status add_summary(size_t member, size_t number, size_t n_prompt, con
     return STM_OK;
 }
 
-/* Thinking is worth what its summaries are worth in the mean; the objective reads their scores one by one. */
+/* Thinking is worth what its summaries are worth in the mean, and exactly that where they are all worth the same, since
+ * a group is asked whether its rewards are equal; the objective reads their scores one by one. */
 static void give_mean(stm_response *thinking, size_t n, const stm_response *summaries)
 {
     thinking->has_reward = true;
+    thinking->reward = summaries[0].reward;
     for (size_t i = 0; i < n; i++) {
-        thinking->reward += summaries[i].reward / (double)n;
+        thinking->reward += (summaries[i].reward - summaries[0].reward) / (double)n;
         thinking->has_reward = thinking->has_reward && summaries[i].has_reward;
     }
 }

@@ -170,9 +170,9 @@ static stm_status sample_further(stm_trainer *t, stm_step *step, size_t n, stm_r
     STM_GOTO_OUT(sample_round(t, step, step->n_used, &more));
     if (stm_watch_leaves(t->policy.watch))
         goto out;
+    step->record.rollouts_extra += (double)more.verdicts.n; /* of budgets: thinking and summaries */
     stm_round_replace(kept, &more);
     step->n_used += n;
-    step->record.rollouts_extra += (double)(n * (size_t)t->options->rollout.group_size);
 out:
     stm_round_clear(&more);
     return status;

@@ -47,6 +47,21 @@ found=$(field still/metrics.jsonl 1 loss)
 holds "($found - $loss)^2 < 1e-14 && $loss^2 > 1e-6" "a run's loss is that of grad on its rollouts, $loss"
 say "budgets: the loss of a run, $found, is that of grad on the rollouts that it wrote"
 
+# Dynamic sampling: five letters are rare enough for groups without any a. Rewards of 1 in six summaries are equal, though
+# six sixths are not 1 in floating point.
+cursor() { h5dump -a /trainer/cursor "$1" | sed -n 's/.*(0): //p'; }
+input dynamic.yaml dynamic 4
+compare dynamic 4 $brpo rollout.dynamic=true rollout.max_new_tokens=1
+holds "$(sum dynamic rollouts_extra) > 0 && $(sum dynamic rollouts_extra) == $(sum dynamic.3 rollouts_extra)" "extra rollouts are counted"
+holds "$(cursor "$(checkpoint dynamic 4)") == 20 + $(sum dynamic rollouts_extra) / (4 * 5)" "the cursor stands behind what was used"
+holds "$(sum dynamic groups_equal) < 20 - $(sum dynamic groups_equal)" "most groups are not equal"
+input never.yaml never 1
+succeeds 2 "$STEMMA" train never.yaml $brpo rollout.summaries=3 rollout.dynamic=true rollout.dynamic_rounds=2 \
+    'reward=[{name: regex, pattern: "^"}]'
+holds "$(field never/metrics.jsonl 1 rollouts_extra) == 2 * 5 * 4 * 7 && $(field never/metrics.jsonl 1 groups_equal) == 5" \
+    "2 rounds of 5 groups of 4 x (1 + 6) that are equal"
+say "budgets: groups whose summaries are all worth the same give their places up, thinking and all"
+
 succeeds 2 "$STEMMA" eval on-1.yaml $brpo model.path="$(checkpoint on-1 3)" eval.prompts=few.jsonl model.init=file
 grep -q '^mean reward' out || die "eval: found $(cat out)"
 succeeds 2 "$STEMMA" train on-1.yaml $brpo run.folder=none --check
