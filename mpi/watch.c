@@ -59,6 +59,12 @@ int stm_watch_agree(stm_watch *watch, MPI_Comm comm)
     return watch->seen |= all;
 }
 
+void stm_watch_heed(stm_watch *watch, MPI_Comm comm)
+{
+    if (watch)
+        watch->leaves = (stm_watch_agree(watch, comm) & watch->leave) != 0;
+}
+
 bool stm_watch_leaves(const stm_watch *watch)
 {
     return watch && watch->leaves;

@@ -17,7 +17,7 @@ typedef struct {
     void *context;
     int leave;   /* flags for which work is left where it stands; the same on every rank */
     int seen;    /* every flag since it was last set to 0; the same on every rank after an end */
-    bool leaves; /* one of `leave` came while somebody had work: what is done so far is to be thrown away */
+    bool leaves; /* one of `leave` came in time: what is done so far is to be thrown away */
     MPI_Comm comm;
     MPI_Request request;
     int mine, all, n_turns;
@@ -30,6 +30,10 @@ enum { STM_WATCH_WORK = 1 << 16 };
 void stm_watch_begin(stm_watch *watch, MPI_Comm comm);
 void stm_watch_turn(stm_watch *watch); /* never waits */
 void stm_watch_end(stm_watch *watch);  /* this rank's work is done: waits until that of all is */
+
+/* Behind a wait of some rank, between an end and the next begin: whether one of `leave` has come is the same everywhere
+ * afterwards. Collective over comm; NULL on every rank: nothing. */
+void stm_watch_heed(stm_watch *watch, MPI_Comm comm);
 
 /* All that anybody has seen up to now, on every rank. Collective over comm. */
 int stm_watch_agree(stm_watch *watch, MPI_Comm comm);

@@ -160,7 +160,7 @@ static stm_status answer(const dialogue *d, conversation *c, const stm_reply *re
     return append_reply(r, ids, reply->n);
 }
 
-/* Collective over the world. */
+/* Afterwards every rank knows what anybody was told during the wait. Collective over the world. */
 static stm_status take_replies(dialogue *d)
 {
     char *bytes;
@@ -174,6 +174,8 @@ static stm_status take_replies(dialogue *d)
     }
     status = stm_agree(d->grid, status);
     free(bytes);
+    if (status == STM_OK)
+        stm_watch_heed(d->sampling->watch, d->grid->world);
     for (size_t i = 0; i < d->n_live; i++)
         if (!d->live[i]->over)
             d->live[n++] = d->live[i];
@@ -257,7 +259,7 @@ static stm_status converse(dialogue *d, stm_rollout_counts *counts)
     stm_status status = stm_agree(d->grid, begin(d));
     while (status == STM_OK && d->n_live > 0) {
         status = take_replies(d);
-        if (status != STM_OK || d->n_live == 0)
+        if (status != STM_OK || d->n_live == 0 || stm_watch_leaves(d->sampling->watch))
             break;
         status = run_turn(d, counts);
         if (stm_watch_leaves(d->sampling->watch))

@@ -74,6 +74,8 @@ static stm_status evaluate_batch(const stm_policy *policy, stm_reward_set *rewar
         goto out;
     STM_GOTO_OUT(policy->budgets ? stm_judge_cuts(policy, rewards, set, which, &batch, &cuts, false, &verdicts)
                                  : stm_judge(policy, rewards, set, which, &batch, false, &verdicts));
+    if (stm_watch_leaves(policy->watch))
+        goto out;
     count(e, which[0], &batch, &verdicts);
     if (lines && which[0] < n_lines)
         STM_GOTO_OUT(stm_agree(policy->grid, policy->grid->rank == 0 ? stm_verdicts_write(&verdicts, set, which, &batch,

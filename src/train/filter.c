@@ -37,6 +37,8 @@ static stm_status ask(const stm_policy *policy, stm_reward_set *rewards, const s
     if (stm_watch_leaves(policy->watch))
         goto out;
     STM_GOTO_OUT(stm_judge(policy, rewards, set, which, &batch, false, &verdicts));
+    if (stm_watch_leaves(policy->watch))
+        goto out;
     for (size_t g = 0; g < n; g++)
         if (stm_filter_keeps(&batch.groups[g], policy->options->replay.min_reward))
             filter->which[filter->n++] = which[g];

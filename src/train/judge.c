@@ -202,6 +202,7 @@ stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const st
     if (status == STM_OK && grid->rank == 0)
         status = judge_here(policy, rewards, set, which, batch, practice, v);
     STM_TRY(stm_agree(grid, status));
+    stm_watch_heed(policy->watch, grid->world);
     stm_broadcast(grid->world, 0, v->total, v->n * sizeof *v->total);
     stm_broadcast(grid->world, 0, v->parts, v->n * v->n_rewards * sizeof *v->parts);
     STM_TRY(hand_out_preferences(grid, rewards, batch));

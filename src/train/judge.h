@@ -21,8 +21,9 @@ void stm_verdicts_clear(stm_verdicts *verdicts);
 
 /* Decodes and judges on rank 0, and sends the numbers to all; the responses have their rewards afterwards, but for
  * those whose reward failed (stm_group_is_judged). Group g belongs to set->prompts.items[which[g]]. practice: it
- * is to train on, and rewards with a memory take note. The caller clears *verdicts, also after a failure. Collective
- * over the grid's world; same status everywhere. */
+ * is to train on, and rewards with a memory take note. Rewards may take long: where the policy's watch leaves
+ * afterwards, it was told to while they did, and the caller goes no further. The caller clears *verdicts, also after a
+ * failure. Collective over the grid's world; same status everywhere. */
 stm_status stm_judge(const stm_policy *policy, stm_reward_set *rewards, const stm_prompt_set *set, const size_t *which,
                      stm_batch *batch, bool practice, stm_verdicts *verdicts);
 

@@ -142,13 +142,15 @@ out:
     return status;
 }
 
-/* Nothing is judged of rollouts that were left. */
+/* Nothing is judged of rollouts that were left, and nothing said to an answer that was left in its judgement. */
 static stm_status sample_round(stm_trainer *t, stm_step *step, size_t first, stm_round *round)
 {
     STM_TRY(answer(t, step, first, round));
     if (stm_watch_leaves(t->policy.watch))
         return STM_OK;
     STM_TRY(judge(t, step, first, round));
+    if (stm_watch_leaves(t->policy.watch))
+        return STM_OK;
     return t->options->rollout.refine ? refine(t, step, first, round) : STM_OK;
 }
 

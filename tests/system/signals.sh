@@ -187,3 +187,40 @@ took_ms=$((($(date +%s%N) - begin) / 1000000))
 left_after run 0
 grep -q 'the time of --maxh is up' started.txt && [ $took_ms -lt 9000 ] || die "--maxh: $took_ms ms: $(cat started.txt)"
 say "--maxh leaves a rollout that would outlast it ($took_ms ms of 5400)"
+
+# While a command takes long, an environment or a reward: acted upon after the answer, before what it was asked for is used
+
+cat > slow.sh << 'EOF'
+n=0
+while IFS= read -r line; do
+    n=$((n + 1))
+    [ ! -f hold.$n ] || touch asked.$n
+    while [ -f hold.$n ]; do sleep 0.02; done
+    printf '%s\n' "$line" | sed 's/},{/}\n{/g' | sed -n 's/.*"response":"\([^"]*\)".*"id":\([0-9]*\).*/\2 _\1/p' |
+        awk '{ printf "{\"id\": %d, \"done\": true, \"reward\": %d}\n", $1, gsub(/[a-m]/, "", $2) }'
+done
+EOF
+input run.yaml run 3 'checkpoint: { every: 9, keep: 9 }\n'
+asks_environment=('rollout.environment=exec sh slow.sh' rollout.max_turns=1 'reward=[{name: environment}]')
+asks_reward=('reward=[{name: command, style: server, command: "exec sh slow.sh"}]')
+for asks in asks_environment asks_reward; do
+    words="$asks[@]"
+    words=("${!words}" rollout.max_new_tokens=4)
+    rm -rf run whole asked.*
+    succeeds 2 "$STEMMA" train run.yaml "${words[@]}"
+    mv run whole
+    touch hold.2 hold.3
+    start 2 run.yaml "${words[@]}"
+    until_true test -f asked.2
+    kill -USR1 "$(processes | tail -1)"
+    rm hold.2
+    until_true test -f asked.3
+    has_checkpoint run 1 && has_step run 2 || die "$asks: SIGUSR1 in step 2: $(ls run/checkpoints): $(cat run/log.txt)"
+    kill -TERM "$(processes | tail -1)"
+    rm hold.3
+    ends_with 0
+    left_after run 2
+    succeeds 2 "$STEMMA" train run.yaml "${words[@]}"
+    same_run whole run 3
+done
+say "a signal is acted upon when the environment or the reward that is waited for has answered"
