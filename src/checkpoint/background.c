@@ -21,15 +21,15 @@ struct stm_background_save {
     double busy_s;     /* of all parts */
 };
 
-size_t stm_checkpoint_copy_bytes(size_t owned_n, size_t real_bytes)
+size_t stm_checkpoint_copy_bytes(size_t owned_n, size_t n_copies, size_t real_bytes)
 {
-    return (STM_CHECKPOINT_N_KINDS - 1) * owned_n * real_bytes;
+    return (STM_CHECKPOINT_COPIES - 1 + n_copies) * owned_n * real_bytes;
 }
 
-size_t stm_checkpoint_background_bytes(size_t owned_n, size_t real_bytes)
+size_t stm_checkpoint_background_bytes(size_t owned_n, size_t n_copies, size_t real_bytes)
 {
     enum { N_BLOCKS = 2 }; /* of stm_saving, and to read back through */
-    return stm_checkpoint_copy_bytes(owned_n, real_bytes) + N_BLOCKS * STM_BLOCK_BYTES;
+    return stm_checkpoint_copy_bytes(owned_n, n_copies, real_bytes) + N_BLOCKS * STM_BLOCK_BYTES;
 }
 
 static void do_work(stm_background_save *save)
@@ -77,16 +77,18 @@ static stm_status end_work(stm_background_save *save)
     return save->status;
 }
 
-/* What this rank owns, as it is now. copy: three parts, of one kind each. */
+/* What this rank owns, as it is now. copy: a part of each kind. */
 static stm_status copy_state(stm_saving *s, void *copy)
 {
     const size_t kind_bytes = stm_shards_count(s->shards, s->rank % s->shards->n_ranks) * s->real_bytes;
-    for (stm_checkpoint_kind kind = STM_CHECKPOINT_PARAMETERS; kind < STM_CHECKPOINT_N_KINDS; kind++) {
-        char *part = (char *)copy + (kind - STM_CHECKPOINT_PARAMETERS) * kind_bytes;
+    char *part = copy;
+    for (stm_checkpoint_kind kind = STM_CHECKPOINT_PARAMETERS; kind < STM_CHECKPOINT_N_KINDS;
+         kind = stm_saving_next(s, kind)) {
         for (size_t i = 0; i < s->n_pieces; i++)
             STM_TRY(s->model->backend->read(s->model->stream, part + s->pieces[i].packed * s->real_bytes,
                                             stm_saving_source(s, kind, &s->pieces[i]), s->pieces[i].n * s->real_bytes));
         s->copies[kind] = part;
+        part += kind_bytes;
     }
     return STM_OK;
 }

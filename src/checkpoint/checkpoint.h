@@ -6,13 +6,15 @@
  *   /kept        rewards, replay, filter: bytes of what else is to be had back, where there is any
  *   /parameters/<name>, /optimizer/exp_avg/<name>, /optimizer/exp_avg_sq/<name>
  *                one contiguous dataset each, of the tensor's whole shape, float32 or float64 as the run computes
+ *   /copies/target/<name>
+ *                the same of another copy of the parameters, where the run has one
  *   /hashes      uint64 [n, 4]: offset, bytes, kind (stm_checkpoint_kind), XXH3 of each block of at most 16 MiB of the
- *                three above; row 0 is the hash of every byte that lies in no other row
+ *                tensors above; row 0 is the hash of every byte that lies in no other row
  *
  * So every byte of the file is under some hash, and a file is checked before HDF5 looks at it.
  *
  * Every rank holds the parameters of its stage and the optimizer state of the elements that it owns (stm_shards); it
- * writes just these elements of all three, with plain writes at places that rank 0 has laid out, under the name
+ * writes just these elements of all of them, with plain writes at places that rank 0 has laid out, under the name
  * .step-NNNNNNNN.h5.partial. When all is written, synced, and read back by another rank (of another node where there is
  * one), the file gets its name. A process killed at any instant leaves the former checkpoints as they were.
  *
@@ -31,6 +33,9 @@ enum { STM_CHECKPOINT_N_TEXTS = 4 };
 /* What is kept as bytes beside tensors: memories of rewards, successes to replay, prompts that stay. */
 typedef enum { STM_KEPT_REWARDS, STM_KEPT_REPLAY, STM_KEPT_FILTER, STM_CHECKPOINT_N_KEPT } stm_checkpoint_kept;
 
+/* Copies of the parameters that a run may have beside them: the one that a proximal step began from. */
+typedef enum { STM_COPY_TARGET, STM_CHECKPOINT_N_COPIES } stm_checkpoint_copy;
+
 /* What a checkpoint holds beside tensors. save borrows the texts; read_state and load allocate them, clear frees them.
  */
 typedef struct {
@@ -44,6 +49,8 @@ typedef struct {
     stm_kept
         kept[STM_CHECKPOINT_N_KEPT]; /* empty ones are left out; save needs them on rank 0 alone; read_state has none
                                       */
+    void *copies[STM_CHECKPOINT_N_COPIES]; /* device memory as exp_avg's, the caller's: save reads, load fills it. NULL:
+                                            * not saved, not wanted */
     uint64_t text_hashes[STM_CHECKPOINT_N_TEXTS]; /* of the model's texts; 0: there is none; save ignores them */
 } stm_checkpoint_state;
 void stm_checkpoint_state_clear(stm_checkpoint_state *state);
@@ -72,8 +79,8 @@ stm_status stm_checkpoint_save(MPI_Comm comm, const char *folder, const stm_chec
  * that save would have returned. end is called in any case: before it is done, it waits for the thread and gives up the
  * file. model and shards must outlive it. Collective over comm; the others: local. */
 typedef struct stm_background_save stm_background_save;
-size_t stm_checkpoint_copy_bytes(size_t owned_n, size_t real_bytes);
-size_t stm_checkpoint_background_bytes(size_t owned_n, size_t real_bytes); /* copy and all else of size */
+size_t stm_checkpoint_copy_bytes(size_t owned_n, size_t n_copies, size_t real_bytes); /* n_copies: that state has */
+size_t stm_checkpoint_background_bytes(size_t owned_n, size_t n_copies, size_t real_bytes); /* and all else of size */
 stm_status stm_checkpoint_save_begin(MPI_Comm comm, const char *folder, const stm_checkpoint_state *state,
                                      const stm_model *model, const stm_shards *shards, const void *exp_avg,
                                      const void *exp_avg_sq, void *copy, stm_background_save **out);
@@ -104,9 +111,9 @@ stm_status stm_checkpoint_verify(MPI_Comm comm, const char *path);
 stm_status stm_checkpoint_read_state(MPI_Comm comm, const char *path, stm_checkpoint_state *state);
 
 /* State, parameters and optimizer state of a verified file, on any number of ranks and in either precision: arguments
- * as for save; `shards` and stages need not be those of the save. model: laid out with the names and shapes of the
- * file, else refused by name; its weights and hash are set. Parameters are read once and broadcast. Collective over
- * comm. Fails: STM_ERR_INPUT, STM_ERR_IO, STM_ERR_MEMORY, STM_ERR_DEVICE. */
+ * as for save; `shards` and stages need not be those of the save. *state: on entry, its copies alone. model: laid out
+ * with the names and shapes of the file, else refused by name; its weights and hash are set. Parameters are read once
+ * and broadcast. Collective over comm. Fails: STM_ERR_INPUT, STM_ERR_IO, STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_checkpoint_load(MPI_Comm comm, const char *path, stm_model *model, const stm_shards *shards,
                                void *exp_avg, void *exp_avg_sq, stm_checkpoint_state *state);
 
@@ -117,7 +124,8 @@ typedef enum {
     STM_CHECKPOINT_PARAMETERS,
     STM_CHECKPOINT_EXP_AVG,
     STM_CHECKPOINT_EXP_AVG_SQ,
-    STM_CHECKPOINT_N_KINDS
+    STM_CHECKPOINT_COPIES, /* the first of them; they may be missing */
+    STM_CHECKPOINT_N_KINDS = STM_CHECKPOINT_COPIES + STM_CHECKPOINT_N_COPIES
 } stm_checkpoint_kind;
 
 /* True if the file says that it is a checkpoint of ours; it may still be damaged. */

@@ -30,6 +30,8 @@ void stm_checkpoint_state_clear(stm_checkpoint_state *state)
 
 const char *const stm_checkpoint_kept_names[STM_CHECKPOINT_N_KEPT] = {"/kept/rewards", "/kept/replay", "/kept/filter"};
 
+static const char *const copy_names[STM_CHECKPOINT_N_COPIES] = {"target"};
+
 const char *const stm_checkpoint_text_names[STM_CHECKPOINT_N_TEXTS] = {
     "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"};
 
@@ -301,7 +303,7 @@ static stm_status read_optimizer(const char *path, const stm_places *places, con
     STM_GOTO_OUT(stm_pieces_list(model, shards, rank, sizeof(double), &pieces, &n)); /* none is above PORTION */
     for (stm_checkpoint_kind kind = STM_CHECKPOINT_EXP_AVG; kind < STM_CHECKPOINT_N_KINDS; kind++) {
         size_t asked = 0;
-        for (size_t i = 0; i < n; i++) {
+        for (size_t i = 0; i < n && (kind < STM_CHECKPOINT_COPIES || targets[kind]); i++) {
             const stm_piece *piece = &pieces[i];
             read_pieces_ahead(&r, places, kind, pieces, n, i, &asked);
             void *device = stm_at(model->backend, targets[kind], piece->packed);
@@ -316,7 +318,8 @@ out:
 }
 
 /* Rank 0: what is no tensor, and where those lie. */
-static stm_status load_first(const char *path, const stm_model *model, stm_places *places, stm_checkpoint_state *state)
+static stm_status load_first(const char *path, const stm_model *model, void *const *targets, stm_places *places,
+                             stm_checkpoint_state *state)
 {
     hid_t file;
     STM_TRY(stm_hdf5_open(path, &file));
@@ -326,6 +329,10 @@ static stm_status load_first(const char *path, const stm_model *model, stm_place
     if (status == STM_OK)
         status = stm_places_read(file, path, model, places);
     H5Fclose(file);
+    for (size_t i = 0; i < STM_CHECKPOINT_N_COPIES && status == STM_OK; i++)
+        if (targets[STM_CHECKPOINT_COPIES + i] && places->offsets[STM_CHECKPOINT_COPIES + i][0] == 0)
+            status = stm_fail(STM_ERR_INPUT, "%s: found no /copies/%s, expected one with these options", path,
+                              copy_names[i]);
     return status;
 }
 
@@ -335,13 +342,14 @@ stm_status stm_checkpoint_load(MPI_Comm comm, const char *path, stm_model *model
     int rank, n_ranks;
     stm_status status = STM_OK;
     stm_places places = {0};
-    void *const targets[STM_CHECKPOINT_N_KINDS] = {NULL, NULL, exp_avg, exp_avg_sq};
+    void *targets[STM_CHECKPOINT_N_KINDS] = {NULL, NULL, exp_avg, exp_avg_sq};
+    memcpy(targets + STM_CHECKPOINT_COPIES, state->copies, sizeof state->copies);
     STM_MPI(MPI_Comm_rank(comm, &rank));
     STM_MPI(MPI_Comm_size(comm, &n_ranks));
     assert(n_ranks % shards->n_ranks == 0 && shards->first == model->own.first && shards->n == model->own.n);
     *state = (stm_checkpoint_state){0};
     STM_GOTO_OUT(stm_agree_on(comm, stm_places_create(model->n_tensors, &places)));
-    STM_GOTO_OUT(stm_agree_on(comm, rank == 0 ? load_first(path, model, &places, state) : STM_OK));
+    STM_GOTO_OUT(stm_agree_on(comm, rank == 0 ? load_first(path, model, targets, &places, state) : STM_OK));
     STM_GOTO_OUT(share_state(comm, state));
     STM_GOTO_OUT(read_parameters(comm, path, &places, model));
     stm_broadcast(comm, 0, &places.real_bytes, sizeof places.real_bytes);

@@ -111,7 +111,7 @@ stm_status stm_places_create(size_t n_tensors, stm_places *places)
 }
 
 static const char *const kind_folders[STM_CHECKPOINT_N_KINDS] = {"", "/parameters", "/optimizer/exp_avg",
-                                                                 "/optimizer/exp_avg_sq"};
+                                                                 "/optimizer/exp_avg_sq", "/copies/target"};
 
 const char *stm_tensor_path(stm_checkpoint_kind kind, const char *name, char text[STM_TENSOR_PATH])
 {
@@ -171,6 +171,8 @@ stm_status stm_places_read(hid_t file, const char *path, const stm_model *model,
     char name[STM_TENSOR_PATH];
     static const char *const other_names[] = {"model.embed_tokens.weight", "lm_head.weight"};
     for (stm_checkpoint_kind kind = STM_CHECKPOINT_PARAMETERS; kind < STM_CHECKPOINT_N_KINDS; kind++) {
+        if (kind >= STM_CHECKPOINT_COPIES && !stm_hdf5_has(file, kind_folders[kind]))
+            continue;
         for (size_t i = 0; i < model->n_tensors; i++) {
             stm_tensor_path(kind, model->tensors[i].name, name);
             /* A tied matrix has the name that it had in the start model's file. */

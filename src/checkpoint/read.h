@@ -26,7 +26,8 @@ stm_status stm_hdf5_bytes(hid_t file, const char *path, const char *name, stm_ke
 /* "/kept/rewards", ..: where the bytes lie in a file. */
 extern const char *const stm_checkpoint_kept_names[STM_CHECKPOINT_N_KEPT];
 
-/* Where the tensors of a model lie in a checkpoint; kinds PARAMETERS .. EXP_AVG_SQ. */
+/* Where the tensors of a model lie in a checkpoint; kinds from PARAMETERS on. Those of a copy that is not there are 0.
+ */
 typedef struct {
     size_t real_bytes;                         /* of the file's numbers */
     uint64_t *offsets[STM_CHECKPOINT_N_KINDS]; /* [n_tensors] each, one allocation at `all` */

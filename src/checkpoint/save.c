@@ -9,7 +9,13 @@
 #include "checkpoint/disk.h"
 #include "checkpoint/folder.h"
 
-enum { N_TENSOR_KINDS = STM_CHECKPOINT_N_KINDS - 1 };
+stm_checkpoint_kind stm_saving_next(const stm_saving *s, stm_checkpoint_kind kind)
+{
+    do
+        kind++;
+    while (kind >= STM_CHECKPOINT_COPIES && kind < STM_CHECKPOINT_N_KINDS && !s->sources[kind]);
+    return kind;
+}
 
 static stm_status start(stm_saving *s, const char *folder, int64_t step)
 {
@@ -23,7 +29,7 @@ static stm_status start(stm_saving *s, const char *folder, int64_t step)
     s->places.real_bytes = s->real_bytes;
     STM_TRY(
         stm_pieces_list(s->model, s->shards, s->rank % s->shards->n_ranks, s->real_bytes, &s->pieces, &s->n_pieces));
-    STM_TRY(stm_alloc(N_TENSOR_KINDS * s->n_pieces, sizeof *s->mine, &s->mine));
+    STM_TRY(stm_alloc(s->n_kinds * s->n_pieces, sizeof *s->mine, &s->mine));
     if (!s->model->config_json)
         return stm_fail(STM_ERR_INPUT, "%s: the model holds no config.json, so nothing could open it again", s->path);
     return STM_OK;
@@ -72,7 +78,8 @@ static stm_status lay_out(stm_saving *s, const stm_checkpoint_state *state)
     STM_TRY(lay_out_trainer(s->skeleton, state));
     STM_TRY(lay_out_model(s->skeleton, s->model));
     STM_TRY(lay_out_kept(s->skeleton, state));
-    for (stm_checkpoint_kind kind = STM_CHECKPOINT_PARAMETERS; kind < STM_CHECKPOINT_N_KINDS; kind++)
+    for (stm_checkpoint_kind kind = STM_CHECKPOINT_PARAMETERS; kind < STM_CHECKPOINT_N_KINDS;
+         kind = stm_saving_next(s, kind))
         for (size_t i = 0; i < s->model->n_tensors; i++) {
             const stm_parameter *parameter = &s->model->tensors[i];
             STM_TRY(stm_skeleton_dataset(s->skeleton, stm_tensor_path(kind, parameter->name, name), type,
@@ -92,13 +99,13 @@ static stm_status make_room(stm_saving *s, const stm_checkpoint_state *state)
     for (int r = 0; r < s->n_ranks; r++) {
         int place;
         const stm_shards shards = stm_shards_of(s->model, s->shards, s->n_ranks, r, &place);
-        s->table.n_rows += N_TENSOR_KINDS * stm_pieces(s->model, &shards, place, s->real_bytes, NULL);
+        s->table.n_rows += s->n_kinds * stm_pieces(s->model, &shards, place, s->real_bytes, NULL);
     }
     STM_GOTO_OUT(stm_disk_create(s->partial, &descriptor));
     s->began = true;
-    STM_GOTO_OUT(stm_disk_reserve(descriptor, s->partial,
-                                  N_TENSOR_KINDS * s->model->n_parameters * s->real_bytes +
-                                      s->table.n_rows * sizeof(stm_hash_row)));
+    STM_GOTO_OUT(
+        stm_disk_reserve(descriptor, s->partial,
+                         s->n_kinds * s->model->n_parameters * s->real_bytes + s->table.n_rows * sizeof(stm_hash_row)));
     STM_GOTO_OUT(stm_skeleton_create(s->partial, STM_FIRST_BYTES, &s->skeleton));
     STM_GOTO_OUT(lay_out(s, state));
     STM_GOTO_OUT(stm_disk_reserve(descriptor, s->partial, s->table.file_bytes));
@@ -150,7 +157,8 @@ stm_status stm_saving_write(stm_saving *s)
         return STM_OK;
     STM_GOTO_OUT(stm_disk_open(s->partial, true, &descriptor));
     stm_hash_row *row = s->mine;
-    for (stm_checkpoint_kind kind = STM_CHECKPOINT_PARAMETERS; kind < STM_CHECKPOINT_N_KINDS; kind++)
+    for (stm_checkpoint_kind kind = STM_CHECKPOINT_PARAMETERS; kind < STM_CHECKPOINT_N_KINDS;
+         kind = stm_saving_next(s, kind))
         for (size_t i = 0; i < s->n_pieces; i++)
             STM_GOTO_OUT(write_piece(s, descriptor, kind, &s->pieces[i], row++));
     STM_GOTO_OUT(stm_disk_sync(descriptor, s->partial));
@@ -229,6 +237,10 @@ stm_status stm_saving_begin(stm_saving *s, MPI_Comm comm, const char *folder, co
 {
     *s = (stm_saving){
         .comm = comm, .model = model, .shards = shards, .sources = {NULL, model->weights, exp_avg, exp_avg_sq}};
+    for (size_t i = 0; i < STM_CHECKPOINT_N_COPIES; i++)
+        s->sources[STM_CHECKPOINT_COPIES + i] = state->copies[i];
+    for (stm_checkpoint_kind kind = STM_CHECKPOINT_REST; kind < STM_CHECKPOINT_N_KINDS; kind = stm_saving_next(s, kind))
+        s->n_kinds += kind != STM_CHECKPOINT_REST;
     STM_MPI(MPI_Comm_rank(comm, &s->rank));
     STM_MPI(MPI_Comm_size(comm, &s->n_ranks));
     assert(s->n_ranks % shards->n_ranks == 0 && shards->first == model->own.first && shards->n == model->own.n);
@@ -242,7 +254,7 @@ stm_status stm_saving_seal(stm_saving *s, stm_status written)
 {
     char *rows = NULL;
     STM_TRY(stm_agree_on(s->comm, written));
-    STM_TRY(stm_gather_bytes(s->comm, s->mine, N_TENSOR_KINDS * s->n_pieces * sizeof *s->mine, &rows, s->starts));
+    STM_TRY(stm_gather_bytes(s->comm, s->mine, s->n_kinds * s->n_pieces * sizeof *s->mine, &rows, s->starts));
     s->rows = (stm_hash_row *)rows;
     STM_TRY(stm_agree_on(s->comm, s->rank == 0 ? seal(s) : STM_OK));
     choose_verifiers(s->comm, s->rank, s->n_ranks, s->verifier);

@@ -21,13 +21,15 @@ typedef struct {
     int rank, n_ranks;
     const stm_model *model;
     const stm_shards *shards;
-    const void *sources[STM_CHECKPOINT_N_KINDS]; /* parameters, exp_avg, exp_avg_sq: device memory */
+    const void *sources[STM_CHECKPOINT_N_KINDS]; /* parameters, exp_avg, exp_avg_sq, copies: device memory; NULL: there
+                                                  * is none */
+    size_t n_kinds;                              /* of tensors */
     const void *copies[STM_CHECKPOINT_N_KINDS];  /* what this rank owns of them; NULL: read from the device */
     char *path, *partial;
     bool began; /* rank 0: the partial file exists */
     size_t real_bytes, n_pieces;
     stm_piece *pieces;    /* [n_pieces] of this rank */
-    stm_hash_row *mine;   /* [3 * n_pieces]: of each kind of tensor */
+    stm_hash_row *mine;   /* [n_kinds * n_pieces] */
     size_t *starts;       /* [n_ranks + 1]: bytes of each rank's rows in `rows` */
     stm_hash_row *rows;   /* of all ranks, in rank order */
     int *verifier;        /* [2 * n_ranks]: who reads back what rank r wrote, then scratch */
@@ -48,6 +50,9 @@ stm_status stm_saving_write(stm_saving *s);
 stm_status stm_saving_seal(stm_saving *s, stm_status written); /* written: what write returned on this rank */
 stm_status stm_saving_read_back(stm_saving *s);
 stm_status stm_saving_finish(stm_saving *s, stm_status read_back);
+
+/* The next kind of tensors after `kind` that the run has; N_KINDS: none. Local. */
+stm_checkpoint_kind stm_saving_next(const stm_saving *s, stm_checkpoint_kind kind);
 
 /* Where a piece lies on the device. Local. */
 const void *stm_saving_source(const stm_saving *s, stm_checkpoint_kind kind, const stm_piece *piece);

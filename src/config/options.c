@@ -267,6 +267,7 @@ const stm_option_row stm_option_rows[] = {
     CHOICE("objective.opponent", stm_opponent, objective.opponent, "group", CHOICES("group", "other"), INPUT | GRAD, 0,
         "self_play: wins are counted against the group, or against other models' responses"),
     NUMBER("objective.prox_eta", objective.prox_eta, "0.0", FROM(0), INPUT | GRAD, 0, "self_play: beta over this weighs the divergence from the target copy; 0: none"),
+    INTEGER("objective.prox_every", objective.prox_every, "2", FROM(1), INPUT, 0, "steps after which the target copy becomes the policy; 2: Nash-MP, with a step for each of its two problems"),
     CHOICE("objective.variant", stm_p3o_variant, objective.variant, "separate", CHOICES("separate", "joint"), INPUT | GRAD, 0,
         "p3o: clip the ratio of each response, or the difference of a pair's log-ratios"),
     NUMBER("objective.clip", objective.clip, "0.2", FROM(0), INPUT | GRAD, 0, "p3o: how far before clipping"),

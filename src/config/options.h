@@ -166,7 +166,8 @@ typedef struct {
     stm_kl_point kl_point_from;
     /* self_play */
     stm_opponent opponent;
-    double prox_eta; /* 0: no proximal term */
+    double prox_eta;    /* 0: no proximal term */
+    int64_t prox_every; /* steps */
     /* p3o */
     stm_p3o_variant variant;
     double clip;

@@ -40,7 +40,6 @@ static const struct {
 } recorded_only[] = {
     {STM_NEEDS_STEPS, "name", "steps with advantages of recorded responses"},
     {STM_NEEDS_TWIN, "chase_coef or reference", "log-probs of a twin of the model, recorded with responses"},
-    {STM_NEEDS_TARGET, "prox_eta or reference", "log-probs of a target copy of the model, recorded with responses"},
     {STM_NEEDS_ORIGINS, "pairing, explore_coef or opponent", "recorded responses of another model than the policy"},
     {STM_NEEDS_PREFERENCES, "oracle", "recorded preferences"},
 };

@@ -13,6 +13,7 @@
 #include "plan/rates.h"
 #include "plan/replay.h"
 #include "rollout/decode.h"
+#include "train/copies.h"
 #include "train/optimizer.h"
 #include "train/trainer.h"
 
@@ -348,9 +349,10 @@ static stm_status add_update(estimate *e)
                                                            [STM_REPLAY_IDLE] = STM_PLAN_IDLE};
     stm_estimate *out = e->out;
     stm_replayed gradient, score;
-    if (stm_objective_has_reference(&e->options->objective)) {
+    const size_t n_scored = (size_t)stm_objective_has_reference(&e->options->objective) + stm_copies_count(e->options);
+    if (n_scored > 0) {
         STM_TRY(run_pass(e, e->planner->batch, STM_PASS_SCORE, 1, &score));
-        out->parts[STM_PLAN_REFERENCE] = score.seconds;
+        out->parts[STM_PLAN_REFERENCE] = (double)n_scored * score.seconds;
     }
     choose_minibatch(e);
     STM_TRY(run_pass(e, &e->minibatch, STM_PASS_GRADIENT, e->n_updates, &gradient));

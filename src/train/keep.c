@@ -53,6 +53,7 @@ static stm_status write_state(stm_trainer *t, bool in_background)
                                   .options_yaml = t->options_yaml,
                                   .best = t->progress.best,
                                   .model_hash = t->start_hash};
+    stm_copies_place(&t->copies, &state);
     stm_status status = stm_agree(t->policy.grid, stm_progress_write(&t->progress, &calibration, &state.trainer_json));
     if (status == STM_OK)
         status = stm_agree(t->policy.grid, write_kept(t, state.kept));
@@ -198,6 +199,7 @@ stm_status stm_trainer_load(stm_trainer *t)
         return STM_OK;
     note_try(t);
     stm_checkpoint_state state = {0};
+    stm_copies_place(&t->copies, &state);
     STM_TRY(stm_checkpoint_load(t->policy.grid->world, t->resume.path, t->policy.model, &t->optimizer.shards,
                                 t->optimizer.exp_avg, t->optimizer.exp_avg_sq, &state));
     const stm_status status = stm_agree(t->policy.grid, read_kept(t, state.kept));

@@ -41,14 +41,16 @@ static bool estimates_kl_point(const stm_objective_options *o)
     return o->kl_point_from == STM_KL_POINT_MISMATCHED && strcmp(o->name, "kto") == 0;
 }
 
-/* The log-probs of the reference, which go to the responses of the whole batch. */
+/* The log-probs of the reference and of copies, which go to the responses of the whole batch. */
 static stm_status ask_reference(stm_trainer *t, stm_step *step, stm_batch *batch)
 {
-    if (!t->reference)
-        return STM_OK;
+    stm_status status = STM_OK;
     stm_timers_push(&t->timers, STM_PHASE_REFERENCE);
-    stm_status status = stm_reference_score(t->reference, &t->policy, batch);
-    if (status == STM_OK && estimates_kl_point(&t->objective_options)) {
+    if (t->reference)
+        status = stm_reference_score(t->reference, &t->policy, STM_ROW_REF, batch);
+    if (status == STM_OK)
+        status = stm_copies_score(&t->copies, &t->policy, batch);
+    if (status == STM_OK && t->reference && estimates_kl_point(&t->objective_options)) {
         status = stm_mismatched_kl(t->reference, &t->policy, batch, &t->objective_options.kl_point);
         step->record.kl_point = t->objective_options.kl_point;
     }

@@ -68,7 +68,7 @@ stm_status stm_mismatched_kl(stm_parameter_set *reference, const stm_policy *pol
     const size_t n_positions = policy->model->config.max_positions;
     STM_GOTO_OUT(stm_agree(policy->grid, pair_up(batch, n_positions, &pairs)));
     STM_GOTO_OUT(stm_score_batch(policy->engine, policy->grid, &pairs, &scores));
-    STM_GOTO_OUT(stm_reference_score(reference, policy, &pairs));
+    STM_GOTO_OUT(stm_reference_score(reference, policy, STM_ROW_REF, &pairs));
     *kl_point = STM_MAX(mean_of(&pairs, &scores), 0.0);
 out:
     stm_scores_clear(&scores);

@@ -30,7 +30,7 @@ size_t stm_parameter_set_bytes(const stm_model *model, int n_ranks, size_t bucke
     return (stm_shards_count(&shards, 0) + largest_range(&shards, 0)) * model->backend->real_bytes;
 }
 
-static stm_status keep_shard(stm_parameter_set *set)
+stm_status stm_parameter_set_renew(stm_parameter_set *set)
 {
     const stm_backend *backend = set->model->backend;
     size_t packed = 0;
@@ -57,12 +57,17 @@ stm_status stm_parameter_set_create(const stm_model *model, const stm_grid *grid
                  n_room = largest_range(&set->shards, grid->stage_rank);
     STM_GOTO_OUT(backend->alloc(model->stream, n * backend->real_bytes, &set->shard));
     STM_GOTO_OUT(backend->alloc(model->stream, n_room * backend->real_bytes, &set->room));
-    STM_GOTO_OUT(keep_shard(set));
+    STM_GOTO_OUT(stm_parameter_set_renew(set));
     *out = set;
     return STM_OK;
 out:
     stm_parameter_set_destroy(set);
     return status;
+}
+
+void *stm_parameter_set_shard(const stm_parameter_set *set)
+{
+    return set->shard;
 }
 
 void stm_parameter_set_destroy(stm_parameter_set *set)

@@ -28,6 +28,12 @@ size_t stm_parameter_set_bytes(const stm_model *model, int n_ranks, size_t bucke
  * Collective over the grid's world; same status everywhere. Fails: STM_ERR_DEVICE, STM_ERR_MEMORY. */
 stm_status stm_parameter_set_exchange(stm_parameter_set *set);
 
+/* The set becomes the model's weights as they are now. Local. Fails: STM_ERR_DEVICE. */
+stm_status stm_parameter_set_renew(stm_parameter_set *set);
+
+/* This rank's shard, as the optimizer's state is laid out; device memory, which is the set's. */
+void *stm_parameter_set_shard(const stm_parameter_set *set);
+
 /* set = keep * set + share * the model's weights, summed in double. Local. Fails: STM_ERR_DEVICE, STM_ERR_MEMORY. */
 stm_status stm_parameter_set_blend(stm_parameter_set *set, double keep, double share);
 

@@ -4,16 +4,27 @@
 
 #include "group/score.h"
 
-static stm_status copy_scores(const stm_scores *scores, stm_batch *batch)
+/* Where the log-probs of a response go. */
+static stm_status place_of(stm_response *response, stm_row row, double ***out)
 {
+    if (row == STM_ROW_TARGET)
+        STM_TRY(stm_response_take_notes(response));
+    *out = row == STM_ROW_TARGET ? &response->notes->target_logprobs : &response->ref_logprobs;
+    return STM_OK;
+}
+
+static stm_status copy_scores(const stm_scores *scores, stm_row row, stm_batch *batch)
+{
+    double **logprobs;
     for (size_t g = 0; g < batch->n_groups; g++)
         for (size_t i = 0; i < batch->groups[g].n_responses; i++) {
             stm_response *response = &batch->groups[g].responses[i];
-            if (!response->ref_logprobs)
-                STM_TRY(stm_alloc(response->n, sizeof *response->ref_logprobs, &response->ref_logprobs));
+            STM_TRY(place_of(response, row, &logprobs));
+            if (!*logprobs)
+                STM_TRY(stm_alloc(response->n, sizeof **logprobs, logprobs));
             if (response->n > 0)
-                memcpy(response->ref_logprobs, scores->logp + scores->first[scores->response_0[g] + i],
-                       response->n * sizeof *response->ref_logprobs);
+                memcpy(*logprobs, scores->logp + scores->first[scores->response_0[g] + i],
+                       response->n * sizeof **logprobs);
         }
     return STM_OK;
 }
@@ -26,7 +37,7 @@ static stm_status exchange(stm_parameter_set *reference, const stm_policy *polic
     return status;
 }
 
-stm_status stm_reference_score(stm_parameter_set *reference, const stm_policy *policy, stm_batch *batch)
+stm_status stm_reference_score(stm_parameter_set *reference, const stm_policy *policy, stm_row row, stm_batch *batch)
 {
     stm_scores scores;
     STM_TRY(exchange(reference, policy));
@@ -35,7 +46,7 @@ stm_status stm_reference_score(stm_parameter_set *reference, const stm_policy *p
     if (restored != STM_OK)
         status = restored; /* worse than a number that is not finite */
     if (status == STM_OK)
-        status = stm_agree(policy->grid, copy_scores(&scores, batch));
+        status = stm_agree(policy->grid, copy_scores(&scores, row, batch));
     stm_scores_clear(&scores);
     return status;
 }

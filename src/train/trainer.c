@@ -21,7 +21,9 @@
 size_t stm_trainer_async_bytes(const stm_options *options, const stm_model *model, int n_ranks)
 {
     const size_t n = stm_optimizer_owned(model, n_ranks);
-    return options->checkpoint.async ? stm_checkpoint_background_bytes(n, model->backend->real_bytes) : 0;
+    return options->checkpoint.async
+               ? stm_checkpoint_background_bytes(n, stm_copies_count(options), model->backend->real_bytes)
+               : 0;
 }
 
 size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *model, int n_ranks)
@@ -29,7 +31,7 @@ size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *mod
     const bool has_reference = stm_objective_has_reference(&options->objective);
     return stm_optimizer_bytes(model, n_ranks, options->parallel.shard) +
            (has_reference ? stm_parameter_set_bytes(model, n_ranks, stm_optimizer_bucket(n_ranks)) : 0) +
-           stm_trainer_async_bytes(options, model, n_ranks);
+           stm_copies_bytes(options, model, n_ranks) + stm_trainer_async_bytes(options, model, n_ranks);
 }
 
 /* A first guess, for --maxh, of the seconds that a save takes: a slow disk. */
@@ -43,7 +45,8 @@ static double guess_save_s(const stm_model *model)
 static stm_status take_copy(stm_trainer *t)
 {
     const size_t n = stm_shards_count(&t->optimizer.shards, t->policy.grid->stage_rank);
-    return stm_alloc(stm_checkpoint_copy_bytes(n, t->policy.model->backend->real_bytes), 1, &t->background.copy);
+    return stm_alloc(stm_checkpoint_copy_bytes(n, stm_copies_count(t->options), t->policy.model->backend->real_bytes),
+                     1, &t->background.copy);
 }
 
 static stm_status set_up(stm_trainer *t)
@@ -72,7 +75,7 @@ static stm_status set_up(stm_trainer *t)
     if (stm_objective_has_reference(&o->objective)) /* before a checkpoint takes the start weights' place */
         STM_TRY(stm_parameter_set_create(model, t->policy.grid, stm_optimizer_bucket(t->policy.grid->stage_size),
                                          &t->reference));
-    return STM_OK;
+    return stm_copies_create(&t->policy, &t->copies);
 }
 
 /* The average of models that the reference is. Collective. */
@@ -148,6 +151,7 @@ void stm_trainer_destroy(stm_trainer *t)
     stm_resume_point_clear(&t->resume);
     stm_optimizer_destroy(&t->optimizer, t->policy.model);
     stm_parameter_set_destroy(t->reference);
+    stm_copies_clear(&t->copies);
     stm_reward_set_destroy(t->rewards);
     stm_replay_destroy(t->replay);
     stm_filter_clear(&t->filter);
@@ -312,6 +316,7 @@ static stm_status settle(stm_trainer *t, stm_step *step)
 static stm_status learn(stm_trainer *t, stm_step *step)
 {
     const stm_waits before = stm_waits_of(&t->timers);
+    STM_TRY(stm_agree(t->policy.grid, stm_copies_renew(&t->copies, t->options, t->progress.step)));
     const stm_status found = t->supervised ? stm_step_demonstrate(t, step) : stm_step_sample(t, step);
     const bool lost = found == STM_ERR_NUMERIC;
     STM_TRY(lost ? lose_rollouts(t, step) : found);

@@ -6,6 +6,7 @@
 #include "metrics/waits.h"
 #include "train/boundary.h"
 #include "train/clusters.h"
+#include "train/copies.h"
 #include "train/evaluate.h"
 #include "train/filter.h"
 #include "train/optimizer.h"
@@ -33,6 +34,7 @@ struct stm_trainer {
     stm_answers *answers; /* NULL: the objective does not ask which are the same */
     stm_optimizer optimizer;
     stm_parameter_set *reference; /* NULL: no KL term */
+    stm_copies copies;
     stm_timers timers;
     stm_boundary boundary;
 

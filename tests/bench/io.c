@@ -247,10 +247,10 @@ static void time_checkpoint(const char *folder, stm_model *model)
           verify_warm = {{0}}, read_warm = {{0}};
     const stm_shards shards = {.n = model->n_parameters, .bucket_n = (size_t)4 << 20, .n_ranks = n_ranks};
     const size_t owned = stm_shards_count(&shards, rank);
-    stm_checkpoint_state state = {.step = 1, .options_yaml = (char[]){""}, .best = 0}, loaded;
+    stm_checkpoint_state state = {.step = 1, .options_yaml = (char[]){""}, .best = 0}, loaded = {0};
     void *moments[2], *copy;
     char *path, *plain;
-    must(stm_alloc(stm_checkpoint_copy_bytes(owned, backend->real_bytes), 1, &copy));
+    must(stm_alloc(stm_checkpoint_copy_bytes(owned, 0, backend->real_bytes), 1, &copy));
     for (int k = 0; k < 2; k++) {
         must(backend->alloc(stream, owned * backend->real_bytes, &moments[k]));
         memset(moments[k], 1 + k, owned * backend->real_bytes);

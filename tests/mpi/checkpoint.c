@@ -181,7 +181,7 @@ static void a_save_in_the_background_may_be_given_up(void **state)
     run_open(&r, MPI_COMM_WORLD, 8, &stm_test_configs[STM_TEST_LLAMA], 1000, 2);
     void *exp_avg = device_reals(&r.device, r.owned[0], r.owned_n);
     void *exp_avg_sq = device_reals(&r.device, r.owned[1], r.owned_n);
-    void *copy = malloc(stm_checkpoint_copy_bytes(r.owned_n, 8) + 1);
+    void *copy = malloc(stm_checkpoint_copy_bytes(r.owned_n, 0, 8) + 1);
     for (int n_advances = 0; n_advances < 3; n_advances++) {
         stm_background_save *save;
         bool done = false;

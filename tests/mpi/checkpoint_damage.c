@@ -132,7 +132,7 @@ static void a_model_of_another_layout_is_refused_by_name(void **state)
     for (size_t i = 0; i < 2; i++) {
         run r;
         run_open(&r, MPI_COMM_WORLD, 8, cases[i].config, 100, 4);
-        stm_checkpoint_state found;
+        stm_checkpoint_state found = {0};
         void *moments = device_reals(&r.device, NULL, r.owned_n);
         assert_fails(stm_checkpoint_load(MPI_COMM_WORLD, path_of(folder, "step-00000004.h5"), r.model, &r.shards,
                                          moments, moments, &found),

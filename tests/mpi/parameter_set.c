@@ -106,13 +106,14 @@ static void expect_held(const fixture *f, const stm_model *stage, const char *ex
     }
 }
 
-static void expect_start_scores(const fixture *f, double tolerance)
+static void expect_start_scores(const fixture *f, stm_row row, double tolerance)
 {
     for (size_t g = 0; g < f->batch.n_groups; g++)
         for (size_t i = 0; i < f->batch.groups[g].n_responses; i++) {
             const stm_response *response = &f->batch.groups[g].responses[i];
             const double *expected = f->start.logp + f->start.first[f->start.response_0[g] + i];
-            assert_true(stm_relative_difference(response->ref_logprobs, expected, response->n) < tolerance);
+            const double *found = row == STM_ROW_REF ? response->ref_logprobs : response->notes->target_logprobs;
+            assert_true(stm_relative_difference(found, expected, response->n) < tolerance);
         }
 }
 
@@ -120,8 +121,11 @@ static void forget_scores(fixture *f)
 {
     for (size_t g = 0; g < f->batch.n_groups; g++)
         for (size_t i = 0; i < f->batch.groups[g].n_responses; i++) {
-            free(f->batch.groups[g].responses[i].ref_logprobs);
-            f->batch.groups[g].responses[i].ref_logprobs = NULL;
+            stm_response *response = &f->batch.groups[g].responses[i];
+            free(response->ref_logprobs);
+            response->ref_logprobs = NULL;
+            for (size_t k = 0; response->notes && k < response->n; k++)
+                response->notes->target_logprobs[k] = NAN;
         }
 }
 
@@ -130,18 +134,33 @@ static void use_set(fixture *f, const stm_policy *policy, stm_parameter_set *set
 {
     for (uint64_t seed = 98; seed < 100; seed++) {
         assert_ok(stm_model_randomize(f->model, seed));
+        const stm_row row = seed % 2 ? STM_ROW_TARGET : STM_ROW_REF;
         char *before = copy_weights(f);
         assert_memory_not_equal(before, f->start_weights, f->bytes);
         assert_ok(stm_parameter_set_exchange(set));
         expect_held(f, policy->model, f->start_weights);
         assert_ok(stm_parameter_set_exchange(set));
         assert_memory_equal(f->model->weights, before, f->bytes);
-        assert_ok(stm_reference_score(set, policy, &f->batch));
+        assert_ok(stm_reference_score(set, policy, row, &f->batch));
         assert_memory_equal(f->model->weights, before, f->bytes);
-        expect_start_scores(f, tolerance);
+        expect_start_scores(f, row, tolerance);
         forget_scores(f);
         free(before);
     }
+}
+
+/* A set that is renewed is the policy of now, whatever that becomes. */
+static void renew_set(fixture *f, const stm_policy *policy, stm_parameter_set *set)
+{
+    char *before = copy_weights(f);
+    assert_memory_not_equal(before, f->start_weights, f->bytes);
+    assert_ok(stm_parameter_set_renew(set));
+    memcpy(f->model->weights, f->start_weights, f->bytes);
+    assert_ok(stm_parameter_set_exchange(set));
+    expect_held(f, policy->model, before);
+    assert_ok(stm_parameter_set_exchange(set));
+    assert_memory_equal(f->model->weights, f->start_weights, f->bytes);
+    free(before);
 }
 
 static void check_on(MPI_Comm comm, fixture *f, int n_stages, size_t bucket_n, double tolerance)
@@ -156,6 +175,7 @@ static void check_on(MPI_Comm comm, fixture *f, int n_stages, size_t bucket_n, d
     memcpy(f->model->weights, f->start_weights, f->bytes);
     stm_parameter_set *set = make_set(&stage, &grid, bucket_n);
     use_set(f, &policy, set, tolerance);
+    renew_set(f, &policy, set);
     stm_parameter_set_destroy(set);
     stm_engine_destroy(policy.engine);
     stm_grid_destroy(&grid);

@@ -187,7 +187,7 @@ static void the_reference_keeps_the_weights_of_its_making(void **state)
     assert_ok(stm_parameter_set_create(f.model, &f.grid, FINE_BUCKET, &reference));
     assert_ok(stm_model_randomize(f.model, 99));
     double *before = stm_test_weights(f.model);
-    assert_ok(stm_reference_score(reference, &f.policy, &f.batch));
+    assert_ok(stm_reference_score(reference, &f.policy, STM_ROW_REF, &f.batch));
     assert_true(stm_timers_self_s(&timers, STM_PHASE_GATHER) > 0); /* what the reference costs besides its rows */
     assert_int_equal(timers.depth, 0);
     double *after = stm_test_weights(f.model);

@@ -58,7 +58,8 @@ void run_open_stages(run *r, MPI_Comm comm, int n_stages, size_t real_bytes, con
     r->shards =
         (stm_shards){.first = r->model->own.first, .n = r->model->own.n, .bucket_n = bucket_n, .n_ranks = stage_size};
     r->owned_n = stm_shards_count(&r->shards, place);
-    for (size_t k = 0; k < 2; k++) {
+    r->n_moments = step % 2 ? 3 : 2;
+    for (size_t k = 0; k < r->n_moments; k++) {
         r->moments[k] = random_numbers(100 * (uint64_t)step + k, r->whole->n_parameters);
         r->owned[k] = calloc(r->owned_n + 1, sizeof(double));
         size_t at = 0;
@@ -86,7 +87,7 @@ void run_open(run *r, MPI_Comm comm, size_t real_bytes, const stm_model_config *
 
 void run_close(run *r)
 {
-    for (size_t k = 0; k < 2; k++) {
+    for (size_t k = 0; k < r->n_moments; k++) {
         free(r->moments[k]);
         free(r->owned[k]);
     }
@@ -100,6 +101,7 @@ stm_status run_save(run *r, const char *folder)
 {
     void *exp_avg = device_reals(&r->device, r->owned[0], r->owned_n);
     void *exp_avg_sq = device_reals(&r->device, r->owned[1], r->owned_n);
+    r->state.copies[STM_COPY_TARGET] = r->n_moments > 2 ? device_reals(&r->device, r->owned[2], r->owned_n) : NULL;
     const stm_status status =
         stm_checkpoint_save(r->comm, folder, &r->state, r->model, &r->shards, exp_avg, exp_avg_sq);
     device_release(&r->device);
@@ -126,16 +128,20 @@ stm_status run_save_in_background(run *r, const char *folder)
     void *own = stm_at(backend, r->model->weights, r->model->own.first);
     void *exp_avg = device_reals(&r->device, r->owned[0], r->owned_n);
     void *exp_avg_sq = device_reals(&r->device, r->owned[1], r->owned_n);
-    void *copy = malloc(stm_checkpoint_copy_bytes(r->owned_n, backend->real_bytes) + 1);
+    void *target = r->n_moments > 2 ? device_reals(&r->device, r->owned[2], r->owned_n) : NULL;
+    void *copy = malloc(stm_checkpoint_copy_bytes(r->owned_n, STM_CHECKPOINT_N_COPIES, backend->real_bytes) + 1);
     void *weights = malloc(own_bytes);
     stm_background_save *save = NULL;
     memcpy(weights, own, own_bytes);
+    r->state.copies[STM_COPY_TARGET] = target;
     stm_status status =
         stm_checkpoint_save_begin(r->comm, folder, &r->state, r->model, &r->shards, exp_avg, exp_avg_sq, copy, &save);
     memset(own, 7, own_bytes);
     if (r->owned_n > 0) {
         memset(exp_avg, 7, r->owned_n * backend->real_bytes);
         memset(exp_avg_sq, 7, r->owned_n * backend->real_bytes);
+        if (target)
+            memset(target, 7, r->owned_n * backend->real_bytes);
     }
     if (status == STM_OK) {
         status = advance_to_the_end(save);
@@ -169,13 +175,15 @@ void run_load(run *r, const char *path, double tolerance)
 {
     stm_model *whole = stm_test_model(r->device.backend, r->device.stream, &r->whole->config, (uint64_t)r->state.step);
     assert_ok(stm_model_array_zero(r->model, r->model->weights));
-    void *moments[] = {device_reals(&r->device, NULL, r->owned_n), device_reals(&r->device, NULL, r->owned_n)};
-    stm_checkpoint_state state;
+    void *moments[3];
+    for (size_t k = 0; k < 3; k++)
+        moments[k] = device_reals(&r->device, NULL, r->owned_n);
+    stm_checkpoint_state state = {.copies = {r->n_moments > 2 ? moments[2] : NULL}};
     assert_ok(stm_checkpoint_load(r->comm, path, r->model, &r->shards, moments[0], moments[1], &state));
     double *owned = calloc(r->owned_n + 1, sizeof *owned);
     size_t n_wrong = 0;
     assert_holds(r->model, whole, tolerance);
-    for (size_t k = 0; k < 2; k++) {
+    for (size_t k = 0; k < r->n_moments; k++) {
         device_read(&r->device, moments[k], owned, r->owned_n);
         for (size_t i = 0; i < r->owned_n; i++)
             n_wrong += !(fabs(owned[i] - r->owned[k][i]) <= tolerance);

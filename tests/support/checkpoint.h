@@ -15,8 +15,9 @@ typedef struct {
     device device;
     stm_model *whole, *model; /* what is expected; what this rank holds of it, the same for one stage */
     stm_shards shards;        /* of the stage */
-    double *moments[2];       /* [n_parameters]: exp_avg and exp_avg_sq of the whole model */
-    double *owned[2];         /* [owned_n]: those of this rank */
+    double *moments[3];       /* [n_parameters]: exp_avg and exp_avg_sq of the whole model, and a copy of it */
+    double *owned[3];         /* [owned_n]: those of this rank */
+    size_t n_moments;         /* 2: a run without the copy; odd steps have one */
     size_t owned_n;
     stm_checkpoint_state state;
 } run;

@@ -47,6 +47,25 @@ refused 2 'reference.weights: found 1, expected none, or one for each of 2 ..' 0
 refused 2 'reference.paths: found 2, expected none, since objective orpo reads no ..' 0 "$STEMMA" train soup.yaml objective.name=orpo
 say "a reference of two models: resumed bit for bit, another one refused by its hash"
 
+# Nash-MP's target copy: the same on 1 and 3 ranks; in two pieces of which the second begins between two renewals
+input mp.yaml mp 6 'objective: { name: self_play, oracle: reward, beta: 0.1, prox_eta: 0.5, prox_every: 2 }\n'
+compare mp 6
+h5ls "$(checkpoint mp 6)/copies" | grep -q '^target ' || die "no copy in the checkpoint: $(h5ls -r "$(checkpoint mp 6)")"
+succeeds 2 "$STEMMA" train mp.yaml --precision=float64 checkpoint.every=0 run.folder=mp.staged parallel.pipeline=2
+same_parameters "$(checkpoint mp.staged 6)" "$(checkpoint mp 6)" 1e-9
+succeeds 2 "$STEMMA" train mp.yaml run.folder=mp.async checkpoint.async=true checkpoint.every=3
+cp -r mp.async mp.whole
+rm mp.async/DONE "$(checkpoint mp.async 6)"
+succeeds 2 "$STEMMA" train mp.yaml run.folder=mp.async checkpoint.async=true checkpoint.every=3
+same_bits "$(checkpoint mp.whole 6)" "$(checkpoint mp.async 6)" "Nash-MP, resumed from a save in the background"
+succeeds 0 "$STEMMA" train mp.yaml --precision=float64 checkpoint.every=0 run.folder=mp.other objective.prox_every=1
+h5diff -d 1e-9 "$(checkpoint mp.other 6)" "$(checkpoint mp 6)" /parameters /parameters > diff.txt && die "prox_every changes nothing"
+succeeds 0 "$STEMMA" train mp.yaml run.folder=mp.plain run.steps=1 objective.prox_eta=0
+rm mp.plain/DONE
+refused 2 'mp.plain/checkpoints/step-00000001.h5: found no /copies/target, expected one with these options' 2 \
+    "$STEMMA" train mp.yaml run.folder=mp.plain objective.prox_eta=0.5
+say "Nash-MP: the same on 1 and 3 ranks and on two stages, resumed between two renewals bit for bit"
+
 refused 2 'objective.oracle: needs recorded preferences, which rollouts have not; ..' 2 "$STEMMA" train dpo.yaml objective.name=self_play
 refused 2 'objective.chase_coef or reference: needs log-probs of a twin ..' 0 "$STEMMA" train dpo.yaml objective.chase_coef=0.5
 refused 2 'objective.pairing, explore_coef or opponent: needs recorded ..' 0 "$STEMMA" train dpo.yaml objective.pairing=origin
