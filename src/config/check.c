@@ -165,8 +165,10 @@ stm_status stm_options_check(const stm_options *options, stm_command_bit command
 {
     STM_TRY(check_required(options, command));
     STM_TRY(check_reference(options));
-    if (command == STM_COMMAND_TRAIN)
+    if (command == STM_COMMAND_TRAIN) {
         STM_TRY(check_training(options));
+        STM_TRY(stm_options_check_unused(options));
+    }
     STM_TRY(check_rewards(options, command));
     STM_TRY(check_budgets(options, command));
     if (options->rollout.min_new_tokens > options->rollout.max_new_tokens)

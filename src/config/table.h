@@ -111,6 +111,9 @@ const char *stm_section_name(size_t i);
  */
 size_t stm_option_section_length(const stm_option_row *row);
 
+/* Fails: STM_ERR_INPUT for options of train that are set and would do nothing. */
+stm_status stm_options_check_unused(const stm_options *options);
+
 /* Closes a memory stream and hands over its text; frees it when writing failed. Fails: STM_ERR_MEMORY. */
 stm_status stm_stream_finish(FILE *stream, char **text);
 

@@ -63,6 +63,7 @@ stm_status stm_objective_check_options(const stm_objective_options *options)
 {
     const stm_objective *objective = stm_objective_find(options->name);
     STM_TRY(stm_objective_check_drop(options));
+    STM_TRY(stm_objective_check_unread(options));
     return objective->check ? objective->check(options) : STM_OK;
 }
 

@@ -54,6 +54,9 @@ unsigned stm_advantages_needs(const stm_objective_options *options);
 /* Fails: STM_ERR_INPUT for objective.min_advantage where it has no meaning. */
 stm_status stm_objective_check_drop(const stm_objective_options *options);
 
+/* Fails: STM_ERR_INPUT for options that are set and that the objective does not read. */
+stm_status stm_objective_check_unread(const stm_objective_options *options);
+
 /* Sum over budgets and members (brpo.c). work: stm_brpo_n_work numbers. */
 void stm_brpo_advantages(const stm_objective_options *options, const stm_group *group, double *work,
                          double *advantages);

@@ -103,7 +103,7 @@ static stm_status mask(stm_trainer *t, stm_step *step)
         return STM_OK;
     if (o->mask_truncated)
         stm_batch_mask_truncated(&step->batch);
-    if (!*o->mask_after || t->recorded)
+    if (!*o->mask_after)
         return STM_OK;
     STM_TRY(stm_agree(t->policy.grid, stm_mask_after(t->policy.tokenizer, o->mask_after, &step->batch, &n)));
     step->record.decisions_masked = (double)n;

@@ -25,6 +25,10 @@ stm_status stm_recorded_groups_read(MPI_Comm comm, const stm_options *options, c
     size_t n;
     set->path = options->data.groups;
     set->present = true;
+    if (*options->objective.mask_after && !text->tokenizer)
+        return stm_fail(STM_ERR_INPUT,
+                        "objective.mask_after: found \"%s\", expected no text for a model without tokenizer.json",
+                        options->objective.mask_after);
     STM_TRY(stm_broadcast_file(comm, set->path, &bytes, &n));
     const stm_status status = read_groups(options, text, bytes, n, set);
     free(bytes);

@@ -44,6 +44,15 @@ found=$(field steps/metrics.jsonl 1 loss)
 holds "($found / $loss - 1)^2 < 1e-12" "direct_advantage: a run's loss, $found, is that of grad, $loss"
 say "recorded groups: steps with a critic's advantages"
 
+# an a is token 1; what stands behind the first one has no loss
+train masked 2 1 optim.lr=0 objective.mask_after=a rollout.prompts_per_step=15
+expected=$(grep -o '"ids": *\[[0-9, ]*\]' groups.jsonl | sed 's/.*\[//; s/\]//' |
+    awk -F', *' '{ for (i = 1; i < NF; i++) if ($i == 1) { n++; break } } END { print n + 0 }')
+holds "$expected > 0 && $(field masked/metrics.jsonl 1 decisions_masked) == $expected" "$expected decisions are masked"
+refused 2 'data.filter_samples: found a number above 0, expected 0 with data.groups' 2 \
+    "$STEMMA" train on-1.yaml $recorded run.folder=none data.filter_samples=2
+say "recorded groups: mask_after takes the loss from $expected decisions"
+
 refused 2 'data.prompts: found a value, expected none with data.groups: nothing is sampled' 2 \
     "$STEMMA" train on-1.yaml data.groups=groups.jsonl run.folder=none
 refused 2 'groups.jsonl: group 0, response 0: found no preferences, which objective self_play needs with these options' 2 \

@@ -448,6 +448,19 @@ static void options_that_contradict_each_other_are_refused(void **state)
          "objective.score: found win_rate, expected auto, logl or lratio with objective.name=disco"},
         {{"objective.name=kto", "objective.beta=0"},
          "objective.beta: found 0, expected a number above 0 with objective.name=kto"},
+        {{"objective.name=dpo", "objective.seed_alpha=0.5"},
+         "objective.seed_alpha: found a number above 0, expected 0 with objective.name=dpo: grpo alone reads it"},
+        {{"objective.name=copg", "objective.token_weight_alpha=0.5"},
+         "objective.token_weight_alpha: found a number above 0, expected 0 with objective.name=copg: grpo alone reads "
+         "it"},
+        {{"objective.name=disco", "objective.reward_combine=normalize-then-sum"},
+         "objective.reward_combine: found normalize-then-sum, expected sum with objective.name=disco: grpo alone reads "
+         "it"},
+        {{"objective.name=dpo", "objective.advantage_baseline=brpo"},
+         "objective.advantage_baseline: found brpo, expected another one with objective.name=dpo: grpo alone reads it"},
+        {{"objective.name=dpo", "objective.kl_coef_start=0.5"},
+         "objective.kl_coef_start: found 0.5, expected 0, or objective.kl_coef_steps above 0: the steps in which it "
+         "goes to kl_coef"},
         {{"objective.name=fdpg", "objective.target=constraint", "objective.divergence=reverse_chi2"},
          "objective.divergence: found reverse_chi2, expected js, kl, tv or chi2 with objective.target=constraint"},
     };

@@ -427,6 +427,36 @@ static void values_that_contradict_each_other_are_refused(void **state)
     stm_options_clear(&o);
 }
 
+static void what_would_do_nothing_is_refused(void **state)
+{
+    (void)state;
+#define RUN "run: {folder: f}\nmodel: {path: m}\nreward: [{name: exact}]\n"
+#define ROLLOUTS RUN "data: {prompts: p}\n"
+    static const char *const cases[][2] = {
+        {RUN "data: {groups: g, filter_samples: 2}\n",
+         "data.filter_samples: found a number above 0, expected 0 with data.groups"},
+        {RUN "data: {prompts: p, thought_dropout: 0.5}\n",
+         "data.thought_dropout: found a number above 0, expected 0 with an objective that samples (sft alone has "
+         "demonstrations)"},
+        {ROLLOUTS "objective: {name: sft, mask_after: x}\n",
+         "objective.mask_after: found a text, expected none with objective.name=sft"},
+        {ROLLOUTS "objective: {name: sft}\nrollout: {dynamic: true}\n",
+         "rollout.dynamic: found true, expected false with objective.name=sft"},
+        {ROLLOUTS "objective: {name: sft}\nreplay: {size: 2}\n",
+         "replay.size: found a number above 0, expected 0 with objective.name=sft"},
+        {ROLLOUTS "rollout: {dynamic: true, group_size: 1}\n",
+         "rollout.group_size: found 1, expected at least 2 with rollout.dynamic: one reward is equal to itself"},
+        {ROLLOUTS "eval: {every: 0, prompts: e, stop_after: 2}\n",
+         "eval.every: found 0, expected at least 1, since eval.stop_after or eval.stop_at_reward needs evaluations"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        check_refused(STM_COMMAND_TRAIN, cases[i][0], cases[i][1]);
+    stm_options o;
+    stm_test_given(&o, RUN "data: {groups: g}\nobjective: {mask_after: x}\n");
+    assert_ok(stm_options_check(&o, STM_COMMAND_TRAIN));
+    stm_options_clear(&o);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -445,6 +475,7 @@ int main(void)
         cmocka_unit_test(options_are_spelled_in_three_ways_and_the_rest_are_arguments),
         cmocka_unit_test(what_is_missing_is_named),
         cmocka_unit_test(values_that_contradict_each_other_are_refused),
+        cmocka_unit_test(what_would_do_nothing_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
