@@ -6,8 +6,8 @@
  *   /kept        rewards, replay, filter: bytes of what else is to be had back, where there is any
  *   /parameters/<name>, /optimizer/exp_avg/<name>, /optimizer/exp_avg_sq/<name>
  *                one contiguous dataset each, of the tensor's whole shape, float32 or float64 as the run computes
- *   /copies/target/<name>
- *                the same of another copy of the parameters, where the run has one
+ *   /copies/target/<name>, /copies/twin/<name>, /copies/twin_exp_avg/<name>, /copies/twin_exp_avg_sq/<name>
+ *                the same of other copies of the parameters, where the run has some
  *   /hashes      uint64 [n, 4]: offset, bytes, kind (stm_checkpoint_kind), XXH3 of each block of at most 16 MiB of the
  *                tensors above; row 0 is the hash of every byte that lies in no other row
  *
@@ -33,8 +33,15 @@ enum { STM_CHECKPOINT_N_TEXTS = 4 };
 /* What is kept as bytes beside tensors: memories of rewards, successes to replay, prompts that stay. */
 typedef enum { STM_KEPT_REWARDS, STM_KEPT_REPLAY, STM_KEPT_FILTER, STM_CHECKPOINT_N_KEPT } stm_checkpoint_kept;
 
-/* Copies of the parameters that a run may have beside them: the one that a proximal step began from. */
-typedef enum { STM_COPY_TARGET, STM_CHECKPOINT_N_COPIES } stm_checkpoint_copy;
+/* Copies of the parameters that a run may have beside them: the one that a proximal step began from; one that is
+ * trained as well, with its optimizer's state. */
+typedef enum {
+    STM_COPY_TARGET,
+    STM_COPY_TWIN,
+    STM_COPY_TWIN_EXP_AVG,
+    STM_COPY_TWIN_EXP_AVG_SQ,
+    STM_CHECKPOINT_N_COPIES
+} stm_checkpoint_copy;
 
 /* What a checkpoint holds beside tensors. save borrows the texts; read_state and load allocate them, clear frees them.
  */

@@ -13,7 +13,8 @@ _Static_assert(sizeof(stm_hash_row) == 32, "a row is four numbers");
 
 static const char magic[] = "stemma checkpoint "; /* then the number of the format */
 static const char *const kind_names[STM_CHECKPOINT_N_KINDS] = {
-    "descriptions and texts", "/parameters", "/optimizer/exp_avg", "/optimizer/exp_avg_sq", "/copies/target"};
+    "descriptions and texts", "/parameters",  "/optimizer/exp_avg",   "/optimizer/exp_avg_sq",
+    "/copies/target",         "/copies/twin", "/copies/twin_exp_avg", "/copies/twin_exp_avg_sq"};
 
 /* Feeds bytes [start, end) to the hash. */
 static stm_status feed(XXH3_state_t *hash, int descriptor, const char *path, uint64_t start, uint64_t end, void *buffer)

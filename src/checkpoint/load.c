@@ -30,7 +30,7 @@ void stm_checkpoint_state_clear(stm_checkpoint_state *state)
 
 const char *const stm_checkpoint_kept_names[STM_CHECKPOINT_N_KEPT] = {"/kept/rewards", "/kept/replay", "/kept/filter"};
 
-static const char *const copy_names[STM_CHECKPOINT_N_COPIES] = {"target"};
+static const char *const copy_names[STM_CHECKPOINT_N_COPIES] = {"target", "twin", "twin_exp_avg", "twin_exp_avg_sq"};
 
 const char *const stm_checkpoint_text_names[STM_CHECKPOINT_N_TEXTS] = {
     "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"};

@@ -110,8 +110,14 @@ stm_status stm_places_create(size_t n_tensors, stm_places *places)
     return STM_OK;
 }
 
-static const char *const kind_folders[STM_CHECKPOINT_N_KINDS] = {"", "/parameters", "/optimizer/exp_avg",
-                                                                 "/optimizer/exp_avg_sq", "/copies/target"};
+static const char *const kind_folders[STM_CHECKPOINT_N_KINDS] = {"",
+                                                                 "/parameters",
+                                                                 "/optimizer/exp_avg",
+                                                                 "/optimizer/exp_avg_sq",
+                                                                 "/copies/target",
+                                                                 "/copies/twin",
+                                                                 "/copies/twin_exp_avg",
+                                                                 "/copies/twin_exp_avg_sq"};
 
 const char *stm_tensor_path(stm_checkpoint_kind kind, const char *name, char text[STM_TENSOR_PATH])
 {

@@ -166,8 +166,10 @@ typedef struct {
     stm_kl_point kl_point_from;
     /* self_play */
     stm_opponent opponent;
-    double prox_eta;    /* 0: no proximal term */
-    int64_t prox_every; /* steps */
+    double prox_eta;        /* 0: no proximal term */
+    int64_t prox_every;     /* steps */
+    int64_t chase_interval; /* steps */
+    double chase_lr_ratio;
     /* p3o */
     stm_p3o_variant variant;
     double clip;

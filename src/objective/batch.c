@@ -39,15 +39,20 @@ static const struct {
     const char *key, *what;
 } recorded_only[] = {
     {STM_NEEDS_STEPS, "name", "steps with advantages of recorded responses"},
-    {STM_NEEDS_TWIN, "chase_coef or reference", "log-probs of a twin of the model, recorded with responses"},
+    {STM_NEEDS_TWIN, "reference", "log-probs of a twin of the model, which only chase_coef trains"},
     {STM_NEEDS_ORIGINS, "pairing, explore_coef or opponent", "recorded responses of another model than the policy"},
     {STM_NEEDS_PREFERENCES, "oracle", "recorded preferences"},
 };
 
 stm_status stm_objective_check_online(const stm_objective_options *options, bool has_preferences)
 {
-    const unsigned needs =
-        stm_objective_find(options->name)->needs(options) & (has_preferences ? ~(unsigned)STM_NEEDS_PREFERENCES : ~0u);
+    const unsigned made = (has_preferences ? STM_NEEDS_PREFERENCES : 0) |
+                          (options->chase_coef > 0 && options->chase_role == STM_CHASE_FAST ? STM_NEEDS_TWIN : 0);
+    const unsigned needs = stm_objective_find(options->name)->needs(options) & ~made;
+    if ((needs & STM_NEEDS_TWIN) && options->chase_coef > 0)
+        return stm_fail(STM_ERR_INPUT,
+                        "objective.chase_role: found slow, expected fast with rollouts: they are those of "
+                        "the copy that leads");
     for (size_t i = 0; i < sizeof recorded_only / sizeof *recorded_only; i++)
         if (needs & recorded_only[i].need)
             return stm_fail(

@@ -126,8 +126,8 @@ stm_status stm_objective_check_name(const char *name);
 /* Fails: STM_ERR_INPUT "objective.label: found .., expected .." for options that contradict each other. */
 stm_status stm_objective_check_options(const stm_objective_options *options);
 
-/* Fails: STM_ERR_INPUT where the objective needs what no rollout has: steps, a twin of the model, responses of
- * another one, preferences. */
+/* Fails: STM_ERR_INPUT where the objective needs what no rollout has: steps, responses of another model, a twin that
+ * nothing trains, preferences. */
 stm_status stm_objective_check_online(const stm_objective_options *options, bool has_preferences);
 
 /* Fails: STM_ERR_INPUT "group 0, response 2: found no cluster, .." where a batch to train on lacks what the objective

@@ -334,7 +334,7 @@ static void choose_minibatch(estimate *e)
     const size_t n = e->planner->batch->n_groups;
     const size_t size = o->update.minibatch_groups > 0 ? STM_MIN((size_t)o->update.minibatch_groups, n) : n;
     e->minibatch = (stm_batch){.n_groups = size, .groups = e->planner->batch->groups};
-    e->n_updates = (double)o->update.epochs * (double)n / (double)size;
+    e->n_updates = (stm_copies_have_twin(o) ? 2.0 : 1.0) * (double)o->update.epochs * (double)n / (double)size;
 }
 
 static stm_status add_update(estimate *e)
@@ -349,7 +349,8 @@ static stm_status add_update(estimate *e)
                                                            [STM_REPLAY_IDLE] = STM_PLAN_IDLE};
     stm_estimate *out = e->out;
     stm_replayed gradient, score;
-    const size_t n_scored = (size_t)stm_objective_has_reference(&e->options->objective) + stm_copies_count(e->options);
+    const size_t n_scored =
+        (size_t)stm_objective_has_reference(&e->options->objective) + stm_copies_n_scores(e->options);
     if (n_scored > 0) {
         STM_TRY(run_pass(e, e->planner->batch, STM_PASS_SCORE, 1, &score));
         out->parts[STM_PLAN_REFERENCE] = (double)n_scored * score.seconds;

@@ -6,7 +6,9 @@
  *
  *   steps done   0          1          2          3          4
  *   policy      pi_0    pi_(1/2)     pi_1    pi_(3/2)      pi_2        prox_every 2: both problems of a mirror-prox
- * step target      pi_0      pi_0       pi_1      pi_1        pi_2        are anchored where it began */
+ * step target      pi_0      pi_0       pi_1      pi_1        pi_2        are anchored where it began
+ *
+ * twin: a second policy, which is trained on the same batches with an optimizer of its own (OFS-DPO: train/chase.h). */
 #ifndef STM_TRAIN_COPIES_H
 #define STM_TRAIN_COPIES_H
 
@@ -15,11 +17,17 @@
 #include "train/policy.h"
 
 typedef struct {
-    stm_parameter_set *target; /* NULL: not needed */
+    stm_parameter_set *target;  /* NULL: not needed */
+    stm_parameter_set *twin;    /* the same */
+    void *exp_avg, *exp_avg_sq; /* [stm_shards_count]: of the twin's optimizer */
+    const stm_model *model;
 } stm_copies;
 
-/* How many these options need. Local, as all but score. */
+/* Arrays of shards that these options need, and log-probs of the batch that are computed for them. Local, as all but
+ * score. */
 size_t stm_copies_count(const stm_options *options);
+size_t stm_copies_n_scores(const stm_options *options);
+bool stm_copies_have_twin(const stm_options *options);
 
 /* Bytes that create takes on the rank that owns most, where n_ranks hold the model's stage. */
 size_t stm_copies_bytes(const stm_options *options, const stm_model *model, int n_ranks);

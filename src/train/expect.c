@@ -63,7 +63,7 @@ stm_status stm_expect_updates(const stm_policy *policy, const stm_batch *batch)
     const stm_options *o = policy->options;
     const size_t asked = (size_t)o->update.minibatch_groups;
     const stm_batch first = stm_batch_slice(batch, 0, asked > 0 ? STM_MIN(asked, batch->n_groups) : batch->n_groups);
-    if (stm_objective_has_reference(&o->objective) || stm_copies_count(o) > 0)
+    if (stm_objective_has_reference(&o->objective) || stm_copies_n_scores(o) > 0)
         STM_TRY(stm_engine_expect(policy->engine, batch, STM_PASS_SCORE));
     if (stm_objective_weighs_tokens(stm_objective_find(o->objective.name), &o->objective))
         STM_TRY(stm_token_weights_expect(policy->engine, policy->grid, &first));

@@ -4,6 +4,7 @@
 
 #include "optim/schedule.h"
 #include "train/batch.h"
+#include "train/chase.h"
 #include "train/mask_after.h"
 #include "train/mismatched.h"
 #include "train/trainer_state.h"
@@ -22,17 +23,31 @@ stm_status stm_step_demonstrate(stm_trainer *t, stm_step *step)
     return STM_OK;
 }
 
-static stm_status update_minibatch(stm_trainer *t, stm_step *step, const stm_batch *minibatch)
+static stm_status update_minibatch(stm_trainer *t, stm_step *step, const stm_batch *minibatch,
+                                   const stm_objective_options *options, double lr, stm_update_totals *totals)
 {
     stm_update_counts counts;
-    STM_TRY(stm_optimizer_update(&t->optimizer, &t->policy, minibatch, t->objective, &t->objective_options,
-                                 step->record.lr, &counts));
-    stm_update_totals_add(&step->updates, &counts);
+    STM_TRY(stm_optimizer_update(&t->optimizer, &t->policy, minibatch, t->objective, options, lr, &counts));
+    stm_update_totals_add(totals, &counts);
     t->progress.n_updates = t->optimizer.n_updates;
     t->reward_failed = false;
     if (counts.skipped)
         return stm_trainer_skip(t, step, "update");
     t->progress.n_skipped_in_a_row = 0;
+    return STM_OK;
+}
+
+stm_status stm_step_updates(stm_trainer *t, stm_step *step, const stm_batch *batch,
+                            const stm_objective_options *options, double lr, stm_update_totals *totals)
+{
+    const stm_options *o = t->options;
+    const size_t n = batch->n_groups;
+    const size_t minibatch_n = o->update.minibatch_groups > 0 ? (size_t)o->update.minibatch_groups : n;
+    for (int64_t epoch = 0; epoch < o->update.epochs; epoch++)
+        for (size_t first = 0; first < n; first += minibatch_n) {
+            const stm_batch minibatch = stm_batch_slice(batch, first, STM_MIN(minibatch_n, n - first));
+            STM_TRY(update_minibatch(t, step, &minibatch, options, lr, totals));
+        }
     return STM_OK;
 }
 
@@ -70,20 +85,13 @@ static stm_status drop_small(stm_trainer *t, stm_step *step, stm_batch *batch)
 
 static stm_status update_with(stm_trainer *t, stm_step *step, stm_batch *batch)
 {
-    const stm_options *o = t->options;
-    const size_t n = batch->n_groups;
-    const size_t minibatch_n = o->update.minibatch_groups > 0 ? (size_t)o->update.minibatch_groups : n;
     const stm_status status = ask_reference(t, step, batch);
     if (status == STM_ERR_NUMERIC)
         return stm_trainer_skip(t, step, "all updates");
     STM_TRY(status);
     STM_TRY(drop_small(t, step, batch));
-    for (int64_t epoch = 0; epoch < o->update.epochs; epoch++)
-        for (size_t first = 0; first < n; first += minibatch_n) {
-            const stm_batch minibatch = stm_batch_slice(batch, first, STM_MIN(minibatch_n, n - first));
-            STM_TRY(update_minibatch(t, step, &minibatch));
-        }
-    return STM_OK;
+    STM_TRY(stm_step_updates(t, step, batch, &t->objective_options, step->record.lr, &step->updates));
+    return t->copies.twin && t->progress.n_skipped_in_a_row == 0 ? stm_step_chase(t, step, batch) : STM_OK;
 }
 
 /* The weight of the KL term at this step: on a line from kl_coef_start to kl_coef. */

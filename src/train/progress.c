@@ -16,13 +16,13 @@ static json_t *real_or_null(double x)
 stm_status stm_progress_write(const stm_progress *p, const stm_calibration *c, char **json)
 {
     json_t *object = json_pack(
-        "{sI sI sI so sI sb sI sI sI sI sI sI s[ffff]}", "n_updates", (json_int_t)p->n_updates, "n_skipped_in_a_row",
-        (json_int_t)p->n_skipped_in_a_row, "best_step", (json_int_t)p->best_step, "last_eval",
-        real_or_null(p->last_eval), "evals_without_better", (json_int_t)p->evals_without_better, "eval_pending",
-        (int)p->eval_pending, "reference_hash", (json_int_t)p->reference_hash, "n_ranks", (json_int_t)c->n_ranks,
-        "n_stages", (json_int_t)c->n_stages, "ranks_per_node", (json_int_t)c->ranks_per_node, "limit_bytes",
-        (json_int_t)c->limit_bytes, "chunk_rows", (json_int_t)c->chunk_rows, "rates", c->rates.dense,
-        c->rates.attention, c->rates.latency_s, c->rates.bandwidth);
+        "{sI sI sI sI so sI sb sI sI sI sI sI sI s[ffff]}", "n_updates", (json_int_t)p->n_updates, "n_twin_updates",
+        (json_int_t)p->n_twin_updates, "n_skipped_in_a_row", (json_int_t)p->n_skipped_in_a_row, "best_step",
+        (json_int_t)p->best_step, "last_eval", real_or_null(p->last_eval), "evals_without_better",
+        (json_int_t)p->evals_without_better, "eval_pending", (int)p->eval_pending, "reference_hash",
+        (json_int_t)p->reference_hash, "n_ranks", (json_int_t)c->n_ranks, "n_stages", (json_int_t)c->n_stages,
+        "ranks_per_node", (json_int_t)c->ranks_per_node, "limit_bytes", (json_int_t)c->limit_bytes, "chunk_rows",
+        (json_int_t)c->chunk_rows, "rates", c->rates.dense, c->rates.attention, c->rates.latency_s, c->rates.bandwidth);
     *json = object ? json_dumps(object, JSON_REAL_PRECISION(17)) : NULL;
     json_decref(object);
     return *json ? STM_OK : stm_fail(STM_ERR_MEMORY, "out of memory");
@@ -34,18 +34,21 @@ stm_status stm_progress_read(const char *where, const char *json, stm_progress *
     json_int_t n_updates, n_skipped, best_step, without, n_ranks, n_stages = 1, per_node, limit, rows;
     stm_rates rates = {0};         /* an older checkpoint has none, */
     int pending = 0;               /* no evaluation that was left, */
-    json_int_t reference_hash = 0; /* and no average of models */
+    json_int_t reference_hash = 0; /* no average of models, */
+    json_int_t n_twin_updates = 0; /* and no twin */
     json_t *last_eval, *object = json_loads(json, 0, &error);
-    if (!object || json_unpack_ex(object, &error, 0, "{sI sI sI so sI s?b s?I sI s?I sI sI sI s?[FFFF]}", "n_updates",
-                                  &n_updates, "n_skipped_in_a_row", &n_skipped, "best_step", &best_step, "last_eval",
-                                  &last_eval, "evals_without_better", &without, "eval_pending", &pending,
-                                  "reference_hash", &reference_hash, "n_ranks", &n_ranks, "n_stages", &n_stages,
-                                  "ranks_per_node", &per_node, "limit_bytes", &limit, "chunk_rows", &rows, "rates",
-                                  &rates.dense, &rates.attention, &rates.latency_s, &rates.bandwidth) != 0) {
+    if (!object ||
+        json_unpack_ex(object, &error, 0, "{sI s?I sI sI so sI s?b s?I sI s?I sI sI sI s?[FFFF]}", "n_updates",
+                       &n_updates, "n_twin_updates", &n_twin_updates, "n_skipped_in_a_row", &n_skipped, "best_step",
+                       &best_step, "last_eval", &last_eval, "evals_without_better", &without, "eval_pending", &pending,
+                       "reference_hash", &reference_hash, "n_ranks", &n_ranks, "n_stages", &n_stages, "ranks_per_node",
+                       &per_node, "limit_bytes", &limit, "chunk_rows", &rows, "rates", &rates.dense, &rates.attention,
+                       &rates.latency_s, &rates.bandwidth) != 0) {
         json_decref(object);
         return stm_fail(STM_ERR_INPUT, "%s: /trainer: attribute trainer: %s", where, error.text);
     }
     p->n_updates = n_updates;
+    p->n_twin_updates = n_twin_updates;
     p->n_skipped_in_a_row = n_skipped;
     p->best_step = best_step;
     p->last_eval = json_is_number(last_eval) ? json_number_value(last_eval) : NAN;

@@ -10,6 +10,7 @@ typedef struct {
     int64_t step;               /* steps done */
     uint64_t cursor;            /* position in the order of prompts: the first of the next step */
     int64_t n_updates;          /* AdamW's step */
+    int64_t n_twin_updates;     /* that of the twin (train/chase.h) */
     int64_t n_skipped_in_a_row; /* updates whose gradient was not finite, up to now without a good one between */
     double best;                /* greatest mean reward of an evaluation; NaN: none yet */
     int64_t best_step;          /* of it */

@@ -2,18 +2,18 @@
 
 #include <string.h>
 
-#include "group/score.h"
-
 /* Where the log-probs of a response go. */
 static stm_status place_of(stm_response *response, stm_row row, double ***out)
 {
-    if (row == STM_ROW_TARGET)
+    if (row != STM_ROW_REF)
         STM_TRY(stm_response_take_notes(response));
-    *out = row == STM_ROW_TARGET ? &response->notes->target_logprobs : &response->ref_logprobs;
+    *out = row == STM_ROW_TARGET ? &response->notes->target_logprobs
+           : row == STM_ROW_TWIN ? &response->notes->twin_logprobs
+                                 : &response->ref_logprobs;
     return STM_OK;
 }
 
-static stm_status copy_scores(const stm_scores *scores, stm_row row, stm_batch *batch)
+stm_status stm_reference_keep(const stm_scores *scores, stm_row row, stm_batch *batch)
 {
     double **logprobs;
     for (size_t g = 0; g < batch->n_groups; g++)
@@ -46,7 +46,7 @@ stm_status stm_reference_score(stm_parameter_set *reference, const stm_policy *p
     if (restored != STM_OK)
         status = restored; /* worse than a number that is not finite */
     if (status == STM_OK)
-        status = stm_agree(policy->grid, copy_scores(&scores, row, batch));
+        status = stm_agree(policy->grid, stm_reference_keep(&scores, row, batch));
     stm_scores_clear(&scores);
     return status;
 }

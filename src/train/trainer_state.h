@@ -78,6 +78,10 @@ stm_status stm_step_sample(stm_trainer *trainer, stm_step *step);
 stm_status stm_step_demonstrate(stm_trainer *trainer, stm_step *step);
 stm_status stm_step_update(stm_trainer *trainer, stm_step *step);
 
+/* The updates of a step with its batch, as update.epochs and update.minibatch_groups say. Collective. */
+stm_status stm_step_updates(stm_trainer *trainer, stm_step *step, const stm_batch *batch,
+                            const stm_objective_options *options, double lr, stm_update_totals *totals);
+
 /* skip.c: what could not be learnt from: numbers that are none, rewards that failed. skip: an update, or all of a
  * step's, was not taken; stm_failure says why; it is counted, and fault.max_skips in a row fail with STM_ERR_NUMERIC,
  * since they will not heal. judged_of: the groups of a batch whose rewards are all there; *groups is freed by the

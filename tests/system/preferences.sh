@@ -66,8 +66,31 @@ refused 2 'mp.plain/checkpoints/step-00000001.h5: found no /copies/target, expec
     "$STEMMA" train mp.yaml run.folder=mp.plain objective.prox_eta=0.5
 say "Nash-MP: the same on 1 and 3 ranks and on two stages, resumed between two renewals bit for bit"
 
+# OFS-DPO's twin, whose rate is the higher one here, so that the two change places
+input ofs.yaml ofs 6 'objective: { name: dpo, chase_coef: 0.5, chase_interval: 2, chase_lr_ratio: 2 }\n'
+compare ofs 6
+grep -q 'the twin is the policy from now on' out || die "no role changed: $(cat out)"
+h5ls "$(checkpoint ofs 6)/copies" > copies.txt
+for copy in twin twin_exp_avg twin_exp_avg_sq; do
+    grep -q "^$copy " copies.txt || die "no $copy in the checkpoint: $(cat copies.txt)"
+done
+succeeds 2 "$STEMMA" train ofs.yaml --precision=float64 checkpoint.every=0 run.folder=ofs.staged parallel.pipeline=2
+same_parameters "$(checkpoint ofs.staged 6)" "$(checkpoint ofs 6)" 1e-9
+succeeds 2 "$STEMMA" train ofs.yaml run.folder=ofs.async checkpoint.async=true checkpoint.every=3
+cp -r ofs.async ofs.whole
+rm ofs.async/DONE "$(checkpoint ofs.async 6)"
+succeeds 2 "$STEMMA" train ofs.yaml run.folder=ofs.async checkpoint.async=true checkpoint.every=3
+same_bits "$(checkpoint ofs.whole 6)" "$(checkpoint ofs.async 6)" "OFS-DPO, resumed from a save in the background"
+# A twin that learns nothing is the reference, and leading it is the loss once more, by a factor that AdamW does not see.
+still="--precision=float64 checkpoint.every=0 optim.clip=0 optim.eps=1e-30"
+succeeds 0 "$STEMMA" train ofs.yaml $still run.folder=ofs.still objective.chase_lr_ratio=0 objective.chase_interval=100
+succeeds 0 "$STEMMA" train ofs.yaml $still run.folder=ofs.none objective.chase_coef=0
+same_parameters "$(checkpoint ofs.still 6)" "$(checkpoint ofs.none 6)" 1e-9
+say "OFS-DPO: the same on 1 and 3 ranks and on two stages, roles change, resumed bit for bit"
+
 refused 2 'objective.oracle: needs recorded preferences, which rollouts have not; ..' 2 "$STEMMA" train dpo.yaml objective.name=self_play
-refused 2 'objective.chase_coef or reference: needs log-probs of a twin ..' 0 "$STEMMA" train dpo.yaml objective.chase_coef=0.5
+refused 2 'objective.reference: needs log-probs of a twin ..' 0 "$STEMMA" train dpo.yaml 'objective.reference={twin: 1}'
+refused 2 'objective.chase_role: found slow, expected fast ..' 0 "$STEMMA" train dpo.yaml objective.chase_coef=0.5 objective.chase_role=slow
 refused 2 'objective.pairing, explore_coef or opponent: needs recorded ..' 0 "$STEMMA" train dpo.yaml objective.pairing=origin
 refused 2 'objective.label: found hard, expected oracle or bt ..' 0 "$STEMMA" train dpo.yaml objective.pairing=every
 refused 2 'command line: objective.reference: found reff, expected a map of numbers like {ref: 1.0}, of ref, old, twin or target; did you mean ref?' \

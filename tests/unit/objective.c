@@ -397,9 +397,10 @@ static void what_only_a_file_has_is_refused_for_preferences(void **state)
     static const struct {
         const char *options[2], *message;
     } cases[] = {
-        {{"objective.name=dpo", "objective.chase_coef=0.5"},
-         "objective.chase_coef or reference: needs log-probs of a twin of the model, recorded with responses, which "
+        {{"objective.name=dpo", "objective.reference={twin: 1}"},
+         "objective.reference: needs log-probs of a twin of the model, which only chase_coef trains, which "
          "rollouts have not; expected with data.groups or `stemma grad`"},
+        {{"objective.name=dpo", "objective.chase_coef=0.5"}, NULL},
         {{"objective.name=dpo", "objective.pairing=origin"},
          "objective.pairing, explore_coef or opponent: needs recorded responses of another model than the policy, "
          "which "
