@@ -253,6 +253,7 @@ bool stm_heartbeat_start(int provided)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!h.runs)
         abort_job("no thread for the heartbeat");
+    stm_pulse_own->listened_to = true;
     return true;
 }
 
@@ -268,6 +269,7 @@ void stm_heartbeat_stop(void)
 {
     if (!h.runs)
         return;
+    stm_pulse_own->listened_to = false;
     pthread_mutex_lock(&h.mutex);
     h.stops = true;
     pthread_cond_signal(&h.changed);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,16 +10,19 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/process.h"
 #include "base/pulse.h"
 
 enum { OUR_SOCKET = 3, OUR_CLAIM = 4 }; /* the helper's own numbers for them */
+enum { STOPPED_S = 20 };                /* after which a rank that nobody listens to is ended */
+enum { HELPER_MS = 10000 };             /* in which a helper ends by itself */
 enum { SILENCE_S = 2 };                 /* in which a node's other ranks, killed by their launcher, say nothing */
 
 static struct {
-    pid_t id, launcher; /* id 0: none */
+    pid_t id, rank, launcher; /* id 0: none */
     int socket;
     int claim; /* a socket that rank and helper share: whose name is its own may speak for the node */
 } helper = {.socket = -1, .claim = -1};
@@ -190,6 +194,44 @@ static void report_death(void)
             pulse->host, what);
 }
 
+/* Of a process that a debugger holds, this is not true. */
+static bool rank_is_stopped(void)
+{
+    char path[32], line[256] = "";
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)helper.rank);
+    FILE *file = fopen(path, "r");
+    if (file) {
+        (void)!fgets(line, sizeof line, file);
+        fclose(file);
+    }
+    const char *state = strrchr(line, ')');
+    return state && strncmp(state, ") T", 3) == 0;
+}
+
+static void end_stopped_rank(void)
+{
+    char what[STM_PULSE_TEXT_BYTES];
+    stm_pulse_text(stm_pulse_own, what);
+    if (stm_helper_speaks_first())
+        fprintf(stderr, "stemma: rank %d on %s has stopped: for %d s (%s)\n", stm_pulse_own->rank, stm_pulse_own->host,
+                STOPPED_S, what);
+    if (getppid() == helper.rank)
+        kill(helper.rank, SIGKILL);
+}
+
+/* Until there is a request, or the rank is gone. Before MPI has started and while it ends nobody else would notice that
+ * the rank has been stopped, and others may wait for it. */
+static void await_request(void)
+{
+    enum { LOOK_MS = 1000 };
+    struct pollfd rank = {.fd = OUR_SOCKET, .events = POLLIN};
+    for (int stopped_ms = 0; poll(&rank, 1, LOOK_MS) == 0;) {
+        stopped_ms = !stm_pulse_own->listened_to && rank_is_stopped() ? stopped_ms + LOOK_MS : 0;
+        if (stopped_ms >= 1000 * STOPPED_S)
+            end_stopped_rank();
+    }
+}
+
 static void be_helper(int socket) __attribute__((noreturn));
 static void be_helper(int socket)
 {
@@ -208,8 +250,9 @@ static void be_helper(int socket)
     fcntl(OUR_SOCKET, F_SETFD, FD_CLOEXEC);
     fcntl(OUR_CLAIM, F_SETFD, FD_CLOEXEC);
     closefrom(OUR_CLAIM + 1); /* a launcher that waits for the end of the rank's own files must not wait for us */
-    while (serve_one())
-        ;
+    do
+        await_request();
+    while (serve_one());
     report_death();
     stop_servers();
     close(STDERR_FILENO); /* which a launcher may wait for */
@@ -226,6 +269,7 @@ stm_status stm_helper_begin(void)
     STM_TRY(stm_pulse_share());
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0)
         return stm_fail(STM_ERR_IO, "no socket for the helper process: %s", strerror(errno));
+    helper.rank = getpid();
     helper.launcher = getppid();
     helper.claim = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     const pid_t id = fork();
@@ -248,8 +292,11 @@ void stm_helper_end(void)
     stm_pulse_told_to_end();
     close(helper.socket);
     close(helper.claim);
-    while (waitpid(helper.id, NULL, 0) < 0 && errno == EINTR)
-        ;
+    for (int ms = 0; waitpid(helper.id, NULL, WNOHANG) == 0; ms++) {
+        if (ms == HELPER_MS) /* it has been stopped: SIGKILL ends it */
+            kill(helper.id, SIGKILL);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
     helper.id = 0;
     helper.socket = helper.claim = -1;
 }

@@ -2,9 +2,10 @@
  *
  * It does what a rank must not do or cannot: it starts the commands of others (a process that has communication memory
  * registered should not fork), and when the rank dies without a word it says so, with the phase and step that the
- * shared pulse names. It has a session of its own, so that signals to the rank's process group pass it by; it knows
- * nothing of MPI, holds no file of the rank's but stderr, and ends when the rank is gone, by whatever cause, with the
- * command that runs. Local, all of it; one thread of the rank at a time. */
+ * shared pulse names. A rank that has been stopped while MPI starts or ends, it ends. It has a session of its own, so
+ * that signals to the rank's process group pass it by; it knows nothing of MPI, holds no file of the rank's but stderr,
+ * and ends when the rank is gone, by whatever cause, with the command that runs. Local, all of it; one thread of the
+ * rank at a time. */
 #ifndef STM_BASE_HELPER_H
 #define STM_BASE_HELPER_H
 

@@ -314,9 +314,9 @@ static stm_status begin_mpi(int launched, int *rank)
     int provided, n_ranks;
     STM_TRY(stm_world_check_launch());
     introduce(launched);
-    stm_pulse_elsewhere("start");
     STM_TRY(stm_helper_begin());
-    introduce(launched);
+    introduce(launched); /* in what it shares */
+    stm_pulse_elsewhere("start");
     stm_relay_prepare();
     STM_MPI(MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, &provided));
     stm_usage_begin();
@@ -339,6 +339,7 @@ static stm_status begin_mpi(int launched, int *rank)
 static void end_mpi(void)
 {
     stm_heartbeat_stop();
+    stm_pulse_elsewhere("end");
     MPI_Finalize();
     stm_helper_end();
 }

@@ -15,6 +15,7 @@ case $target in
 checkpoint) leaks=0 ;; # MPI's own
 *) leaks=1 ;;
 esac
+export ASAN_OPTIONS=detect_leaks=$leaks # libFuzzer does not look then, but the sanitizer at the end would
 exec "$build/bin/fuzz_$target" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=8192 \
     -detect_leaks=$leaks -artifact_prefix="$build/found/$target-" -print_final_stats=1 \
     "$build/learned/$target" "$here/corpus/$target"

@@ -26,7 +26,31 @@ int fsync(int file)
     return (int)syscall(SYS_fsync, file);
 }
 END
-${CC:-cc} -shared -fPIC -o slow.so slow.c || die "slow.c is not compiled"
+# Stops rank 1 before MPI, or after it, at the call that STOPS_AT names.
+cat > stops.c << 'END'
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+static void stop_at(const char *call)
+{
+    const char *at = getenv("STOPS_AT"), *rank = getenv("OMPI_COMM_WORLD_RANK");
+    if (at && rank && strcmp(at, call) == 0 && strcmp(rank, "1") == 0)
+        raise(SIGSTOP);
+}
+int PMPI_Init_thread(int *n, char ***words, int wanted, int *provided);
+int PMPI_Finalize(void);
+int MPI_Init_thread(int *n, char ***words, int wanted, int *provided)
+{
+    stop_at("start");
+    return PMPI_Init_thread(n, words, wanted, provided);
+}
+int MPI_Finalize(void)
+{
+    stop_at("end");
+    return PMPI_Finalize();
+}
+END
+for name in slow stops; do ${CC:-cc} -shared -fPIC -o $name.so $name.c || die "$name.c is not compiled"; done
 mkfifo never.jsonl
 exec 7<> never.jsonl # so that it opens, and the rank that reads it, 0, is seen to have it open
 sed -i 's/max_new_tokens: 4/max_new_tokens: 40/' base.yaml
@@ -142,6 +166,13 @@ ends "rank 0 on $host hangs: nothing has gone on for [23] s $(in_phase load)" 8
 start 2 rollout rollout.group_size=1000
 prlimit --pid "$(process_of 1)" --as=1000000
 ends '(rank 1: |rank 1 on .*).*(memory|segmentation fault).*' 25
+for at in start end; do
+    rm -rf run
+    STOPS_AT=$at LD_PRELOAD=$work/stops.so timeout 100 "$MPIRUN" -n 2 "$STEMMA" train run.yaml run.steps=0 > out 2> err < /dev/null &
+    launcher=$!
+    ends "rank 1 on $host has stopped: for 20 s \\(phase $at\\)" 40
+done
+say "stopped while MPI starts and ends: ended by its helper"
 say "a single rank that is killed, one that hangs in a file, and one without memory"
 
 # No false alarm: a rank that the pipeline leaves over, a reward that takes its time, more ranks than cores

@@ -30,12 +30,12 @@ prepare_runs() {
     mv broken whole
 }
 
-# Processes of the ranks, not of their helpers.
+# Processes of the ranks, not of their helpers, which outlive them for a moment.
 processes() {
     local process parent
     for process in $(pgrep -f "^$STEMMA train broken.yaml"); do
         parent=$(awk '{ print $4 }' "/proc/$process/stat" 2> /dev/null) || continue
-        [ "$(readlink "/proc/$parent/exe")" = "$(readlink "/proc/$process/exe")" ] || echo "$process"
+        [ "$parent" = 1 ] || [ "$(readlink "/proc/$parent/exe")" = "$(readlink "/proc/$process/exe")" ] || echo "$process"
     done
 }
 
@@ -117,7 +117,7 @@ disturb() {
             wait $launcher
             code=$?
             if [ $((SECONDS - started)) -ge 120 ]; then # no rank may be left, and Open MPI's own launcher wait for itself
-                grep -q '^mpirun noticed that process rank' err || die "a run hangs after a rank was $kind: $(tail -3 out err)"
+                grep -q '^mpirun noticed that process rank' err || die "a run hangs after a rank was $kind: $(tail -n 3 out err)"
                 n_launchers=$((n_launchers + 1))
             fi
             [ $code = 0 ] || [ -n "$kind" ] || die "a run that nobody disturbed fails: $(cat err)"

@@ -130,6 +130,24 @@ static void it_says_where_a_rank_died_and_ends_its_command(void **state)
     assert_string_equal(said, "");
 }
 
+static void a_rank_ends_though_its_helper_has_been_stopped(void **state)
+{
+    (void)state;
+    const pid_t rank = fork();
+    if (rank == 0) {
+        char *output;
+        size_t n;
+        if (stm_helper_begin() != STM_OK || stm_helper_run("echo $PPID", "", 0, 20, 1000, &output, &n) != STM_OK)
+            _exit(1);
+        kill(atoi(output), SIGSTOP);
+        stm_helper_end();
+        _exit(kill(atoi(output), 0) == 0 ? 1 : 0);
+    }
+    int status;
+    assert_int_equal(waitpid(rank, &status, 0), rank);
+    assert_int_equal(status, 0);
+}
+
 int main(void)
 {
     if (stm_helper_begin() != STM_OK)
@@ -139,6 +157,7 @@ int main(void)
         cmocka_unit_test(commands_have_nothing_of_the_rank),
         cmocka_unit_test(a_server_stays_until_it_fails_or_is_stopped),
         cmocka_unit_test(it_says_where_a_rank_died_and_ends_its_command),
+        cmocka_unit_test(a_rank_ends_though_its_helper_has_been_stopped),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     stm_helper_end();
