@@ -17,7 +17,8 @@ typedef enum {
     STM_RANDOM_PAIRS,
     STM_RANDOM_REPLAY,
     STM_RANDOM_THOUGHTS,
-    STM_RANDOM_FILTER
+    STM_RANDOM_FILTER,
+    STM_RANDOM_OTHERS
 } stm_random_use;
 
 /* slot: of the group in the whole step, not in a rank's share. */

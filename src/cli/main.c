@@ -202,13 +202,19 @@ static stm_status check_registered(const stm_options *options, stm_command_bit c
     STM_TRY(stm_objective_check_name(options->objective.name));
     STM_TRY(stm_objective_check_options(&options->objective));
     if (command == STM_COMMAND_TRAIN && !*options->data.groups)
-        STM_TRY(stm_objective_check_online(&options->objective, compares(options)));
+        STM_TRY(stm_objective_check_online(&options->objective, compares(options), options->reference.samples > 0));
     if (command == STM_COMMAND_TRAIN && options->reference.paths.n > 0 &&
         !stm_objective_has_reference(&options->objective))
         return stm_fail(STM_ERR_INPUT,
                         "reference.paths: found %zu, expected none, since objective %s reads no reference with these "
                         "options",
                         options->reference.paths.n, options->objective.name);
+    if (command == STM_COMMAND_TRAIN && options->reference.samples > 0 &&
+        !(stm_objective_has_reference(&options->objective) && stm_objective_reads_origins(&options->objective)))
+        return stm_fail(STM_ERR_INPUT,
+                        "reference.samples: found %lld, expected 0, since objective %s reads no reference or does not "
+                        "ask who sampled with these options",
+                        (long long)options->reference.samples, options->objective.name);
     stm_reward_set *rewards;
     STM_TRY(stm_reward_set_create(options->reward.items, options->reward.n, &rewards));
     stm_reward_set_destroy(rewards);

@@ -150,6 +150,26 @@ static stm_status check_training(const stm_options *o)
     return STM_OK;
 }
 
+/* Responses of the reference, which another way to sample knows nothing of. */
+static stm_status check_others(const stm_options *o)
+{
+    const char *other = *o->data.groups            ? "data.groups"
+                        : *o->rollout.environment  ? "rollout.environment"
+                        : o->rollout.refine        ? "rollout.refine"
+                        : o->rollout.budgets.n > 0 ? "rollout.budgets"
+                        : o->replay.size > 0       ? "replay.size"
+                                                   : NULL;
+    if (o->reference.samples == 0)
+        return STM_OK;
+    if (other)
+        return stm_fail(STM_ERR_INPUT, "reference.samples: found %lld, expected 0 with %s",
+                        (long long)o->reference.samples, other);
+    if (o->reference.samples >= o->rollout.group_size)
+        return stm_fail(STM_ERR_INPUT, "reference.samples: found %lld, expected less than rollout.group_size, %lld",
+                        (long long)o->reference.samples, (long long)o->rollout.group_size);
+    return STM_OK;
+}
+
 static stm_status check_reference(const stm_options *o)
 {
     const size_t n = o->reference.paths.n, n_weights = o->reference.weights.n;
@@ -165,6 +185,8 @@ stm_status stm_options_check(const stm_options *options, stm_command_bit command
 {
     STM_TRY(check_required(options, command));
     STM_TRY(check_reference(options));
+    if (command == STM_COMMAND_TRAIN)
+        STM_TRY(check_others(options));
     if (command == STM_COMMAND_TRAIN) {
         STM_TRY(check_training(options));
         STM_TRY(stm_options_check_unused(options));

@@ -228,6 +228,7 @@ typedef struct {
     struct {
         stm_strings paths;
         stm_numbers weights;
+        int64_t samples;
     } reference; /* its models; empty: the start model, equal weights */
     struct {
         double lr, betas[2], eps, weight_decay, clip;

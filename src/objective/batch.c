@@ -40,13 +40,13 @@ static const struct {
 } recorded_only[] = {
     {STM_NEEDS_STEPS, "name", "steps with advantages of recorded responses"},
     {STM_NEEDS_TWIN, "reference", "log-probs of a twin of the model, which only chase_coef trains"},
-    {STM_NEEDS_ORIGINS, "pairing, explore_coef or opponent", "recorded responses of another model than the policy"},
+    {STM_NEEDS_ORIGINS, "pairing, explore_coef or opponent", "responses of another model than the policy"},
     {STM_NEEDS_PREFERENCES, "oracle", "recorded preferences"},
 };
 
-stm_status stm_objective_check_online(const stm_objective_options *options, bool has_preferences)
+stm_status stm_objective_check_online(const stm_objective_options *options, bool has_preferences, bool has_others)
 {
-    const unsigned made = (has_preferences ? STM_NEEDS_PREFERENCES : 0) |
+    const unsigned made = (has_preferences ? STM_NEEDS_PREFERENCES : 0) | (has_others ? STM_NEEDS_ORIGINS : 0) |
                           (options->chase_coef > 0 && options->chase_role == STM_CHASE_FAST ? STM_NEEDS_TWIN : 0);
     const unsigned needs = stm_objective_find(options->name)->needs(options) & ~made;
     if ((needs & STM_NEEDS_TWIN) && options->chase_coef > 0)
@@ -60,6 +60,7 @@ stm_status stm_objective_check_online(const stm_objective_options *options, bool
                 "objective.%s: needs %s, which rollouts have not; expected with data.groups or `stemma grad`%s",
                 recorded_only[i].key, recorded_only[i].what,
                 recorded_only[i].need == STM_NEEDS_PREFERENCES ? ", the reward preference or objective.oracle=reward"
+                : recorded_only[i].need == STM_NEEDS_ORIGINS   ? ", or reference.samples"
                                                                : "");
     return STM_OK;
 }
@@ -260,6 +261,11 @@ void stm_objective_group(const stm_objective_batch *b, size_t g, const double *l
     }
     if (b->objective->group)
         b->objective->group(b->options, &b->totals, group, b->views, b->work, sums);
+}
+
+bool stm_objective_reads_origins(const stm_objective_options *options)
+{
+    return stm_objective_find(options->name)->needs(options) & STM_NEEDS_ORIGINS;
 }
 
 bool stm_objective_has_reference(const stm_objective_options *options)

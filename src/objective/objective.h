@@ -128,7 +128,7 @@ stm_status stm_objective_check_options(const stm_objective_options *options);
 
 /* Fails: STM_ERR_INPUT where the objective needs what no rollout has: steps, responses of another model, a twin that
  * nothing trains, preferences. */
-stm_status stm_objective_check_online(const stm_objective_options *options, bool has_preferences);
+stm_status stm_objective_check_online(const stm_objective_options *options, bool has_preferences, bool has_others);
 
 /* Fails: STM_ERR_INPUT "group 0, response 2: found no cluster, .." where a batch to train on lacks what the objective
  * needs. What the trainer makes itself may be missing: log-probs of the reference. */
@@ -155,6 +155,9 @@ void stm_objective_group(const stm_objective_batch *batch, size_t g, const doubl
  * computed of them; *n: how many had some. What they need must be recorded. Fails as stm_objective_batch_create. */
 stm_status stm_objective_drop(const stm_objective *objective, const stm_objective_options *options, stm_batch *batch,
                               size_t *n);
+
+/* True if the objective asks which model sampled a response. */
+bool stm_objective_reads_origins(const stm_objective_options *options);
 
 /* True if the objective reads log-probs of a reference at some step. */
 bool stm_objective_has_reference(const stm_objective_options *options);

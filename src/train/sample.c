@@ -5,6 +5,7 @@
 #include "metrics/log.h"
 #include "rollout/rollout.h"
 #include "train/batch.h"
+#include "train/others.h"
 #include "train/refine.h"
 #include "train/rounds.h"
 #include "train/trainer_state.h"
@@ -38,6 +39,20 @@ static stm_status roll_out(stm_trainer *t, stm_step *step, const stm_sampling *s
     return STM_OK;
 }
 
+/* Answers of the reference beside them. Collective. */
+static stm_status roll_out_others(stm_trainer *t, stm_step *step, const stm_sampling *sampling, stm_batch *batch)
+{
+    stm_rollout_counts counts = {0};
+    const double start = stm_now_s();
+    stm_timers_push(&t->timers, STM_PHASE_ROLLOUT);
+    const stm_status status =
+        stm_others_roll_out(t->reference, &t->policy, sampling, (size_t)t->options->reference.samples, batch, &counts);
+    stm_timers_pop(&t->timers, STM_PHASE_ROLLOUT);
+    step->record.tokens_sampled += counts.tokens;
+    step->record.rollout_s += stm_now_s() - start;
+    return status;
+}
+
 /* Answers to the round's prompts, which are the step's from number `first` on; with rollout.refine one of each group is
  * still to come. */
 static stm_status answer(stm_trainer *t, stm_step *step, size_t first, stm_round *round)
@@ -46,9 +61,12 @@ static stm_status answer(stm_trainer *t, stm_step *step, size_t first, stm_round
     stm_sampling sampling;
     STM_TRY(stm_agree(p->grid, stm_batch_of_prompts(&t->train->prompts, round->which, round->n, &round->batch)));
     begin_sampling(t, first, &sampling);
-    sampling.group_size -= t->options->rollout.refine;
+    sampling.group_size -= (size_t)t->options->rollout.refine + (size_t)t->options->reference.samples;
     stm_environment_join(p->environment, &t->train->prompts, round->which, &sampling);
-    return roll_out(t, step, &sampling, &round->batch, &round->cuts);
+    STM_TRY(roll_out(t, step, &sampling, &round->batch, &round->cuts));
+    if (t->options->reference.samples == 0 || stm_watch_leaves(p->watch))
+        return STM_OK;
+    return roll_out_others(t, step, &sampling, &round->batch);
 }
 
 /* Groups without a success are helped, and successes noted. The judge's words go with the responses. */

@@ -8,6 +8,7 @@
 #include "support/mpi.h"
 #include "train/boundary.h"
 #include "train/optimizer.h"
+#include "train/others.h"
 #include "train/reference.h"
 
 enum { N_GROUPS = 7 };
@@ -209,6 +210,49 @@ static void the_reference_keeps_the_weights_of_its_making(void **state)
     tear_down(&f);
 }
 
+/* The responses below the policy's are the reference's: it gives them the log-probs by which they were sampled. */
+static void others_are_sampled_by_the_reference(void **state)
+{
+    (void)state;
+    enum { N_OWN = 2, N_OTHERS = 3 };
+    fixture f;
+    stm_parameter_set *reference;
+    stm_sampling sampling;
+    stm_rollout_counts counts;
+    set_up(&f, MPI_COMM_WORLD, NULL, 0);
+    f.options.rollout.max_new_tokens = 4;
+    for (size_t g = 0; g < f.batch.n_groups; g++) {
+        for (size_t i = 0; i < f.batch.groups[g].n_responses; i++)
+            stm_response_clear(&f.batch.groups[g].responses[i]);
+        free(f.batch.groups[g].responses);
+        f.batch.groups[g].responses = NULL;
+        f.batch.groups[g].n_responses = 0;
+    }
+    assert_ok(stm_parameter_set_create(f.model, &f.grid, FINE_BUCKET, &reference));
+    assert_ok(stm_model_randomize(f.model, 99));
+    double *before = stm_test_weights(f.model);
+    stm_sampling_init(&f.options, f.model, NULL, STM_RANDOM_TRAIN, 0, &sampling);
+    sampling.group_size = N_OWN;
+    assert_ok(stm_rollout(f.policy.engine, f.model, &f.grid, &sampling, &f.batch, NULL));
+    assert_ok(stm_others_roll_out(reference, &f.policy, &sampling, N_OTHERS, &f.batch, &counts));
+    double *after = stm_test_weights(f.model);
+    assert_memory_equal(after, before, f.model->n_parameters * sizeof *after);
+    assert_ok(stm_reference_score(reference, &f.policy, STM_ROW_REF, &f.batch));
+    for (size_t g = 0; g < f.batch.n_groups; g++) {
+        assert_int_equal(f.batch.groups[g].n_responses, N_OWN + N_OTHERS);
+        for (size_t i = 0; i < N_OWN + N_OTHERS; i++) {
+            const stm_response *r = &f.batch.groups[g].responses[i];
+            const double difference = stm_relative_difference(r->old_logprobs, r->ref_logprobs, r->n);
+            assert_true(i < N_OWN ? difference > 1e-3 : difference < 1e-10);
+            assert_true((r->notes && r->notes->other_origin) == (i >= N_OWN));
+        }
+    }
+    free(before);
+    free(after);
+    stm_parameter_set_destroy(reference);
+    tear_down(&f);
+}
+
 /* Boundaries */
 
 static void the_limit_counts_from_the_start_of_the_job(void **state)
@@ -280,6 +324,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_gradient_shorter_than_the_clip_is_left_alone),
         cmocka_unit_test(an_update_that_is_no_number_changes_nothing),
         cmocka_unit_test(groups_that_are_skipped_are_not_counted_as_repeated),
+        cmocka_unit_test(others_are_sampled_by_the_reference),
         cmocka_unit_test(the_reference_keeps_the_weights_of_its_making),
         cmocka_unit_test(the_limit_counts_from_the_start_of_the_job),
         cmocka_unit_test(the_time_limit_leaves_room_for_what_is_next_and_a_save),

@@ -88,10 +88,20 @@ succeeds 0 "$STEMMA" train ofs.yaml $still run.folder=ofs.none objective.chase_c
 same_parameters "$(checkpoint ofs.still 6)" "$(checkpoint ofs.none 6)" 1e-9
 say "OFS-DPO: the same on 1 and 3 ranks and on two stages, roles change, resumed bit for bit"
 
+# Responses of the reference in the policy's groups
+input others.yaml others 6 'objective: { name: dpo, pairing: origin, explore_coef: 1.0e-3 }\nreference: { samples: 2 }\n'
+compare others 6
+succeeds 0 "$STEMMA" train others.yaml run.folder=others.play objective.name=self_play objective.opponent=other objective.oracle=reward
+refused 2 'objective.pairing, explore_coef or opponent: needs responses of another model ..' 0 "$STEMMA" train others.yaml run.folder=none reference.samples=0
+refused 2 'reference.samples: found 4, expected less than rollout.group_size, 4' 2 "$STEMMA" train others.yaml run.folder=none reference.samples=4
+refused 2 'reference.samples: found 2, expected 0, since objective orpo ..' 0 "$STEMMA" train others.yaml run.folder=none objective.name=orpo objective.pairing=auto
+refused 2 'reference.samples: found 2, expected 0 with replay.size' 0 "$STEMMA" train others.yaml run.folder=none replay.size=4
+say "responses of the reference: the same on 1 and 3 ranks, resumed bit for bit"
+
 refused 2 'objective.oracle: needs recorded preferences, which rollouts have not; ..' 2 "$STEMMA" train dpo.yaml objective.name=self_play
 refused 2 'objective.reference: needs log-probs of a twin ..' 0 "$STEMMA" train dpo.yaml 'objective.reference={twin: 1}'
 refused 2 'objective.chase_role: found slow, expected fast ..' 0 "$STEMMA" train dpo.yaml objective.chase_coef=0.5 objective.chase_role=slow
-refused 2 'objective.pairing, explore_coef or opponent: needs recorded ..' 0 "$STEMMA" train dpo.yaml objective.pairing=origin
+refused 2 'objective.pairing, explore_coef or opponent: needs responses of another model ..' 0 "$STEMMA" train dpo.yaml objective.pairing=origin
 refused 2 'objective.label: found hard, expected oracle or bt ..' 0 "$STEMMA" train dpo.yaml objective.pairing=every
 refused 2 'command line: objective.reference: found reff, expected a map of numbers like {ref: 1.0}, of ref, old, twin or target; did you mean ref?' \
     0 "$STEMMA" train dpo.yaml 'objective.reference={reff: 1}'

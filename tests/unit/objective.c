@@ -376,16 +376,17 @@ static void what_no_rollout_has_is_refused_before_a_run(void **state)
     (void)state;
     stm_objective_options o = defaults;
     o.name = (char *)"grpo";
-    assert_ok(stm_objective_check_online(&o, false));
+    assert_ok(stm_objective_check_online(&o, false, false));
     o.seed_alpha = 0.5; /* clusters of answers: the trainer finds them */
-    assert_ok(stm_objective_check_online(&o, false));
+    assert_ok(stm_objective_check_online(&o, false, false));
     o.advantage_baseline = STM_BASELINE_BRPO; /* and scores at budgets */
-    assert_ok(stm_objective_check_online(&o, false));
+    assert_ok(stm_objective_check_online(&o, false, false));
     o.name = (char *)"self_play";
-    assert_fails(stm_objective_check_online(&o, false), STM_ERR_INPUT, "objective.oracle: needs recorded preferences");
-    assert_ok(stm_objective_check_online(&o, true));
+    assert_fails(stm_objective_check_online(&o, false, false), STM_ERR_INPUT,
+                 "objective.oracle: needs recorded preferences");
+    assert_ok(stm_objective_check_online(&o, true, false));
     o.name = (char *)"direct_advantage";
-    assert_fails(stm_objective_check_online(&o, true), STM_ERR_INPUT,
+    assert_fails(stm_objective_check_online(&o, true, false), STM_ERR_INPUT,
                  "objective.name: needs steps with advantages of recorded responses, which rollouts have not; "
                  "expected with data.groups or `stemma grad`");
 }
@@ -402,9 +403,8 @@ static void what_only_a_file_has_is_refused_for_preferences(void **state)
          "rollouts have not; expected with data.groups or `stemma grad`"},
         {{"objective.name=dpo", "objective.chase_coef=0.5"}, NULL},
         {{"objective.name=dpo", "objective.pairing=origin"},
-         "objective.pairing, explore_coef or opponent: needs recorded responses of another model than the policy, "
-         "which "
-         "rollouts have not; expected with data.groups or `stemma grad`"},
+         "objective.pairing, explore_coef or opponent: needs responses of another model than the policy, "
+         "which rollouts have not; expected with data.groups or `stemma grad`, or reference.samples"},
         {{"objective.name=self_play"},
          "objective.oracle: needs recorded preferences, which rollouts have not; expected with data.groups or `stemma "
          "grad`, the reward preference or objective.oracle=reward"},
@@ -422,9 +422,9 @@ static void what_only_a_file_has_is_refused_for_preferences(void **state)
         assert_ok(stm_options_read_arguments(&o, STM_COMMAND_TRAIN, cases[i].options[1] ? 2 : 1,
                                              (char *const *)(void *)cases[i].options));
         if (cases[i].message)
-            assert_fails(stm_objective_check_online(&o.objective, false), STM_ERR_INPUT, cases[i].message);
+            assert_fails(stm_objective_check_online(&o.objective, false, false), STM_ERR_INPUT, cases[i].message);
         else
-            assert_ok(stm_objective_check_online(&o.objective, false));
+            assert_ok(stm_objective_check_online(&o.objective, false, false));
         stm_options_clear(&o);
     }
 }
