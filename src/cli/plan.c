@@ -11,6 +11,7 @@
 #include "model/stages.h"
 #include "mpi/grid.h"
 #include "plan/report.h"
+#include "rollout/rollout.h"
 #include "text/template.h"
 #include "train/prompt_sets.h"
 
@@ -27,6 +28,7 @@ typedef struct {
     bool has_prompts, supervised;
     int64_t ranks_per_node;
     stm_batch batch, longest;
+    stm_budgets *budgets;
     stm_planner planner;
     stm_plan_report report;
 } plan_run;
@@ -65,7 +67,23 @@ static stm_status read_prompts(plan_run *run)
     return STM_OK;
 }
 
-/* longest: all responses of full length. */
+/* Where no tokenizer can say how many tokens close thinking, as many as may be. */
+static stm_status choose_budgets(plan_run *run)
+{
+    const stm_options *o = run->options;
+    const stm_text_context text = {.tokenizer = run->tokenizer, .vocab_size = run->model->config.vocab_size};
+    if (o->rollout.budgets.n == 0 || run->tokenizer)
+        return stm_budgets_create(o, &text, &run->budgets);
+    const size_t n_closing = stm_sampling_closing_tokens(o);
+    STM_TRY(stm_alloc(1, sizeof *run->budgets, &run->budgets));
+    *run->budgets = (stm_budgets){.n = o->rollout.budgets.n,
+                                  .n_summaries = (size_t)o->rollout.summaries,
+                                  .tokens = o->rollout.budgets.items,
+                                  .n_closing = n_closing};
+    return stm_alloc(n_closing, sizeof *run->budgets->closing, &run->budgets->closing);
+}
+
+/* longest: all responses of full length, with what an environment may say in them. */
 static stm_status draw_batch(plan_run *run, int64_t group_size, bool longest, stm_batch *batch)
 {
     const stm_options *o = run->options;
@@ -74,8 +92,8 @@ static stm_status draw_batch(plan_run *run, int64_t group_size, bool longest, st
     const stm_workload workload = {.n_groups = (size_t)o->rollout.prompts_per_step,
                                    .group_size = run->supervised ? 1 : (size_t)group_size,
                                    .n_prompt = (size_t)o->plan.prompt_tokens,
-                                   .n_answer = (size_t)(longest ? most : mean),
-                                   .most_answer = (size_t)most,
+                                   .n_answer = longest ? stm_sampling_longest(o) : (size_t)mean,
+                                   .most_answer = longest ? stm_sampling_longest(o) : (size_t)most,
                                    .spread = longest ? 0 : o->plan.spread,
                                    .seed = (uint64_t)o->run.seed};
     return stm_workload_draw(&workload, run->has_prompts ? &run->prompts.prompts : NULL, o->data.shuffle,
@@ -109,6 +127,7 @@ static stm_status open_plan(plan_run *run)
     STM_TRY(check_lengths(run));
     if (o->plan.prompt_tokens == STM_AUTO)
         STM_TRY(read_prompts(run));
+    STM_TRY(choose_budgets(run));
     if (*o->out)
         STM_TRY(stm_check_output(o->out));
     STM_TRY(draw_batch(run, o->rollout.group_size, false, &run->batch));
@@ -120,6 +139,7 @@ static stm_status open_plan(plan_run *run)
                                  .batch = &run->batch,
                                  .longest = &run->longest,
                                  .eval = run->eval.present ? &run->eval.prompts : NULL,
+                                 .budgets = run->budgets,
                                  .threads = o->plan.threads == STM_AUTO ? 0 : o->plan.threads,
                                  .supervised = run->supervised};
     return STM_OK;
@@ -211,6 +231,7 @@ static void clear(plan_run *run)
     free(run->report.sizes);
     stm_batch_clear(&run->batch);
     stm_batch_clear(&run->longest);
+    stm_budgets_destroy(run->budgets);
     stm_prompt_set_clear(&run->prompts);
     stm_prompt_set_clear(&run->eval);
     stm_template_destroy(run->chat);

@@ -11,6 +11,7 @@
 #include "data/groups.h"
 #include "data/prompts.h"
 #include "model/model.h"
+#include "train/budgets.h"
 
 /* X(NAME, "name", "what it is"); those of the rollout first. Means over ranks; the sum is the step. */
 #define STM_PLAN_PARTS(X)                                                                                              \
@@ -69,6 +70,7 @@ typedef struct {
     const stm_batch *batch;  /* of a step */
     stm_batch *longest;      /* the same with responses of full length, for memory */
     const stm_prompts *eval; /* of evaluations; NULL: none, or not known */
+    stm_budgets *budgets;    /* where thinking is cut, which counts for memory; NULL: nowhere */
     int64_t threads;         /* of a rank; 0: its share of the cores */
     bool supervised;         /* no rollouts */
 } stm_planner;

@@ -1,6 +1,7 @@
 #include "plan/memory.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "group/memory.h"
 #include "model/stages.h"
@@ -39,8 +40,38 @@ double stm_plan_static_bytes(const stm_plan_memory *m)
     return m->weights + m->gradient + m->optimizer + m->reference + m->copy + m->process;
 }
 
+static stm_status copy_prompts(const stm_batch *from, stm_batch *to)
+{
+    STM_TRY(stm_alloc(from->n_groups, sizeof *to->groups, &to->groups));
+    for (; to->n_groups < from->n_groups; to->n_groups++) {
+        const stm_group *group = &from->groups[to->n_groups];
+        stm_group *copy = &to->groups[to->n_groups];
+        *copy = (stm_group){.temperature = group->temperature};
+        STM_TRY(stm_alloc(group->n_prompt, sizeof *copy->prompt, &copy->prompt));
+        memcpy(copy->prompt, group->prompt, group->n_prompt * sizeof *copy->prompt);
+        copy->n_prompt = group->n_prompt;
+    }
+    return STM_OK;
+}
+
+/* Thinking and its summaries take the place of the responses. */
+static stm_status expect_budgets(const stm_planner *planner, const stm_policy *policy)
+{
+    stm_batch batch = {0};
+    stm_status status;
+    STM_GOTO_OUT(copy_prompts(planner->longest, &batch));
+    STM_GOTO_OUT(stm_expect_rollouts(policy, &batch));
+    STM_GOTO_OUT(stm_expect_updates(policy, &batch));
+    status = planner->eval ? stm_expect_evaluation(policy, planner->eval) : STM_OK;
+out:
+    stm_batch_clear(&batch);
+    return status;
+}
+
 static stm_status expect(const stm_planner *planner, const stm_policy *policy)
 {
+    if (policy->budgets && !planner->supervised)
+        return expect_budgets(planner, policy);
     if (!planner->supervised)
         STM_TRY(stm_expect_rollouts(policy, planner->longest));
     STM_TRY(stm_expect_updates(policy, planner->longest));
@@ -83,7 +114,8 @@ static stm_status add_rank(const stm_plan_ranks *ranks, int rank, double static_
     settings->recompute = choice->recompute;
     settings->placement.rates = ranks->rates;
     settings->shares_kv = planner->machine->devices == 0 && options.parallel.shared_kv != STM_SHARED_KV_OFF;
-    const stm_policy policy = {.options = &options, .model = &model, .grid = &grid, .engine = engine};
+    const stm_policy policy = {
+        .options = &options, .model = &model, .grid = &grid, .engine = engine, .budgets = planner->budgets};
     do
         STM_GOTO_OUT(expect(planner, &policy));
     while (stm_memory_spare(engine, &grid, &options));

@@ -79,7 +79,14 @@ agrees 1 1 1 1
 agrees 2 1 2 1 objective.kl_coef=0.1
 agrees 2 2 1 1 memory.limit=360MiB
 agrees 2 1 1 2 parallel.shard=gradient
+# The head that weighs tokens, turns with an environment, and thinking that is cut, whose summaries are many.
+agrees 2 1 2 1 objective.token_weight_alpha=1.5
+agrees 2 1 2 1 'rollout.environment=cat' rollout.max_environment_tokens=100
+budgets=(objective.advantage_baseline=brpo objective.advantage_scale=none 'rollout.budgets=[8,24]' rollout.summaries=4)
+agrees 1 1 1 1 "${budgets[@]}"
+train 1 "${budgets[@]}"
 [ -z "${MEMORY_ALL:-}" ] || {
+    agrees 2 1 2 1 "${budgets[@]}"
     agrees 2 1 1 2
     agrees 2 1 2 1
     agrees 2 2 1 1 objective.kl_coef=0.1
