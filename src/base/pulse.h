@@ -19,7 +19,7 @@ typedef struct {
     _Atomic int64_t step;            /* that is being done; 0: none yet */
     _Atomic uint64_t progress;       /* goes on with the work, not with waiting for it */
     _Atomic uint64_t calls;          /* entries to and returns from MPI: odd inside */
-    _Atomic bool listened_to;        /* others hear that this process goes on, and when it stops */
+    _Atomic bool listened_to;        /* other ranks hear whether this process goes on */
     _Atomic bool resting;            /* has no more to do than to wait for the others' end */
     _Atomic bool told_to_end;        /* by a signal, or by itself: its end is no news */
     _Atomic bool spoke;              /* its node's first message about a failure */

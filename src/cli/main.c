@@ -338,7 +338,7 @@ static stm_status begin_mpi(int launched, int *rank)
         return status;
     }
     if (!stm_heartbeat_start(provided) && *rank == 0)
-        fprintf(stderr, "stemma: warning: this MPI lets one thread call it alone: a rank that stops is not noticed\n");
+        fprintf(stderr, "stemma: warning: this MPI lets one thread call it alone: a rank that hangs is not noticed\n");
     return STM_OK;
 }
 
