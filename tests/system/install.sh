@@ -33,7 +33,21 @@ fi
 # Recipes
 
 bash -n <(sed -n '/^%post/,/^%environment/{/^%/!p}' "$repository/jobs/stemma.def") || die "stemma.def: %post is no script"
-for path in $(sed -n '/^%files/,/^%post/s/^    \([^ ]*\) .*/\1/p' "$repository/jobs/stemma.def"); do
+root=$(cd "$repository" && pwd)
+copied=$(sed -n '/^%files/,/^%post/s/^    \([^ ]*\) .*/\1/p' "$repository/jobs/stemma.def")
+for path in $copied; do
     [ -e "$repository/$path" ] || die "stemma.def copies $path, which is not there"
 done
-say "the image's recipe copies what there is"
+# What the build of the program has read, and the installation reads.
+{
+    ninja -C "$built" -t deps | grep -v '^ninja'
+    cat "$built/cmake_install.cmake"
+} | grep -o "$root/[^ \")]*" | sed "s|^$root/||" | grep -v '^tests/\|^build/' | sort -u > needed
+[ -s needed ] || die "no file that the build has read is found in $built"
+while read -r path; do
+    for folder in $copied; do
+        case $path in "$folder" | "$folder"/*) continue 2 ;; esac
+    done
+    die "stemma.def does not copy $path, which the build reads"
+done < needed
+say "the image's recipe copies what there is, and what the build reads"
