@@ -111,15 +111,22 @@ static const H5FD_class_t DRIVER = {
     .fl_map = H5FD_FLMAP_DICHOTOMY,
 };
 
+/* Registered once, and as long as the program runs: HDF5 still reads the driver that it lets go of with a file's end.
+ */
+static hid_t driver(void)
+{
+    static hid_t registered = H5I_INVALID_HID;
+    if (registered < 0)
+        registered = H5FDregister(&DRIVER);
+    return registered;
+}
+
 hid_t stm_memory_driver_access(stm_memory_file *file)
 {
-    const hid_t driver = H5FDregister(&DRIVER), access = H5Pcreate(H5P_FILE_ACCESS);
-    const bool set = driver >= 0 && access >= 0 && H5Pset_driver(access, driver, &file) >= 0;
-    if (driver >= 0)
-        H5FDunregister(driver); /* what is opened with it holds it */
-    if (set)
+    const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    if (access >= 0 && driver() >= 0 && H5Pset_driver(access, driver(), &file) >= 0)
         return access;
     if (access >= 0)
         H5Pclose(access);
-    return -1;
+    return H5I_INVALID_HID;
 }
