@@ -128,7 +128,7 @@ static const char *gap(const stm_command *command)
 static stm_status print_help(const stm_command *command)
 {
     char *text;
-    STM_TRY(stm_options_help(command->bit, &text));
+    STM_TRY(stm_options_help(command->bit, stm_objective_readers, &text));
     printf("stemma %s: %s\n\nusage: stemma %s %s%s%s\n%s", command->name, command->summary, command->name,
            command->arguments, gap(command), command->usage, text);
     free(text);
@@ -200,7 +200,7 @@ static bool compares(const stm_options *options)
 static stm_status check_registered(const stm_options *options, stm_command_bit command)
 {
     STM_TRY(stm_objective_check_name(options->objective.name));
-    STM_TRY(stm_objective_check_options(&options->objective));
+    STM_TRY(stm_objective_check_options(options));
     if (command == STM_COMMAND_TRAIN && !*options->data.groups)
         STM_TRY(stm_objective_check_online(&options->objective, compares(options), options->reference.samples > 0));
     if (command == STM_COMMAND_TRAIN && options->reference.paths.n > 0 &&

@@ -59,24 +59,35 @@ static void write_accepted(const stm_option_row *row, FILE *to)
     }
 }
 
-/* "help (accepted)", in memory that the caller frees. */
-static stm_status help_text(const stm_option_row *row, char **text)
+/* "readers: " before the help. */
+static void write_readers(const stm_option_row *row, stm_option_readers *readers, FILE *to)
+{
+    char text[256];
+    readers(row->name, text, sizeof text);
+    if (*text)
+        fprintf(to, "%s: ", text);
+}
+
+/* "readers: help (accepted)", in memory that the caller frees. */
+static stm_status help_text(const stm_option_row *row, stm_option_readers *readers, char **text)
 {
     size_t n;
     FILE *to = open_memstream(text, &n);
     if (!to)
         return stm_fail(STM_ERR_MEMORY, "out of memory");
+    write_readers(row, readers, to);
     fputs(row->help, to);
     write_accepted(row, to);
     return stm_stream_finish(to, text);
 }
 
-static stm_status write_row(const stm_option_row *row, const char *before, size_t name_width, FILE *to)
+static stm_status write_row(const stm_option_row *row, stm_option_readers *readers, const char *before,
+                            size_t name_width, FILE *to)
 {
     char name[128], *text;
     const size_t start = INDENT + name_width + GAP + LONGEST_PRESET + GAP;
     snprintf(name, sizeof name, "%s%s", before, row->name);
-    STM_TRY(help_text(row, &text));
+    STM_TRY(help_text(row, readers, &text));
     fprintf(to, "%*s%-*s%*s%-*s%*s", INDENT, "", (int)name_width, name, GAP, "", LONGEST_PRESET, preset_text(row), GAP,
             "");
     write_wrapped(text, start, COLUMNS - start, to);
@@ -96,7 +107,7 @@ static size_t widest_name(unsigned commands)
     return widest;
 }
 
-static stm_status write_help(unsigned commands, FILE *to)
+static stm_status write_help(unsigned commands, stm_option_readers *readers, FILE *to)
 {
     const size_t name_width = widest_name(commands);
     const char *section = NULL; /* of the row before */
@@ -115,19 +126,21 @@ static stm_status write_help(unsigned commands, FILE *to)
                 fputs("\nflags: for one start of the program\n", to);
             section = section ? section : "";
         }
-        STM_TRY(write_row(row, length ? "" : "--", name_width, to));
+        STM_TRY(write_row(row, readers, length ? "" : "--", name_width, to));
         for (size_t k = 0; row->kind == STM_KIND_REWARDS && k < stm_n_reward_rows; k++)
-            STM_TRY(write_row(&stm_reward_rows[k], "  ", name_width, to));
+            STM_TRY(write_row(&stm_reward_rows[k], readers, "  ", name_width, to));
     }
     return STM_OK;
 }
 
-static void write_markdown_row(const stm_option_row *row, const char *before, FILE *to)
+static void write_markdown_row(const stm_option_row *row, stm_option_readers *readers, const char *before, FILE *to)
 {
     fprintf(to, "| `%s%s` | %s%s%s | ", before, row->name, row->traits & STM_OPTION_REQUIRED ? "" : "`",
             preset_text(row), row->traits & STM_OPTION_REQUIRED ? "" : "`");
     stm_option_write_expected(row, to);
-    fprintf(to, " | %s | ", row->help);
+    fputs(" | ", to);
+    write_readers(row, readers, to);
+    fprintf(to, "%s | ", row->help);
     const char *comma = "";
     for (unsigned bit = STM_COMMAND_TRAIN; bit <= STM_COMMAND_CALIBRATE; bit <<= 1)
         if (row->commands & bit) {
@@ -137,28 +150,29 @@ static void write_markdown_row(const stm_option_row *row, const char *before, FI
     fputs(" |\n", to);
 }
 
-static stm_status write_markdown(unsigned commands, FILE *to)
+static stm_status write_markdown(unsigned commands, stm_option_readers *readers, FILE *to)
 {
     fputs("| option | default | takes | meaning | commands |\n|---|---|---|---|---|\n", to);
     for (size_t i = 0; i < stm_n_option_rows; i++) {
         const stm_option_row *row = &stm_option_rows[i];
         if (!(row->commands & commands))
             continue;
-        write_markdown_row(row, row->traits & STM_OPTION_FLAG ? "--" : "", to);
+        write_markdown_row(row, readers, row->traits & STM_OPTION_FLAG ? "--" : "", to);
         for (size_t k = 0; row->kind == STM_KIND_REWARDS && k < stm_n_reward_rows; k++)
-            write_markdown_row(&stm_reward_rows[k], "reward[].", to);
+            write_markdown_row(&stm_reward_rows[k], readers, "reward[].", to);
     }
     return STM_OK;
 }
 
 /* Runs one of the writers over a text in memory. */
-static stm_status in_memory(stm_status (*write)(unsigned commands, FILE *to), unsigned commands, char **text)
+static stm_status in_memory(stm_status (*write)(unsigned commands, stm_option_readers *readers, FILE *to),
+                            unsigned commands, stm_option_readers *readers, char **text)
 {
     size_t n;
     FILE *to = open_memstream(text, &n);
     if (!to)
         return stm_fail(STM_ERR_MEMORY, "out of memory");
-    const stm_status status = write(commands, to);
+    const stm_status status = write(commands, readers, to);
     if (status == STM_OK)
         return stm_stream_finish(to, text);
     fclose(to);
@@ -167,12 +181,12 @@ static stm_status in_memory(stm_status (*write)(unsigned commands, FILE *to), un
     return status;
 }
 
-stm_status stm_options_help(stm_command_bit command, char **text)
+stm_status stm_options_help(stm_command_bit command, stm_option_readers *readers, char **text)
 {
-    return in_memory(write_help, command ? (unsigned)command : ~0u, text);
+    return in_memory(write_help, command ? (unsigned)command : ~0u, readers, text);
 }
 
-stm_status stm_options_markdown(char **text)
+stm_status stm_options_markdown(stm_option_readers *readers, char **text)
 {
-    return in_memory(write_markdown, ~0u, text);
+    return in_memory(write_markdown, ~0u, readers, text);
 }

@@ -350,6 +350,18 @@ stm_status stm_options_check(const stm_options *options, stm_command_bit command
 /* True if the key was set by a file or an argument rather than by default ("objective.kl_coef"). */
 bool stm_options_given(const stm_options *options, const char *name);
 
+/* An option whose value is not its default, and both in YAML's flow spelling; stm_changed_option_clear frees them. */
+typedef struct {
+    const char *name; /* the table's */
+    char *value, *preset;
+} stm_changed_option;
+
+/* The first one of the section from row *row on, which becomes the row behind it; all NULL where there is none. Fails:
+ * STM_ERR_MEMORY. */
+stm_status stm_options_next_changed(const stm_options *options, const char *section, size_t *row,
+                                    stm_changed_option *out);
+void stm_changed_option_clear(stm_changed_option *changed);
+
 /* Whole options as YAML, every default explicit, readable by stm_options_read_text. The caller frees. */
 stm_status stm_options_print(const stm_options *options, stm_command_bit command, char **yaml);
 
@@ -358,11 +370,14 @@ stm_status stm_options_print(const stm_options *options, stm_command_bit command
  * frees. */
 stm_status stm_options_difference(const stm_options *saved, const stm_options *now, char **names);
 
-/* The text of `stemma COMMAND --help` (command's options) or of `stemma options` (command 0: all), with defaults and
- * ranges, at most 100 columns wide. The caller frees. */
-stm_status stm_options_help(stm_command_bit command, char **text);
+/* Writes who reads the option of that name, "dpo, orpo", into text[size]; "" where that goes without saying. */
+typedef void stm_option_readers(const char *name, char *text, size_t size);
+
+/* The text of `stemma COMMAND --help` (command's options) or of `stemma options` (command 0: all), with readers,
+ * defaults and ranges, at most 100 columns wide. The caller frees. */
+stm_status stm_options_help(stm_command_bit command, stm_option_readers *readers, char **text);
 
 /* All options as a table in Markdown, for the documents. The caller frees. */
-stm_status stm_options_markdown(char **text);
+stm_status stm_options_markdown(stm_option_readers *readers, char **text);
 
 #endif

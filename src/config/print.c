@@ -206,6 +206,46 @@ static stm_status value_text(const stm_option_row *row, const stm_options *optio
     return stm_stream_finish(to, text);
 }
 
+void stm_changed_option_clear(stm_changed_option *changed)
+{
+    free(changed->value);
+    free(changed->preset);
+    *changed = (stm_changed_option){0};
+}
+
+static stm_status preset_text(const stm_option_row *row, char **text)
+{
+    stm_options preset = {0};
+    stm_status status = stm_option_set_preset(row, &preset);
+    if (status == STM_OK)
+        status = value_text(row, &preset, text);
+    stm_option_clear(row, &preset);
+    return status;
+}
+
+stm_status stm_options_next_changed(const stm_options *options, const char *section, size_t *row,
+                                    stm_changed_option *out)
+{
+    const size_t length = strlen(section);
+    *out = (stm_changed_option){0};
+    for (; *row < stm_n_option_rows; ++*row) {
+        const stm_option_row *one = &stm_option_rows[*row];
+        if (strncmp(one->name, section, length) != 0 || one->name[length] != '.')
+            continue;
+        stm_status status = value_text(one, options, &out->value);
+        if (status == STM_OK)
+            status = preset_text(one, &out->preset);
+        if (status == STM_OK && strcmp(out->value, out->preset) != 0) {
+            out->name = one->name;
+            ++*row;
+            return STM_OK;
+        }
+        stm_changed_option_clear(out);
+        STM_TRY(status);
+    }
+    return STM_OK;
+}
+
 stm_status stm_options_difference(const stm_options *saved, const stm_options *now, char **names)
 {
     size_t n;

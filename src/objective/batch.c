@@ -65,12 +65,12 @@ stm_status stm_objective_check_online(const stm_objective_options *options, bool
     return STM_OK;
 }
 
-stm_status stm_objective_check_options(const stm_objective_options *options)
+stm_status stm_objective_check_options(const stm_options *options)
 {
-    const stm_objective *objective = stm_objective_find(options->name);
-    STM_TRY(stm_objective_check_drop(options));
+    const stm_objective *objective = stm_objective_find(options->objective.name);
+    STM_TRY(stm_objective_check_drop(&options->objective));
     STM_TRY(stm_objective_check_unread(options));
-    return objective->check ? objective->check(options) : STM_OK;
+    return objective->check ? objective->check(&options->objective) : STM_OK;
 }
 
 static stm_status check_needs(const stm_objective *objective, const stm_objective_options *o, unsigned needs,

@@ -45,6 +45,7 @@ static void group(const stm_objective_options *o, const stm_totals *totals, cons
 const stm_objective stm_objective_copg = {
     .name = "copg",
     .summary = "contrastive policy gradient: pairs of a group, on data of any policy, with kl_coef to the reference",
+    .reads = STM_KEYS(STM_READS_KL),
     .needs_rewards = true,
     .needs = needs,
     .scope = STM_SCOPE_GROUP,

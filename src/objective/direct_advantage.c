@@ -40,6 +40,7 @@ static void tokens(const stm_objective_options *o, const stm_totals *totals, con
 const stm_objective stm_objective_direct_advantage = {
     .name = "direct_advantage",
     .summary = "regression of each step's log-ratio on the advantage that a critic gave it; offline",
+    .reads = STM_KEYS("beta"),
     .needs_rewards = true,
     .needs = needs,
     .check = stm_check_beta,

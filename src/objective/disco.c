@@ -132,6 +132,7 @@ static void group(const stm_objective_options *o, const stm_totals *totals, cons
 const stm_objective stm_objective_disco = {
     .name = "disco",
     .summary = "discriminates responses with a reward from those without, within a divergence from the sampling policy",
+    .reads = STM_KEYS("score", "tau", "positive_threshold", "penalty_coef", "kl_bound"),
     .needs_rewards = true,
     .needs = needs,
     .check = check,

@@ -178,6 +178,9 @@ static void group(const stm_objective_options *o, const stm_totals *totals, cons
 const stm_objective stm_objective_dpo = {
     .name = "dpo",
     .summary = "pairs of a group: the better response's log-ratio to the reference above the other's",
+    .reads = STM_KEYS(STM_READS_PAIRS, STM_READS_KL, "kl_form", "beta", "loss", "reference", "length", "target_margin",
+                      "label_smoothing", "sft_coef", "sft_form", "chase_coef", "chase_role", "chase_interval",
+                      "chase_lr_ratio", "explore_coef"),
     .needs_rewards = true,
     .needs = needs,
     .check = check,

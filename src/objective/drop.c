@@ -9,11 +9,6 @@ stm_status stm_objective_check_drop(const stm_objective_options *o)
     static const char message[] = "objective.min_advantage: found %g with %s, expected 0: %s";
     if (o->min_advantage == 0.0)
         return STM_OK;
-    if (stm_objective_find(o->name)->prepare != stm_prepare_advantages)
-        return stm_fail(STM_ERR_INPUT,
-                        "objective.min_advantage: found %g with objective.name=%s, expected 0: it has "
-                        "no advantages",
-                        o->min_advantage, o->name);
     const char *which = o->advantage_scale == STM_SCALE_WHITEN ? "objective.advantage_scale=whiten"
                         : (o->kl_coef != 0.0 || o->kl_coef_start != 0.0) && o->kl_in != STM_KL_IN_LOSS
                             ? "a KL term in the reward"

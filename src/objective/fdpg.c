@@ -114,6 +114,7 @@ static void tokens(const stm_objective_options *o, const stm_totals *totals, con
 const stm_objective stm_objective_fdpg = {
     .name = "fdpg",
     .summary = "towards a target distribution, start model times reward or a constraint, by one of six divergences",
+    .reads = STM_KEYS("divergence", "target", "target_beta", "target_threshold", "normaliser", "log_z", "baseline"),
     .needs_rewards = true,
     .needs = needs,
     .check = check,

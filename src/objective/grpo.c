@@ -223,6 +223,12 @@ static stm_scope scope(const stm_objective_options *o)
 const stm_objective stm_objective_grpo = {
     .name = "grpo",
     .summary = "policy gradient with advantages from the group's rewards: GRPO and its relatives, by options",
+    .reads = STM_KEYS(STM_READS_WEIGHTS, STM_READS_KL, STM_READS_ORACLE, "kl_estimator", "kl_in", "kl_unbiased",
+                      "advantage_baseline", "advantage_scale", "advantage_eps", "whiten_eps", "min_advantage",
+                      "reward_combine", "reward_weights", "score", "seed_alpha", "seed_scale", "budget_probs",
+                      "token_weight_alpha", "ratio_level", "surrogate", "clip_low", "clip_high", "dual_clip",
+                      "off_policy_gamma", "proximal_coef", "is_correction", "is_level", "is_min", "is_max",
+                      "skip_equal_groups"),
     .needs_rewards = true,
     .needs = stm_advantages_needs,
     .scope_by = scope,

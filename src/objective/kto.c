@@ -27,6 +27,8 @@ static void tokens(const stm_objective_options *o, const stm_totals *totals, con
 const stm_objective stm_objective_kto = {
     .name = "kto",
     .summary = "responses above a reward likelier than under the reference, the others less; no pairs",
+    .reads =
+        STM_KEYS("beta", "desirable_weight", "undesirable_weight", "desirable_threshold", "kl_point", "kl_point_from"),
     .needs_rewards = true,
     .needs = needs,
     .check = stm_check_beta,

@@ -40,6 +40,7 @@ static void tokens(const stm_objective_options *o, const stm_totals *totals, con
 const stm_objective stm_objective_mdpo_regression = {
     .name = "mdpo_regression",
     .summary = "mirror descent as a regression: log-ratio of a response times tau towards its centred reward",
+    .reads = STM_KEYS("tau"),
     .needs_rewards = true,
     .needs = needs,
     .scope = STM_SCOPE_RESPONSE,

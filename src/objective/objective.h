@@ -97,7 +97,8 @@ typedef struct {
 
 struct stm_objective {
     const char *name, *summary;
-    bool needs_rewards; /* by nature, whatever the options: no rewards means no rollouts */
+    const char *const *reads; /* options of the section `objective` that it reads beside name and masks; ends in NULL */
+    bool needs_rewards;       /* by nature, whatever the options: no rewards means no rollouts */
     unsigned (*needs)(const stm_objective_options *options);
     stm_status (*check)(const stm_objective_options *options); /* values that contradict each other; NULL: none do */
     stm_scope scope;
@@ -123,8 +124,15 @@ size_t stm_objective_names(const char *const **names);
  * registered. */
 stm_status stm_objective_check_name(const char *name);
 
-/* Fails: STM_ERR_INPUT "objective.label: found .., expected .." for options that contradict each other. */
-stm_status stm_objective_check_options(const stm_objective_options *options);
+/* True if the objective reads the option objective.KEY, under some value of the others. */
+bool stm_objective_reads(const stm_objective *objective, const char *key);
+
+/* Who reads an option, for its help: "dpo, orpo", "not sft"; "" for those of other sections and those that all read. */
+void stm_objective_readers(const char *name, char *text, size_t size);
+
+/* Fails: STM_ERR_INPUT "objective.label: found .., expected .." for options that contradict each other, or that are set
+ * and not read by the objective, which is registered; STM_ERR_MEMORY. */
+stm_status stm_objective_check_options(const stm_options *options);
 
 /* Fails: STM_ERR_INPUT where the objective needs what no rollout has: steps, responses of another model, a twin that
  * nothing trains, preferences. */

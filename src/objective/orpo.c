@@ -58,6 +58,7 @@ static void group(const stm_objective_options *o, const stm_totals *totals, cons
 const stm_objective stm_objective_orpo = {
     .name = "orpo",
     .summary = "pairs of a group: the better response's odds above the other's, and imitation of it; no reference",
+    .reads = STM_KEYS(STM_READS_PAIRS, "beta", "sft_coef"),
     .needs_rewards = true,
     .needs = needs,
     .check = check,

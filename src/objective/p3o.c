@@ -79,6 +79,7 @@ static void group(const stm_objective_options *o, const stm_totals *totals, cons
 const stm_objective stm_objective_p3o = {
     .name = "p3o",
     .summary = "pairs of a group: difference of rewards times ratios of whole responses, clipped",
+    .reads = STM_KEYS(STM_READS_PAIRS, STM_READS_KL, "variant", "clip"),
     .needs_rewards = true,
     .needs = needs,
     .check = check,

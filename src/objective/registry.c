@@ -16,6 +16,7 @@ static const stm_objective *const registry[] = {&stm_objective_grpo,
                                                 &stm_objective_fdpg,
                                                 &stm_objective_sft};
 enum { N_OBJECTIVES = sizeof registry / sizeof *registry };
+_Static_assert((size_t)N_OBJECTIVES <= (size_t)STM_MOST_OBJECTIVES, "lists of them have room");
 
 const stm_objective *stm_objective_find(const char *name)
 {

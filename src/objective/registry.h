@@ -9,6 +9,16 @@ extern const stm_objective stm_objective_grpo, stm_objective_sft, stm_objective_
     stm_objective_mdpo_regression, stm_objective_direct_advantage, stm_objective_dpo, stm_objective_orpo,
     stm_objective_kto, stm_objective_self_play, stm_objective_p3o, stm_objective_fdpg;
 
+enum { STM_MOST_OBJECTIVES = 32 };
+
+/* Options that several objectives read, for stm_objective.reads. */
+#define STM_READS_WEIGHTS "aggregate", "max_tokens", "control_tokens", "control_coef"
+#define STM_READS_KL "kl_coef", "kl_coef_start", "kl_coef_steps"
+#define STM_READS_ORACLE "oracle", "label_scale"
+#define STM_READS_PAIRS                                                                                                \
+    STM_READS_ORACLE, "score", "pairing", "pair_margin", "pair_filter", "max_pairs", "label", "pair_aggregate"
+#define STM_KEYS(...) ((const char *const[]){__VA_ARGS__, NULL})
+
 /* exp(x), continued as a straight line beyond 20 (a ratio of 5e8), so that a wild log-ratio gives a large finite loss
  * and the gradient of that loss. *slope: the derivative. */
 double stm_bounded_exp(double x, double *slope);
@@ -54,8 +64,8 @@ unsigned stm_advantages_needs(const stm_objective_options *options);
 /* Fails: STM_ERR_INPUT for objective.min_advantage where it has no meaning. */
 stm_status stm_objective_check_drop(const stm_objective_options *options);
 
-/* Fails: STM_ERR_INPUT for options that are set and that the objective does not read. */
-stm_status stm_objective_check_unread(const stm_objective_options *options);
+/* Fails: STM_ERR_INPUT for options that are set and that the objective does not read; STM_ERR_MEMORY. */
+stm_status stm_objective_check_unread(const stm_options *options);
 
 /* Sum over budgets and members (brpo.c). work: stm_brpo_n_work numbers. */
 void stm_brpo_advantages(const stm_objective_options *options, const stm_group *group, double *work,

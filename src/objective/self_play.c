@@ -73,6 +73,7 @@ static void group(const stm_objective_options *o, const stm_totals *totals, cons
 const stm_objective stm_objective_self_play = {
     .name = "self_play",
     .summary = "win rates against the group or another model, within a divergence from the start model",
+    .reads = STM_KEYS(STM_READS_ORACLE, "beta", "kl_form", "opponent", "prox_eta", "prox_every"),
     .needs_rewards = true,
     .needs = needs,
     .scope_by = scope,

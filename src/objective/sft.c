@@ -26,6 +26,7 @@ static void tokens(const stm_objective_options *o, const stm_totals *totals, con
 const stm_objective stm_objective_sft = {
     .name = "sft",
     .summary = "supervised fine-tuning: negative log-likelihood of each line's response",
+    .reads = STM_KEYS(STM_READS_WEIGHTS),
     .needs_rewards = false,
     .needs = needs,
     .scope = STM_SCOPE_TOKEN,

@@ -91,10 +91,12 @@ say "OFS-DPO: the same on 1 and 3 ranks and on two stages, roles change, resumed
 # Responses of the reference in the policy's groups
 input others.yaml others 6 'objective: { name: dpo, pairing: origin, explore_coef: 1.0e-3 }\nreference: { samples: 2 }\n'
 compare others 6
-succeeds 0 "$STEMMA" train others.yaml run.folder=others.play objective.name=self_play objective.opponent=other objective.oracle=reward
+succeeds 0 "$STEMMA" train others.yaml run.folder=others.play objective.name=self_play objective.opponent=other \
+    objective.oracle=reward objective.pairing=auto objective.explore_coef=0
 refused 2 'objective.pairing, explore_coef or opponent: needs responses of another model ..' 0 "$STEMMA" train others.yaml run.folder=none reference.samples=0
 refused 2 'reference.samples: found 4, expected less than rollout.group_size, 4' 2 "$STEMMA" train others.yaml run.folder=none reference.samples=4
-refused 2 'reference.samples: found 2, expected 0, since objective orpo ..' 0 "$STEMMA" train others.yaml run.folder=none objective.name=orpo objective.pairing=auto
+refused 2 'reference.samples: found 2, expected 0, since objective orpo ..' 0 "$STEMMA" train others.yaml run.folder=none objective.name=orpo objective.pairing=auto \
+    objective.explore_coef=0
 refused 2 'reference.samples: found 2, expected 0 with replay.size' 0 "$STEMMA" train others.yaml run.folder=none replay.size=4
 say "responses of the reference: the same on 1 and 3 ranks, resumed bit for bit"
 

@@ -90,12 +90,13 @@ static void advantages_that_tokens_take_part_in_are_refused(void **state)
         const char *option, *message;
     } cases[] = {{"objective.advantage_scale=whiten", "objective.advantage_scale=whiten, expected 0"},
                  {"objective.seed_alpha=0.1", "objective.seed_alpha, expected 0"},
-                 {"objective.name=dpo", "objective.name=dpo, expected 0: it has no advantages"}};
+                 {"objective.name=dpo", "objective.min_advantage: found 0.01, expected its default, 0.0, with "
+                                        "objective.name=dpo: grpo alone reads it"}};
     const double rewards[SIZE] = {0};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fixture f;
         SET_UP(&f, rewards, "objective.min_advantage=0.01", cases[i].option);
-        assert_int_equal(stm_objective_check_options(&f.options.objective), STM_ERR_INPUT);
+        assert_int_equal(stm_objective_check_options(&f.options), STM_ERR_INPUT);
         if (!strstr(stm_failure(), cases[i].message))
             fail_msg("%s", stm_failure());
         stm_options_clear(&f.options);

@@ -450,15 +450,26 @@ static void options_that_contradict_each_other_are_refused(void **state)
         {{"objective.name=kto", "objective.beta=0"},
          "objective.beta: found 0, expected a number above 0 with objective.name=kto"},
         {{"objective.name=dpo", "objective.seed_alpha=0.5"},
-         "objective.seed_alpha: found a number above 0, expected 0 with objective.name=dpo: grpo alone reads it"},
+         "objective.seed_alpha: found 0.5, expected its default, 0.0, with objective.name=dpo: grpo alone reads it"},
         {{"objective.name=copg", "objective.token_weight_alpha=0.5"},
-         "objective.token_weight_alpha: found a number above 0, expected 0 with objective.name=copg: grpo alone reads "
-         "it"},
+         "objective.token_weight_alpha: found 0.5, expected its default, 0.0, with objective.name=copg: grpo alone "
+         "reads it"},
         {{"objective.name=disco", "objective.reward_combine=normalize-then-sum"},
-         "objective.reward_combine: found normalize-then-sum, expected sum with objective.name=disco: grpo alone reads "
+         "objective.reward_combine: found normalize-then-sum, expected its default, sum, with objective.name=disco: "
+         "grpo alone reads it"},
+        {{"objective.name=copg", "objective.tau=2"},
+         "objective.tau: found 2.0, expected its default, 1.0, with objective.name=copg: disco and mdpo_regression "
+         "read "
          "it"},
+        {{"objective.name=grpo", "objective.pair_margin=0.5"},
+         "objective.pair_margin: found 0.5, expected its default, 0.0, with objective.name=grpo: dpo, orpo and p3o "
+         "read it"},
+        {{"objective.name=sft", "objective.reference={old: 1}"},
+         "objective.reference: found {old: 1.0}, expected its default, {ref: 1.0}, with objective.name=sft: dpo alone "
+         "reads it"},
         {{"objective.name=dpo", "objective.advantage_baseline=brpo"},
-         "objective.advantage_baseline: found brpo, expected another one with objective.name=dpo: grpo alone reads it"},
+         "objective.advantage_baseline: found brpo, expected its default, mean, with objective.name=dpo: grpo alone "
+         "reads it"},
         {{"objective.name=dpo", "objective.kl_coef_start=0.5"},
          "objective.kl_coef_start: found 0.5, expected 0, or objective.kl_coef_steps above 0: the steps in which it "
          "goes to kl_coef"},
@@ -470,7 +481,7 @@ static void options_that_contradict_each_other_are_refused(void **state)
         assert_ok(stm_options_init(&o));
         assert_ok(stm_options_read_arguments(&o, STM_COMMAND_GRAD, cases[i].options[2] ? 3 : 2,
                                              (char *const *)(void *)cases[i].options));
-        assert_fails(stm_objective_check_options(&o.objective), STM_ERR_INPUT, cases[i].message);
+        assert_fails(stm_objective_check_options(&o), STM_ERR_INPUT, cases[i].message);
         stm_options_clear(&o);
     }
 }

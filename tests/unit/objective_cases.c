@@ -2,6 +2,7 @@
  * float64, made by record_group.py and record_preference.py), against finite differences, and cut into ranges. */
 #include <jansson.h>
 
+#include "config/table.h"
 #include "data/cases.h"
 #include "objective/objective.h"
 #include "objective/recorded.h"
@@ -268,6 +269,189 @@ static void a_token_objective_may_be_called_on_any_range(void **state)
     json_decref(document);
 }
 
+/* What an objective reads */
+
+/* All that an objective makes of a batch and of its options. */
+typedef struct {
+    stm_status check, made;
+    unsigned needs;
+    stm_scope scope;
+    bool by_token, skips, weighs;
+    double loss;
+} seen;
+
+static seen observe(recorded *r, double *dlogp)
+{
+    const stm_objective_options *o = &r->options.objective;
+    const stm_objective *objective = stm_objective_find(o->name);
+    stm_objective_batch_clear(&r->view);
+    seen s = {.check = objective->check ? objective->check(o) : STM_OK,
+              .needs = objective->needs(o),
+              .skips = stm_objective_skips_equal(objective, o),
+              .weighs = stm_objective_weighs_tokens(objective, o)};
+    s.made = stm_objective_batch_create(objective, o, &r->batch, &r->view);
+    if (s.made != STM_OK)
+        return s;
+    s.scope = r->view.scope;
+    s.by_token = r->view.by_token;
+    stm_objective_collect(&r->view, r->logp);
+    s.loss = evaluate(r, dlogp).loss;
+    return s;
+}
+
+/* Where nothing could be made of the batch the options alone were looked at. */
+static bool differ(const recorded *r, const seen *a, const double *da, const seen *b, const double *db)
+{
+    if (a->check != b->check || a->needs != b->needs || a->skips != b->skips || a->weighs != b->weighs)
+        return true;
+    if (a->made != STM_OK || b->made != STM_OK)
+        return false;
+    return a->scope != b->scope || a->by_token != b->by_token || memcmp(&a->loss, &b->loss, sizeof a->loss) != 0 ||
+           memcmp(da, db, r->view.n_tokens * sizeof *da) != 0;
+}
+
+/* The i-th value to try for an option of this kind, or NULL. */
+static const char *value_to_try(const stm_option_row *row, size_t i)
+{
+    static const char *const numbers[] = {"0.01", "0.3", "1.5", "3", NULL}, *const integers[] = {"1", "2", "3", NULL},
+                             *const lists[] = {"[0, 1]", "[2, 1, 3]", NULL},
+                             *const weights[] = {"{old: 1}", "{ref: 0.5}", "{twin: 1}", "{target: 1}", NULL},
+                             *const truths[] = {"false", "true", NULL}, *const none[] = {NULL};
+    const char *const *values = row->kind == STM_KIND_NUMBER    ? numbers
+                                : row->kind == STM_KIND_INTEGER ? integers
+                                : row->kind == STM_KIND_NUMBERS ? lists
+                                : row->kind == STM_KIND_WEIGHTS ? weights
+                                : row->kind == STM_KIND_BOOLEAN ? truths
+                                : row->kind == STM_KIND_CHOICE  ? row->choices
+                                                                : none;
+    for (size_t k = 0; values[k]; k++)
+        if (k == i)
+            return values[k];
+    return NULL;
+}
+
+static bool set_option(stm_options *o, const char *name, const char *value)
+{
+    char argument[256];
+    snprintf(argument, sizeof argument, "%s=%s", name, value);
+    return stm_options_read_arguments(o, STM_COMMAND_TRAIN, 1, (char *[]){argument}) == STM_OK;
+}
+
+static char *text_of(const stm_option_row *row, const stm_options *o)
+{
+    char *text;
+    size_t n;
+    FILE *to = open_memstream(&text, &n);
+    stm_option_write(row, o, to);
+    assert_ok(stm_stream_finish(to, &text));
+    return text;
+}
+
+enum { MOST_OBJECTIVES = 32 };
+static bool has_read[MOST_OBJECTIVES][STM_OPTIONS_MAX]; /* [objective, row] */
+
+static size_t place_of(const char *name)
+{
+    const char *const *names;
+    const size_t n = stm_objective_names(&names);
+    for (size_t i = 0; i < n && i < MOST_OBJECTIVES; i++)
+        if (strcmp(names[i], name) == 0)
+            return i;
+    fail_msg("%s is not registered", name);
+    return 0;
+}
+
+/* Changes each option by itself, and notes those that make a difference. */
+static void change_each(recorded *r)
+{
+    double *before, *after;
+    const size_t objective = place_of(r->options.objective.name);
+    assert_ok(stm_alloc(r->view.n_tokens, sizeof *before, &before));
+    assert_ok(stm_alloc(r->view.n_tokens, sizeof *after, &after));
+    const seen base = observe(r, before);
+    for (size_t i = 0; i < stm_n_option_rows; i++) {
+        const stm_option_row *row = &stm_option_rows[i];
+        const char *value;
+        if (strncmp(row->name, "objective.", 10) != 0 || has_read[objective][i])
+            continue;
+        char *own = text_of(row, &r->options);
+        for (size_t k = 0; (value = value_to_try(row, k)) && !has_read[objective][i]; k++) {
+            if (!set_option(&r->options, row->name, value))
+                continue; /* out of its range */
+            const seen other = observe(r, after);
+            has_read[objective][i] = differ(r, &base, before, &other, after);
+        }
+        assert_true(set_option(&r->options, row->name, own));
+        free(own);
+    }
+    free(before);
+    free(after);
+}
+
+/* From each recorded case, and from it with what some options ask for. */
+static void change_options_of(const char *file)
+{
+    static const char *const variants[][3][2] = {
+        {{"objective.max_tokens", "5"}},
+        {{"objective.score", "win_rate"}, {"objective.oracle", "reward"}, {"objective.pair_margin", "0.2"}},
+        {{"objective.pairing", "all"}},
+        {{"objective.seed_alpha", "0.5"}},
+        {{"objective.oracle", "reward"}},
+        {{"objective.name", "sft"}},
+        {{"objective.name", "sft"}, {"objective.aggregate", "control-split"}},
+    };
+    json_t *document = load(file), *one;
+    size_t index;
+    json_array_foreach(json_object_get(document, "cases"), index, one) for (size_t v = 0;
+                                                                            v < sizeof variants / sizeof *variants; v++)
+    {
+        recorded r;
+        open_case(document, one, &r);
+        for (size_t i = 0; i < 3 && variants[v][i][0]; i++)
+            assert_true(set_option(&r.options, variants[v][i][0], variants[v][i][1]));
+        change_each(&r);
+        close_case(&r);
+    }
+    json_decref(document);
+}
+
+static bool is_read_by_the_trainer(const char *key)
+{
+    static const char *const keys[] = {"name",           "mask_truncated", "mask_after", "min_advantage",
+                                       "kl_coef_start",  "kl_coef_steps",  "prox_every", "kl_point_from",
+                                       "chase_interval", "chase_lr_ratio"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strcmp(keys[i], key) == 0)
+            return true;
+    return false;
+}
+
+static void each_objective_reads_the_options_that_its_row_lists_and_no_other(void **state)
+{
+    (void)state;
+    const char *const *names;
+    const size_t n = stm_objective_names(&names);
+    change_options_of(group_file);
+    change_options_of(preference_file);
+    for (size_t k = 0; k < n; k++) {
+        const stm_objective *objective = stm_objective_find(names[k]);
+        for (size_t i = 0; i < stm_n_option_rows; i++) {
+            const char *name = stm_option_rows[i].name, *key = name + 10;
+            if (strncmp(name, "objective.", 10) != 0 || is_read_by_the_trainer(key))
+                continue;
+            if (has_read[k][i] != stm_objective_reads(objective, key))
+                fail_msg("%s %s %s, and its row says otherwise", names[k], has_read[k][i] ? "reads" : "does not read",
+                         name);
+        }
+        for (size_t i = 0; objective->reads[i]; i++) {
+            char name[128];
+            snprintf(name, sizeof name, "objective.%s", objective->reads[i]);
+            if (!stm_option_find(stm_option_rows, stm_n_option_rows, name))
+                fail_msg("%s lists %s, which is no option", names[k], name);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -275,6 +459,7 @@ int main(void)
         cmocka_unit_test(gradients_match_finite_differences),
         cmocka_unit_test(score_function_terms_are_linear_in_logprobs),
         cmocka_unit_test(a_token_objective_may_be_called_on_any_range),
+        cmocka_unit_test(each_objective_reads_the_options_that_its_row_lists_and_no_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -152,7 +152,7 @@ static void help_names_every_option_within_100_columns(void **state)
     (void)state;
     for (unsigned bit = 0; bit <= STM_COMMAND_OPTIONS; bit = bit ? bit << 1 : 1) {
         char *text;
-        assert_ok(stm_options_help((stm_command_bit)bit, &text));
+        assert_ok(stm_options_help((stm_command_bit)bit, stm_objective_readers, &text));
         assert_non_null(strstr(text, "\nflags: "));
         for (size_t i = 0; i < stm_n_option_rows; i++) {
             char name[128];
@@ -193,7 +193,7 @@ static void the_table_in_markdown_has_a_row_of_five_cells_for_each_option(void *
     (void)state;
     char *text;
     size_t n = 0;
-    assert_ok(stm_options_markdown(&text));
+    assert_ok(stm_options_markdown(stm_objective_readers, &text));
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"), n++) {
         size_t bars = 0;
         for (const char *c = line; *c; c++)
