@@ -8,6 +8,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "backend/blas_kernels.h"
+
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
 static size_t round_up(size_t n, size_t multiple)
@@ -26,6 +28,7 @@ stm_status stm_cpu_open(int n_threads, stm_stream **out)
 {
     STM_TRY(stm_alloc(1, sizeof **out, out));
     (*out)->n_threads = n_threads > 0 ? n_threads : omp_get_max_threads();
+    stm_blas_choose_kernels();
     openblas_set_num_threads(
         1); /* products are split here, so that the order of sums is ours and calls inside parallel regions work */
     return STM_OK;
