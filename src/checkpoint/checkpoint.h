@@ -3,7 +3,7 @@
  *   byte 0       512 bytes of text: sizes, and the hash of the table (h5dump and h5py skip them)
  *   /trainer     attributes: step, seed, cursor, options, trainer, best, model_hash, version
  *   /model       config.json, tokenizer.json, tokenizer_config.json, generation_config.json, as text
- *   /kept        rewards, replay, filter: bytes of what else is to be had back, where there is any
+ *   /kept        rewards, replay, filter, targets: bytes of what else is to be had back, where there is any
  *   /parameters/<name>, /optimizer/exp_avg/<name>, /optimizer/exp_avg_sq/<name>
  *                one contiguous dataset each, of the tensor's whole shape, float32 or float64 as the run computes
  *   /copies/target/<name>, /copies/twin/<name>, /copies/twin_exp_avg/<name>, /copies/twin_exp_avg_sq/<name>
@@ -30,8 +30,15 @@
 /* config.json, tokenizer.json, tokenizer_config.json, generation_config.json, in this order. */
 enum { STM_CHECKPOINT_N_TEXTS = 4 };
 
-/* What is kept as bytes beside tensors: memories of rewards, successes to replay, prompts that stay. */
-typedef enum { STM_KEPT_REWARDS, STM_KEPT_REPLAY, STM_KEPT_FILTER, STM_CHECKPOINT_N_KEPT } stm_checkpoint_kept;
+/* What is kept as bytes beside tensors: memories of rewards, successes to replay, prompts that stay, estimates
+ * of targets. */
+typedef enum {
+    STM_KEPT_REWARDS,
+    STM_KEPT_REPLAY,
+    STM_KEPT_FILTER,
+    STM_KEPT_TARGETS,
+    STM_CHECKPOINT_N_KEPT
+} stm_checkpoint_kept;
 
 /* Copies of the parameters that a run may have beside them: the one that a proximal step began from; one that is
  * trained as well, with its optimizer's state. */

@@ -28,7 +28,8 @@ void stm_checkpoint_state_clear(stm_checkpoint_state *state)
 
 /* State */
 
-const char *const stm_checkpoint_kept_names[STM_CHECKPOINT_N_KEPT] = {"/kept/rewards", "/kept/replay", "/kept/filter"};
+const char *const stm_checkpoint_kept_names[STM_CHECKPOINT_N_KEPT] = {"/kept/rewards", "/kept/replay", "/kept/filter",
+                                                                      "/kept/targets"};
 
 static const char *const copy_names[STM_CHECKPOINT_N_COPIES] = {"target", "twin", "twin_exp_avg", "twin_exp_avg_sq"};
 

@@ -279,10 +279,11 @@ const stm_option_row stm_option_rows[] = {
         "start model times exp(reward / target_beta), or where rewards are above target_threshold"),
     NUMBER("objective.target_beta", objective.target_beta, "1.0", FROM(0), INPUT | GRAD, ABOVE, "divides rewards"),
     NUMBER("objective.target_threshold", objective.target_threshold, "0.0", ANY, INPUT | GRAD, 0, "rewards above meet the constraint"),
-    CHOICE("objective.normaliser", stm_normaliser, objective.normaliser, "group", CHOICES("group", "given"), INPUT | GRAD, 0,
-        "the target's sum, estimated from the group, or exp(log_z)"),
+    CHOICE("objective.normaliser", stm_normaliser, objective.normaliser, "group", CHOICES("group", "given", "running"), INPUT | GRAD, 0,
+        "the target's sum, estimated from the group, or exp(log_z), or estimated from all samples of the prompt up to now"),
     NUMBER("objective.log_z", objective.log_z, "0.0", ANY, INPUT | GRAD, 0, "logarithm of the target's sum"),
     NUMBER("objective.baseline", objective.baseline, "0.0", ANY, INPUT | GRAD, 0, "taken off the advantages"),
+    INTEGER("objective.baseline_window", objective.baseline_window, "0", FROM(0), INPUT, 0, "the baseline is the mean pseudo-reward of so many responses of earlier steps, the latest; 0: objective.baseline; the paper's: 1024"),
 
     {"reference.paths", STM_KIND_STRINGS, AT(stm_strings, reference.paths), "[]", ANY, NULL, INPUT, FREE,
         "folders or checkpoints whose average is the reference (SALSA), all of the model's configuration; empty: the start model"},

@@ -75,7 +75,7 @@ typedef enum {
     STM_DIVERGENCE_REVERSE_CHI2
 } stm_divergence;
 typedef enum { STM_TARGET_EXPONENTIAL, STM_TARGET_CONSTRAINT } stm_target_kind;
-typedef enum { STM_NORMALISER_GROUP, STM_NORMALISER_GIVEN } stm_normaliser;
+typedef enum { STM_NORMALISER_GROUP, STM_NORMALISER_GIVEN, STM_NORMALISER_RUNNING } stm_normaliser;
 
 /* Copies of the model whose log-probs an objective may read: at the start, when sampling, the other of two that are
  * trained, the one that a step began from. */
@@ -178,6 +178,7 @@ typedef struct {
     stm_target_kind target;
     double target_beta, target_threshold, log_z, baseline;
     stm_normaliser normaliser;
+    int64_t baseline_window; /* responses; 0: the baseline is a number */
 } stm_objective_options;
 
 typedef struct {

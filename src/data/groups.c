@@ -20,6 +20,14 @@ static void free_notes(stm_response_notes *notes)
     free(notes);
 }
 
+bool stm_response_has_loss(const stm_response *response)
+{
+    for (size_t k = 0; k < response->n; k++)
+        if (response->mask[k])
+            return true;
+    return false;
+}
+
 stm_status stm_response_take_notes(stm_response *response)
 {
     return response->notes ? STM_OK : stm_alloc(1, sizeof *response->notes, &response->notes);

@@ -57,6 +57,8 @@ typedef struct {
     size_t n_budgets, n_summaries;
     double *scores;      /* [n_members, n_budgets, n_summaries] of the summaries of a member at each budget, or NULL */
     double *preferences; /* [n_responses, n_responses]: probability that the row's response is better, or NULL */
+    bool has_log_z;
+    double log_z; /* logarithm of the sum of the target's numbers (objective/target.h), as a trainer keeps it */
 } stm_group;
 
 typedef struct {
@@ -66,6 +68,9 @@ typedef struct {
 
 void stm_batch_clear(stm_batch *batch);
 void stm_response_clear(stm_response *response);
+
+/* Whether a token of it has loss. */
+bool stm_response_has_loss(const stm_response *response);
 
 /* A copy, which stm_batch_clear frees with the batch that it is put into, also after a failure. Fails: STM_ERR_MEMORY.
  */

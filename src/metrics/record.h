@@ -37,6 +37,8 @@ typedef enum { STM_FIELD_COUNT, STM_FIELD_REAL } stm_field_kind; /* how it is wr
     X(truncated_share, REAL, "", "share of responses that ran out of length")                                          \
     X(kl_reference, REAL, "nats", "mean k3 estimate of KL to the reference, per token")                                \
     X(kl_point, REAL, "nats", "log-ratio that counts as neutral, with objective.kl_point_from: mismatched")            \
+    X(log_z, REAL, "nats", "fdpg: mean logarithm of the targets' sums, with objective.normaliser: running")            \
+    X(baseline, REAL, "", "fdpg: mean pseudo-reward of the responses before, with objective.baseline_window")          \
     X(kl_old, REAL, "nats", "mean k3 estimate of KL from the sampling policy, per token")                              \
     X(clip_share, REAL, "", "share of tokens whose ratio was clipped")                                                 \
     X(entropy, REAL, "nats", "mean entropy per token")                                                                 \

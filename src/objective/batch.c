@@ -28,6 +28,8 @@ static const char *missing(unsigned needs, const stm_objective_options *o, const
         return "target_logprobs";
     if ((needs & STM_NEEDS_PREFERENCES) && !group->preferences)
         return "preferences";
+    if ((needs & STM_NEEDS_LOG_Z) && !group->has_log_z)
+        return "log Z of its group (kept by `stemma train`)";
     if (notes && notes->reward_parts && o->reward_weights.n > 0 && o->reward_weights.n != notes->n_parts)
         return "reward for each of objective.reward_weights";
     return NULL;
@@ -92,7 +94,7 @@ static stm_status check_needs(const stm_objective *objective, const stm_objectiv
 stm_status stm_objective_check_recorded(const stm_objective_options *options, const stm_batch *batch)
 {
     const stm_objective *objective = stm_objective_find(options->name);
-    const unsigned needs = objective->needs(options) & ~(unsigned)STM_NEEDS_REFERENCE;
+    const unsigned needs = objective->needs(options) & ~(unsigned)(STM_NEEDS_REFERENCE | STM_NEEDS_LOG_Z);
     return check_needs(objective, options, needs, batch);
 }
 

@@ -72,7 +72,8 @@ typedef enum {
     STM_NEEDS_TWIN = 128, /* log-probs of other copies */
     STM_NEEDS_TARGET = 256,
     STM_NEEDS_PREFERENCES = 512,
-    STM_NEEDS_ORIGINS = 1024 /* responses of other models beside the policy's */
+    STM_NEEDS_ORIGINS = 1024, /* responses of other models beside the policy's */
+    STM_NEEDS_LOG_Z = 2048    /* of the group's target (objective/target.h) */
 } stm_objective_needs;
 
 typedef struct stm_objective stm_objective;
@@ -139,7 +140,7 @@ stm_status stm_objective_check_options(const stm_options *options);
 stm_status stm_objective_check_online(const stm_objective_options *options, bool has_preferences, bool has_others);
 
 /* Fails: STM_ERR_INPUT "group 0, response 2: found no cluster, .." where a batch to train on lacks what the objective
- * needs. What the trainer makes itself may be missing: log-probs of the reference. */
+ * needs. What the trainer makes itself may be missing: log-probs of the reference, log Z of a target. */
 stm_status stm_objective_check_recorded(const stm_objective_options *options, const stm_batch *batch);
 
 /* Counts, prepares. The batch and the options must outlive *out; the caller clears it, also after a failure. Fails:

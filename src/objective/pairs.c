@@ -6,14 +6,6 @@
 #include "base/random.h"
 #include "objective/preference.h"
 
-bool stm_has_loss(const stm_response *response)
-{
-    for (size_t k = 0; k < response->n; k++)
-        if (response->mask[k])
-            return true;
-    return false;
-}
-
 bool stm_is_other(const stm_response *response)
 {
     return response->notes && response->notes->other_origin;
@@ -32,7 +24,7 @@ double stm_win_rate(const stm_objective_options *o, const stm_group *group, size
     double sum = 0, n = 0;
     for (size_t j = 0; j < group->n_responses; j++) {
         const stm_response *opponent = &group->responses[j];
-        if (j == i || !stm_has_loss(opponent) || (against_other && !stm_is_other(opponent)))
+        if (j == i || !stm_response_has_loss(opponent) || (against_other && !stm_is_other(opponent)))
             continue;
         sum += preference(o, group, i, j);
         n += 1;
@@ -61,10 +53,10 @@ static size_t list_members(const stm_objective_options *o, const stm_group *grou
     size_t n = 0;
     double highest = -INFINITY;
     for (size_t i = 0; i < group->n_responses; i++)
-        if (stm_has_loss(&group->responses[i]))
+        if (stm_response_has_loss(&group->responses[i]))
             highest = fmax(highest, group->responses[i].reward);
     for (size_t i = 0; i < group->n_responses; i++)
-        if (stm_has_loss(&group->responses[i]) && (o->pair_filter == 0 || is_drawn(o, group, i, highest)))
+        if (stm_response_has_loss(&group->responses[i]) && (o->pair_filter == 0 || is_drawn(o, group, i, highest)))
             members[n++] = i;
     return n;
 }

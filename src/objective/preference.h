@@ -15,7 +15,6 @@ typedef struct {
 
 /* Pairs (pairs.c) */
 
-bool stm_has_loss(const stm_response *response);
 bool stm_is_other(const stm_response *response); /* sampled by another model than the policy */
 
 /* Mean probability that response i beats the group's others, or only those of other models; 1/2 without any. */

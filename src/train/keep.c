@@ -28,16 +28,20 @@ static stm_status write_kept(const stm_trainer *t, stm_kept *kept)
         return STM_OK;
     STM_TRY(stm_reward_set_save(t->rewards, &kept[STM_KEPT_REWARDS]));
     STM_TRY(stm_filter_save(&t->filter, t->unfiltered->prompts.n, &kept[STM_KEPT_FILTER]));
+    if (t->targets)
+        STM_TRY(stm_targets_save(t->targets, &kept[STM_KEPT_TARGETS]));
     return t->replay ? stm_replay_save(t->replay, &kept[STM_KEPT_REPLAY]) : STM_OK;
 }
 
-/* Every rank replays and filters; rank 0 judges. */
+/* Every rank replays, filters and estimates; rank 0 judges. */
 static stm_status read_kept(stm_trainer *t, const stm_kept *kept)
 {
     if (t->policy.grid->rank == 0)
         STM_TRY(stm_reward_set_restore(t->rewards, t->resume.path, &kept[STM_KEPT_REWARDS]));
     if (t->options->data.filter_samples > 0)
         STM_TRY(stm_filter_restore(&t->filter, t->resume.path, &kept[STM_KEPT_FILTER], t->unfiltered->prompts.n));
+    if (t->targets)
+        STM_TRY(stm_targets_restore(t->targets, t->resume.path, &kept[STM_KEPT_TARGETS]));
     return t->replay ? stm_replay_restore(t->replay, t->resume.path, &kept[STM_KEPT_REPLAY]) : STM_OK;
 }
 

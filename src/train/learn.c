@@ -1,4 +1,5 @@
 /* A batch of demonstrations or of recorded groups, and the updates that are made with a step's batch. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,12 +84,31 @@ static stm_status drop_small(stm_trainer *t, stm_step *step, stm_batch *batch)
     return STM_OK;
 }
 
-static stm_status update_with(stm_trainer *t, stm_step *step, stm_batch *batch)
+/* What f-DPG keeps of prompts and earlier steps; the present step's samples join it. */
+static void take_targets(stm_trainer *t, stm_step *step, const size_t *which, stm_batch *batch)
+{
+    double sum = 0, n = 0;
+    stm_targets_take(t->targets, which, batch, &t->objective_options.baseline);
+    for (size_t g = 0; g < batch->n_groups; g++)
+        if (batch->groups[g].has_log_z && isfinite(batch->groups[g].log_z)) {
+            sum += batch->groups[g].log_z;
+            n += 1;
+        }
+    if (n > 0)
+        step->record.log_z = sum / n;
+    if (t->options->objective.baseline_window > 0)
+        step->record.baseline = t->objective_options.baseline;
+}
+
+/* which [groups of the batch]: the prompts. */
+static stm_status update_with(stm_trainer *t, stm_step *step, const size_t *which, stm_batch *batch)
 {
     const stm_status status = ask_reference(t, step, batch);
     if (status == STM_ERR_NUMERIC)
         return stm_trainer_skip(t, step, "all updates");
     STM_TRY(status);
+    if (t->targets)
+        take_targets(t, step, which, batch);
     STM_TRY(drop_small(t, step, batch));
     STM_TRY(stm_step_updates(t, step, batch, &t->objective_options, step->record.lr, &step->updates));
     return t->copies.twin && t->progress.n_skipped_in_a_row == 0 ? stm_step_chase(t, step, batch) : STM_OK;
@@ -123,20 +143,22 @@ stm_status stm_step_update(stm_trainer *t, stm_step *step)
     const stm_options *o = t->options;
     const double start = stm_now_s();
     stm_batch judged;
+    size_t *which;
     step->record.lr = stm_learning_rate(o->optim.schedule, o->optim.lr, o->optim.min_lr_ratio, o->optim.warmup_steps,
                                         o->run.steps, t->progress.step + 1);
     t->objective_options.kl_coef = kl_coef(&o->objective, t->progress.step);
     STM_TRY(mask(t, step));
-    STM_TRY(stm_trainer_judged_of(t, step, &judged));
+    STM_TRY(stm_trainer_judged_of(t, step, &judged, &which));
     stm_status status;
     if (judged.n_groups > 0) {
-        status = update_with(t, step, &judged);
+        status = update_with(t, step, which, &judged);
     } else {
         t->reward_failed = true;
         (void)stm_fail(STM_ERR_NUMERIC, "no group could be judged: %s", step->verdicts.complaint);
         status = stm_trainer_skip(t, step, "all updates");
     }
     free(judged.groups);
+    free(which);
     STM_TRY(status);
     step->record.update_s = stm_now_s() - start;
     stm_boundary_measured(&t->boundary.update_s, step->record.update_s + (t->supervised ? 0 : step->record.reward_s));

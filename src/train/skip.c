@@ -15,13 +15,20 @@ stm_status stm_trainer_skip(stm_trainer *t, stm_step *step, const char *what)
                             number, (long long)progress->n_skipped_in_a_row);
 }
 
-stm_status stm_trainer_judged_of(stm_trainer *t, const stm_step *step, stm_batch *kept)
+stm_status stm_trainer_judged_of(stm_trainer *t, const stm_step *step, stm_batch *kept, size_t **which)
 {
     const stm_batch *batch = &step->batch;
     *kept = (stm_batch){0};
-    STM_TRY(stm_agree(t->policy.grid, stm_alloc(batch->n_groups, sizeof *kept->groups, &kept->groups)));
-    for (size_t g = 0; g < batch->n_groups; g++)
-        if (t->supervised || stm_group_is_judged(&batch->groups[g]))
-            kept->groups[kept->n_groups++] = batch->groups[g];
+    *which = NULL;
+    stm_status status = stm_alloc(batch->n_groups, sizeof *kept->groups, &kept->groups);
+    if (status == STM_OK)
+        status = stm_alloc(batch->n_groups, sizeof **which, which);
+    STM_TRY(stm_agree(t->policy.grid, status));
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        if (!t->supervised && !stm_group_is_judged(&batch->groups[g]))
+            continue;
+        (*which)[kept->n_groups] = step->which[g];
+        kept->groups[kept->n_groups++] = batch->groups[g];
+    }
     return STM_OK;
 }

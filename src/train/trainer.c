@@ -65,6 +65,9 @@ static stm_status set_up(stm_trainer *t)
     STM_TRY(stm_reward_set_create(o->reward.items, o->reward.n, &t->rewards));
     if (o->replay.size > 0 && !t->supervised)
         STM_TRY(stm_replay_create(o, &t->replay));
+    if (stm_targets_are_needed(&o->objective))
+        STM_TRY(stm_targets_create(&o->objective, t->train->prompts.n, &t->targets));
+    t->objective_options.baseline_window = 0; /* the baseline becomes a number at each step */
     STM_TRY(stm_clusters_create(&t->policy, &t->answers));
     if (o->objective.reward_weights.n == 0 && o->objective.reward_combine == STM_REWARDS_NORMALIZE_THEN_SUM) {
         STM_TRY(stm_alloc(o->reward.n, sizeof *t->reward_weights, &t->reward_weights));
@@ -154,6 +157,7 @@ void stm_trainer_destroy(stm_trainer *t)
     stm_copies_clear(&t->copies);
     stm_reward_set_destroy(t->rewards);
     stm_replay_destroy(t->replay);
+    stm_targets_destroy(t->targets);
     stm_filter_clear(&t->filter);
     stm_answers_destroy(t->answers);
     free(t->checkpoints);

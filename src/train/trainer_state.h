@@ -14,6 +14,7 @@
 #include "train/replay.h"
 #include "train/report.h"
 #include "train/resume.h"
+#include "train/targets.h"
 #include "train/trainer.h"
 
 struct stm_trainer {
@@ -24,13 +25,15 @@ struct stm_trainer {
     stm_filter filter;
     stm_prompt_set filtered;
     const stm_objective *objective;
-    stm_objective_options objective_options; /* as given, with the divisor of fixed-length, weights of rewards, and the
-                                              * KL term's weight at this step */
+    stm_objective_options objective_options; /* as given, with the divisor of fixed-length, weights of rewards, and, of
+                                              * this step, the KL term's weight, KTO's neutral point and f-DPG's
+                                              * baseline */
     double *reward_weights;                  /* [rewards] */
     bool recorded;                           /* batches are groups of data.groups */
     bool supervised;                         /* nothing is sampled: they are recorded, or demonstrations */
     stm_reward_set *rewards;
     stm_replay *replay;   /* NULL: none */
+    stm_targets *targets; /* NULL: the objective asks for none */
     stm_answers *answers; /* NULL: the objective does not ask which are the same */
     stm_optimizer optimizer;
     stm_parameter_set *reference; /* NULL: no KL term */
@@ -84,10 +87,11 @@ stm_status stm_step_updates(stm_trainer *trainer, stm_step *step, const stm_batc
 
 /* skip.c: what could not be learnt from: numbers that are none, rewards that failed. skip: an update, or all of a
  * step's, was not taken; stm_failure says why; it is counted, and fault.max_skips in a row fail with STM_ERR_NUMERIC,
- * since they will not heal. judged_of: the groups of a batch whose rewards are all there; *groups is freed by the
- * caller, what is in them belongs to the batch. Collective, the same on every rank. */
+ * since they will not heal. judged_of: the groups of a batch whose rewards are all there, and the prompts that
+ * they answer; *groups and *which are freed by the caller, what is in the groups belongs to the batch. Collective, the
+ * same on every rank. */
 stm_status stm_trainer_skip(stm_trainer *trainer, stm_step *step, const char *what);
-stm_status stm_trainer_judged_of(stm_trainer *trainer, const stm_step *step, stm_batch *kept);
+stm_status stm_trainer_judged_of(stm_trainer *trainer, const stm_step *step, stm_batch *kept, size_t **which);
 
 /* keep.c: checkpoints. save: where the newest is not of this step already; also removes those beyond checkpoint.keep; a
  * failure leaves the earlier ones. save_or_warn: a failure is a warning, and keep_step tries again: after the next

@@ -88,6 +88,30 @@ succeeds 0 "$STEMMA" train ofs.yaml $still run.folder=ofs.none objective.chase_c
 same_parameters "$(checkpoint ofs.still 6)" "$(checkpoint ofs.none 6)" 1e-9
 say "OFS-DPO: the same on 1 and 3 ranks and on two stages, roles change, resumed bit for bit"
 
+# f-DPG's Z of each prompt, and its baseline: the same on 1 and 3 ranks, in two pieces, and where the second has more ranks
+input kept.yaml kept 6 'objective: { name: fdpg, target_beta: 0.1, normaliser: running, baseline_window: 24 }\n'
+compare kept 6
+h5ls "$(checkpoint kept 6)/kept" | grep -q '^targets ' || die "no estimates in the checkpoint: $(h5ls -r "$(checkpoint kept 6)")"
+for name in log_z baseline; do
+    holds "($(field kept/metrics.jsonl 6 $name) - $(field kept.1/metrics.jsonl 6 $name)) == 0" "$name after a restart"
+done
+holds "$(field kept/metrics.jsonl 1 baseline) == 0 && $(field kept/metrics.jsonl 6 baseline) != 0" "the baseline is that of earlier steps"
+input learns.yaml learns 40 'objective: { name: fdpg, target_beta: 0.1, normaliser: running, baseline_window: 64 }\n'
+succeeds 2 "$STEMMA" train learns.yaml
+later=$(for ((i = 31; i <= 40; i++)); do field learns/metrics.jsonl $i reward_mean; done | awk '{ s += $1 } END { print s / NR }')
+holds "$(field learns/metrics.jsonl 1 reward_mean) < 0.4 && $later > 0.65" "f-DPG with what it keeps: the reward rises"
+mkdir -p kept.moved/checkpoints
+succeeds 0 "$STEMMA" train kept.yaml --precision=float64 run.folder=kept.moved run.steps=3
+succeeds 2 "$STEMMA" train kept.yaml --precision=float64 run.folder=kept.moved
+same_parameters "$(checkpoint kept.moved 6)" "$(checkpoint kept.1 6)" 1e-9
+for other in objective.normaliser=group objective.baseline_window=0; do
+    rm -rf kept.other
+    succeeds 0 "$STEMMA" train kept.yaml --precision=float64 checkpoint.every=0 run.folder=kept.other $other
+    h5diff -d 1e-9 "$(checkpoint kept.other 6)" "$(checkpoint kept 6)" /parameters /parameters > diff.txt && die "$other changes nothing"
+done
+refused 2 'objective.target_beta: found 0.1, expected ..' 0 "$STEMMA" train kept.yaml run.folder=none objective.name=dpo
+say "f-DPG: its estimates are the same on 1 and 3 ranks, resumed bit for bit, and on another layout"
+
 # Responses of the reference in the policy's groups
 input others.yaml others 6 'objective: { name: dpo, pairing: origin, explore_coef: 1.0e-3 }\nreference: { samples: 2 }\n'
 compare others 6
