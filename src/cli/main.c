@@ -357,9 +357,11 @@ static int run_on_ranks(const stm_command *command, int launched, int n, char **
     if (status == STM_OK) {
         stm_pulse_elsewhere("load");
         status = end_together(run_command(command, n, argv, true));
+        report(status, rank); /* all leave MPI together, and a launcher that sees another fail then ends this one */
         end_mpi();
+    } else {
+        report(status, rank);
     }
-    report(status, rank);
     return stm_exit_code(status);
 }
 

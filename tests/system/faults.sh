@@ -26,11 +26,12 @@ int fsync(int file)
     return (int)syscall(SYS_fsync, file);
 }
 END
-# Stops rank 1 before MPI, or after it, at the call that STOPS_AT names.
+# Stops rank 1 before MPI, or after it, at the call that STOPS_AT names. Where LATE is set, rank 0 is the last to leave MPI.
 cat > stops.c << 'END'
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 static void stop_at(const char *call)
 {
     const char *at = getenv("STOPS_AT"), *rank = getenv("OMPI_COMM_WORLD_RANK");
@@ -47,7 +48,12 @@ int MPI_Init_thread(int *n, char ***words, int wanted, int *provided)
 int MPI_Finalize(void)
 {
     stop_at("end");
-    return PMPI_Finalize();
+    const char *rank = getenv("OMPI_COMM_WORLD_RANK");
+    const int code = PMPI_Finalize();
+    if (getenv("LATE") && rank && strcmp(rank, "0") == 0)
+        for (int left = 5; left > 0;)
+            left = (int)sleep((unsigned)left); /* whatever signal comes */
+    return code;
 }
 END
 for name in slow stops; do ${CC:-cc} -shared -fPIC -o $name.so $name.c || die "$name.c is not compiled"; done
@@ -173,6 +179,11 @@ for at in start end; do
     ends "rank 1 on $host has stopped: for 20 s \\(phase $at\\)" 40
 done
 say "stopped while MPI starts and ends: ended by its helper"
+rm -rf run
+LATE=1 LD_PRELOAD=$work/stops.so timeout 100 "$MPIRUN" -n 2 "$STEMMA" train run.yaml data.prompts=absent.jsonl > out 2> err < /dev/null &
+launcher=$!
+ends 'absent.jsonl: .*' 30
+say "what is wrong is said before the launcher, which sees one rank fail, ends the one that speaks"
 say "a single rank that is killed, one that hangs in a file, and one without memory"
 
 # No false alarm: a rank that the pipeline leaves over, a reward that takes its time, more ranks than cores

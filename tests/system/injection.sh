@@ -2,10 +2,11 @@
 # The N-th write, fsync, rename or reservation of a save fails, or the N-th allocation of a run: the run goes on with one
 # warning (or, without memory, ends with one message), the older checkpoint stays whole, the next save succeeds, and what
 # goes on from there has the bits of a run that nothing disturbed. `injection.sh all`: each N, for the soak; else some.
+# `injection.sh all FIRST [LAST]`: of that only the allocations FIRST to LAST on two ranks, to go on where one was ended.
 . "$(dirname "$0")/common.sh"
 cd "$work" || exit 1
 . "$tests/support/toy.sh"
-extent=${1:-some}
+extent=${1:-some} first=${2:-} last=${3:-}
 
 lacks() {
     [ "${STEMMA_REQUIRE:-0}" != 1 ] || die "$*"
@@ -59,30 +60,32 @@ fails() {
     n_failed=$((n_failed + 1))
 }
 
-
 errors=(EIO ENOSPC EDQUOT)
 n_failed=0
-if [ "$extent" = all ]; then
-    for who in '0 0' '2 0' '2 1'; do
-        for call in pwrite64 fsync rename fallocate ftruncate; do
-            for ((n = 1; ; n++)); do
-                # shellcheck disable=SC2086
-                fails $who $call $n "${errors[n % 3]}" || break
+failing_calls() {
+    if [ "$extent" = all ]; then
+        for who in '0 0' '2 0' '2 1'; do
+            for call in pwrite64 fsync rename fallocate ftruncate; do
+                for ((n = 1; ; n++)); do
+                    # shellcheck disable=SC2086
+                    fails $who $call $n "${errors[n % 3]}" || break
+                done
             done
         done
-    done
-else
-    fails 0 0 pwrite64 1 ENOSPC
-    fails 0 0 pwrite64 40 EIO checkpoint.async=true
-    fails 0 0 fsync 2 EIO
-    fails 0 0 rename 1 EIO
-    fails 0 0 fallocate 2 EDQUOT
-    fails 0 0 ftruncate 1 ENOSPC
-    fails 2 1 pwrite64 7 EDQUOT
-fi
-paths=$folder_paths
-fails 0 0 fsync 2 EIO # the second save's
-say "$n_failed failures of a call in a save: one warning, the older checkpoint whole, the next save good, the bits the same"
+    else
+        fails 0 0 pwrite64 1 ENOSPC
+        fails 0 0 pwrite64 40 EIO checkpoint.async=true
+        fails 0 0 fsync 2 EIO
+        fails 0 0 rename 1 EIO
+        fails 0 0 fallocate 2 EDQUOT
+        fails 0 0 ftruncate 1 ENOSPC
+        fails 2 1 pwrite64 7 EDQUOT
+    fi
+    paths=$folder_paths
+    fails 0 0 fsync 2 EIO # the second save's
+    say "$n_failed failures of a call in a save: one warning, the older checkpoint whole, the next save good, the bits the same"
+}
+[ -n "$first" ] || failing_calls
 
 # The N-th allocation of stemma itself, and all that follow where FROM is set: what MPI or HDF5 make of theirs is their own
 
@@ -177,7 +180,8 @@ starved() {
 }
 
 n_starved=0
-for who in '0 0' '2 1'; do
+[ -n "$first" ] && starving=('2 1') || starving=('0 0' '2 1')
+for who in "${starving[@]}"; do
     ranks=${who% *} rank=${who#* }
     cp -r "${whole[$ranks]}" start && rm start/DONE "$(checkpoint start 4)" "$(checkpoint start 6)"
     FAILS_AT=0 scarce "$ranks" "$rank"
@@ -185,7 +189,7 @@ for who in '0 0' '2 1'; do
     [ $code = 0 ] && [ "$n_allocations" -gt 100 ] || die "allocations are not counted: exit code $code: $(cat err)"
     stride=$((n_allocations / (ranks ? 3 : 8)))
     [ "$extent" != all ] || stride=1
-    for ((n = stride / 2 + 1; n <= n_allocations; n += stride)); do
+    for ((n = ${first:-stride / 2 + 1}; n <= ${last:-n_allocations}; n += stride)); do
         starved "$ranks" "$rank" $n || die "there is no allocation $n of $n_allocations"
         [ $((n / stride % 4)) != 1 ] || starved "$ranks" "$rank" $n from
     done
