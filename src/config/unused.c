@@ -34,7 +34,7 @@ stm_status stm_options_check_unused(const stm_options *o)
         if (options[i].set && !(options[i].sources & from))
             return stm_fail(STM_ERR_INPUT, "%s: found %s, expected %s with %s", options[i].key, options[i].found,
                             options[i].expected, name_of(from));
-    if (from == SAMPLED && o->rollout.dynamic && o->rollout.group_size == 1 && o->rollout.budgets.n == 0)
+    if (o->rollout.dynamic && o->rollout.group_size == 1 && o->rollout.budgets.n == 0)
         return stm_fail(STM_ERR_INPUT, "rollout.group_size: found 1, expected at least 2 with rollout.dynamic: one "
                                        "reward is equal to itself");
     if (o->eval.every == 0 && (o->eval.stop_after > 0 || o->eval.stop_at_reward != 0))

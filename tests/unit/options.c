@@ -448,13 +448,58 @@ static void what_would_do_nothing_is_refused(void **state)
          "rollout.group_size: found 1, expected at least 2 with rollout.dynamic: one reward is equal to itself"},
         {ROLLOUTS "eval: {every: 0, prompts: e, stop_after: 2}\n",
          "eval.every: found 0, expected at least 1, since eval.stop_after or eval.stop_at_reward needs evaluations"},
+        {ROLLOUTS "eval: {every: 0, prompts: e, stop_at_reward: -0.5}\n",
+         "eval.every: found 0, expected at least 1, since eval.stop_after or eval.stop_at_reward needs evaluations"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         check_refused(STM_COMMAND_TRAIN, cases[i][0], cases[i][1]);
-    stm_options o;
-    stm_test_given(&o, RUN "data: {groups: g}\nobjective: {mask_after: x}\n");
-    assert_ok(stm_options_check(&o, STM_COMMAND_TRAIN));
-    stm_options_clear(&o);
+    static const char *const accepted[] = {
+        ROLLOUTS "rollout: {group_size: 1}\n",
+        ROLLOUTS "rollout: {dynamic: true, group_size: 1, max_new_tokens: 16, budgets: [4, 8]}\n"
+                 "objective: {advantage_baseline: brpo}\n",
+    };
+    for (size_t i = 0; i < sizeof accepted / sizeof *accepted; i++) {
+        stm_options o;
+        stm_test_given(&o, accepted[i]);
+        assert_ok(stm_options_check(&o, STM_COMMAND_TRAIN));
+        stm_options_clear(&o);
+    }
+    /* Each beside each source of responses. */
+    enum { SAMPLED = 1, DEMONSTRATED = 2, RECORDED = 4 };
+    static const struct {
+        const char *text;
+        int source;
+    } inputs[] = {{ROLLOUTS, SAMPLED},
+                  {ROLLOUTS "objective: {name: sft}\n", DEMONSTRATED},
+                  {RUN "data: {groups: g}\n", RECORDED}};
+    static const struct {
+        const char *argument;
+        int sources; /* that read it */
+    } options[] = {
+        {"data.filter_samples=2", SAMPLED},
+        {"data.thought_dropout=0.5", DEMONSTRATED},
+        {"objective.mask_after=x", SAMPLED | RECORDED},
+        {"objective.mask_truncated=true", SAMPLED | RECORDED},
+        {"rollout.dynamic=true", SAMPLED},
+        {"rollout.refine=true", SAMPLED},
+        {"replay.size=2", SAMPLED},
+    };
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++)
+        for (size_t k = 0; k < sizeof inputs / sizeof *inputs; k++) {
+            const size_t n = strcspn(options[i].argument, "=");
+            stm_options o;
+            stm_test_given(&o, inputs[k].text);
+            stm_test_argument(&o, STM_COMMAND_TRAIN, options[i].argument);
+            const stm_status status = stm_options_check(&o, STM_COMMAND_TRAIN);
+            if (options[i].sources & inputs[k].source) {
+                assert_ok(status);
+            } else {
+                assert_int_equal(status, STM_ERR_INPUT);
+                assert_memory_equal(stm_failure(), options[i].argument, n);
+                assert_memory_equal(stm_failure() + n, ": found ", 8);
+            }
+            stm_options_clear(&o);
+        }
 }
 
 int main(void)
