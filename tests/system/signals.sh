@@ -200,8 +200,17 @@ while IFS= read -r line; do
         awk '{ printf "{\"id\": %d, \"done\": true, \"reward\": %d}\n", $1, gsub(/[a-m]/, "", $2) }'
 done
 EOF
+cat > judged.sh << 'EOF'
+n=0
+while IFS= read -r line; do
+    n=$((n + 1))
+    touch judged.$n
+    printf '%s\n' "$line" | sed 's/},{/}\n{/g' | sed -n 's/.*"id":\([0-9]*\).*/{"id": \1, "reward": 0}/p'
+done
+EOF
 input run.yaml run 3 'checkpoint: { every: 9, keep: 9 }\n'
-asks_environment=('rollout.environment=exec sh slow.sh' rollout.max_turns=1 'reward=[{name: environment}]')
+asks_environment=('rollout.environment=exec sh slow.sh' rollout.max_turns=1
+    'reward=[{name: environment}, {name: command, style: server, command: "exec sh judged.sh"}]')
 asks_reward=('reward=[{name: command, style: server, command: "exec sh slow.sh"}]')
 for asks in asks_environment asks_reward; do
     words="$asks[@]"
@@ -209,6 +218,7 @@ for asks in asks_environment asks_reward; do
     rm -rf run whole asked.*
     succeeds 2 "$STEMMA" train run.yaml "${words[@]}"
     mv run whole
+    rm -f judged.*[0-9]
     touch hold.2 hold.3
     start 2 run.yaml "${words[@]}"
     until_true test -f asked.2
@@ -220,7 +230,22 @@ for asks in asks_environment asks_reward; do
     rm hold.3
     ends_with 0
     left_after run 2
+    [ ! -f judged.3 ] || die "$asks: a reward was asked although the environment's answer was left"
     succeeds 2 "$STEMMA" train run.yaml "${words[@]}"
     same_run whole run 3
 done
-say "a signal is acted upon when the environment or the reward that is waited for has answered"
+words=("${asks_reward[@]}" rollout.max_new_tokens=4 eval.every=3 eval.prompts=few.jsonl)
+rm -rf run whole asked.*
+succeeds 2 "$STEMMA" train run.yaml "${words[@]}"
+mv run whole
+touch hold.1 # the evaluation of the start
+start 2 run.yaml "${words[@]}"
+until_true test -f asked.1
+kill -TERM "$(processes | tail -1)"
+rm hold.1
+ends_with 0
+left_after run 0
+[ ! -s run/metrics.jsonl ] && [ ! -f asked.2 ] || die "an evaluation whose reward was left counts: $(cat run/metrics.jsonl)"
+succeeds 2 "$STEMMA" train run.yaml "${words[@]}"
+same_run whole run 3
+say "a signal is acted upon when the environment or the reward that is waited for has answered, also in an evaluation"
