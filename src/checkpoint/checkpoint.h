@@ -1,6 +1,7 @@
 /* src/checkpoint/checkpoint.h: the state of a run in one HDF5 file, step-NNNNNNNN.h5.
  *
- *   byte 0       512 bytes of text: sizes, and the hash of the table (h5dump and h5py skip them)
+ *   byte 0       512 bytes of text: the number of the format (hashes.h: 1, or 2 with /copies), sizes, and the hash of
+ *                the table (h5dump and h5py skip them)
  *   /trainer     attributes: step, seed, cursor, options, trainer, best, model_hash, version
  *   /model       config.json, tokenizer.json, tokenizer_config.json, generation_config.json, as text
  *   /kept        rewards, replay, filter, targets: bytes of what else is to be had back, where there is any

@@ -69,6 +69,15 @@ static int by_offset(const void *a, const void *b)
     return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
+/* The lowest format that tells what the rows hold. */
+static int format_for(const stm_hash_table *table)
+{
+    for (size_t i = 0; i < table->n_rows; i++)
+        if (table->rows[i].kind >= STM_CHECKPOINT_COPIES)
+            return 2;
+    return 1;
+}
+
 stm_status stm_hashes_seal(stm_hash_table *table, int skeleton, int descriptor, const char *path, void *buffer)
 {
     qsort(table->rows + 1, table->n_rows - 1, sizeof *table->rows, by_offset);
@@ -79,7 +88,7 @@ stm_status stm_hashes_seal(stm_hash_table *table, int skeleton, int descriptor, 
 
     char first[STM_FIRST_BYTES] = "";
     snprintf(first, sizeof first, "%s%d\nbytes %" PRIu64 "\ntable %" PRIu64 "\nrows %zu\nxxh3 %016" PRIx64 "\n", magic,
-             STM_CHECKPOINT_FORMAT, table->file_bytes, table->table_offset, table->n_rows,
+             format_for(table), table->file_bytes, table->table_offset, table->n_rows,
              stm_hash(table->rows, table_bytes));
     const uint64_t hash = stm_hash(first, sizeof first - sizeof hash);
     memcpy(first + sizeof first - sizeof hash, &hash, sizeof hash);
@@ -127,10 +136,11 @@ stm_status stm_hashes_refuse_newer(const char *path)
     char first[STM_FIRST_BYTES];
     if (!read_first(path, first, sizeof first) || !is_sealed(first) || format_of(first) <= STM_CHECKPOINT_FORMAT)
         return STM_OK;
-    return stm_fail(STM_ERR_INPUT,
-                    "%s: has format %d, and stemma %s reads format %d: a newer stemma saved it; expected that one, or "
-                    "--resume=never or a path",
-                    path, format_of(first), STEMMA_VERSION, STM_CHECKPOINT_FORMAT);
+    return stm_fail(
+        STM_ERR_INPUT,
+        "%s: has format %d, and stemma %s reads formats 1 to %d: a newer stemma saved it; expected that one, or "
+        "--resume=never or a path",
+        path, format_of(first), STEMMA_VERSION, STM_CHECKPOINT_FORMAT);
 }
 
 /* The first bytes of a file -> table, but for its rows. */
@@ -140,8 +150,8 @@ static stm_status read_first_bytes(const char *path, const char first[STM_FIRST_
     const int format = format_of(first);
     if (memcmp(first, magic, sizeof magic - 1) != 0)
         return stm_fail(STM_ERR_INPUT, "%s: does not begin as a checkpoint does", path);
-    if (format != STM_CHECKPOINT_FORMAT)
-        return stm_fail(STM_ERR_INPUT, "%s: %shas format %d, and stemma %s reads format %d", path,
+    if (format < 1 || format > STM_CHECKPOINT_FORMAT)
+        return stm_fail(STM_ERR_INPUT, "%s: %shas format %d, and stemma %s reads formats 1 to %d", path,
                         is_sealed(first) ? "" : "damaged: its first bytes differ from their hash; ", format,
                         STEMMA_VERSION, STM_CHECKPOINT_FORMAT);
     if (!is_sealed(first) ||

@@ -10,9 +10,14 @@
 
 enum { STM_BLOCK_BYTES = 16 << 20, STM_FIRST_BYTES = 512 };
 
-/* Raised by what an older program would read wrongly. Whatever a later format changes, its first 512 bytes begin with
- * its number and end with their hash, so that this program can tell it from a damaged file. */
-enum { STM_CHECKPOINT_FORMAT = 1 };
+/* The latest format that is read; earlier ones are read, too. A number is raised by what an older program would read
+ * wrongly or call damaged, and a file has the lowest one that tells all it holds, so that older programs go on with
+ * files without it. Whatever a later format changes, its first 512 bytes begin with its number and end with their hash,
+ * so that this program can tell it from a damaged file.
+ *
+ *   1  descriptions, /parameters and /optimizer; the first programs with /copies gave it to files with these, too
+ *   2  /copies besides: rows of these kinds in the table of hashes */
+enum { STM_CHECKPOINT_FORMAT = 2 };
 
 /* A row of the table. Row 0 has the kind REST: its hash runs over all bytes from STM_FIRST_BYTES on that are neither in
  * another row nor in the table, and `bytes` is their number. */

@@ -194,15 +194,44 @@ static void a_later_format_ends_the_search(void **state)
     char *folder = stm_mpi_make_folder(), *path, *refused;
     save_step(folder, 1);
     save_step(folder, 2);
-    set_format(path_of(folder, "step-00000002.h5"), "2");
+    set_format(path_of(folder, "step-00000002.h5"), "3");
     assert_fails(stm_checkpoint_find(MPI_COMM_WORLD, folder, NULL, &path, &refused), STM_ERR_INPUT,
-                 "step-00000002.h5: has format 2, and stemma " STEMMA_VERSION " reads format 1");
+                 "step-00000002.h5: has format 3, and stemma " STEMMA_VERSION " reads formats 1 to 2");
     assert_null(path);
     assert_null(refused);
     set_format(path_of(folder, "step-00000002.h5"), "0");
     assert_found(folder, "step-00000001.h5", "step-00000002.h5: has format 0, and stemma");
     set_format(path_of(folder, "step-00000002.h5"), "1");
     assert_found(folder, "step-00000002.h5", NULL);
+    stm_mpi_remove_folder(folder);
+}
+
+static void assert_format(const char *path, const char *first_line)
+{
+    char line[64] = "";
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_non_null(fgets(line, sizeof line, file));
+    fclose(file);
+    assert_string_equal(line, first_line);
+}
+
+/* A program that knows format 1 alone goes on with what it can read, and refuses the rest as newer, not as damaged. */
+static void only_what_holds_copies_has_the_format_that_knows_them(void **state)
+{
+    (void)state;
+    char *folder = stm_mpi_make_folder();
+    save_step(folder, 2);
+    assert_format(path_of(folder, "step-00000002.h5"), "stemma checkpoint 1\n");
+    save_step(folder, 3); /* with a copy */
+    assert_format(path_of(folder, "step-00000003.h5"), "stemma checkpoint 2\n");
+    save_step_in_background(folder, 5);
+    assert_format(path_of(folder, "step-00000005.h5"), "stemma checkpoint 2\n");
+    assert_found(folder, "step-00000005.h5", NULL);
+    load_step(path_of(folder, "step-00000005.h5"), 5);
+    set_format(path_of(folder, "step-00000005.h5"), "1"); /* as the first programs with copies saved them */
+    assert_found(folder, "step-00000005.h5", NULL);
+    load_step(path_of(folder, "step-00000005.h5"), 5);
     stm_mpi_remove_folder(folder);
 }
 
@@ -244,6 +273,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_model_of_another_layout_is_refused_by_name),
         cmocka_unit_test(what_is_no_model_is_refused_on_every_rank),
         cmocka_unit_test(a_later_format_ends_the_search),
+        cmocka_unit_test(only_what_holds_copies_has_the_format_that_knows_them),
         cmocka_unit_test(tired_checkpoints_come_last),
     };
     return stm_mpi_tests(argc, argv, tests, sizeof tests / sizeof *tests);
