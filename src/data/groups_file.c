@@ -90,20 +90,32 @@ static stm_status read_mask(const stm_groups_parser *p, const json_t *object, st
     return STM_OK;
 }
 
-stm_status stm_groups_doubles(const stm_groups_parser *p, const json_t *object, const char *key, size_t n, double **out)
+stm_status stm_groups_numbers(const stm_groups_parser *p, const json_t *object, const char *key, size_t n,
+                              const stm_groups_number *kind, void *out)
 {
     json_t *array;
+    char *numbers;
     STM_TRY(stm_groups_column(p, object, key, n, &array));
     if (!array)
         return STM_OK;
-    STM_TRY(stm_alloc(n, sizeof **out, out));
-    for (size_t k = 0; k < n; k++) {
-        const json_t *value = json_array_get(array, k);
-        if (!json_is_number(value))
-            return stm_groups_wrong(p, key, k, value, "a number");
-        (*out)[k] = json_number_value(value);
-    }
+    STM_TRY(stm_alloc(n, kind->bytes, &numbers));
+    memcpy(out, &numbers, sizeof numbers);
+    for (size_t k = 0; k < n; k++)
+        if (!kind->take(json_array_get(array, k), numbers + k * kind->bytes))
+            return stm_groups_wrong(p, key, k, json_array_get(array, k), kind->expected);
     return STM_OK;
+}
+
+static bool take_double(const json_t *value, void *to)
+{
+    *(double *)to = json_number_value(value);
+    return json_is_number(value);
+}
+
+stm_status stm_groups_doubles(const stm_groups_parser *p, const json_t *object, const char *key, size_t n, double **out)
+{
+    static const stm_groups_number number = {sizeof **out, take_double, "a number"};
+    return stm_groups_numbers(p, object, key, n, &number, out);
 }
 
 static stm_status read_kept_mass(const stm_groups_parser *p, const json_t *object, stm_response *response)

@@ -22,22 +22,18 @@ static stm_status read_list(const stm_groups_parser *p, const json_t *object, co
     return stm_groups_doubles(p, object, key, json_is_array(array) ? *n : 1, out);
 }
 
+static bool take_integer(const json_t *value, void *to)
+{
+    *(int64_t *)to = json_integer_value(value);
+    return json_is_integer(value) && json_integer_value(value) >= -1;
+}
+
 /* Whole numbers from -1 on; for each id one. */
 static stm_status read_integers(const stm_groups_parser *p, const json_t *object, const char *key, size_t n,
                                 int64_t **out)
 {
-    json_t *array;
-    STM_TRY(stm_groups_column(p, object, key, n, &array));
-    if (!array)
-        return STM_OK;
-    STM_TRY(stm_alloc(n, sizeof **out, out));
-    for (size_t k = 0; k < n; k++) {
-        const json_t *value = json_array_get(array, k);
-        if (!json_is_integer(value) || json_integer_value(value) < -1)
-            return stm_groups_wrong(p, key, k, value, "a whole number, -1 for none");
-        (*out)[k] = json_integer_value(value);
-    }
-    return STM_OK;
+    static const stm_groups_number integer = {sizeof **out, take_integer, "a whole number, -1 for none"};
+    return stm_groups_numbers(p, object, key, n, &integer, out);
 }
 
 /* None of n numbers, which are of one key, goes beyond what another one has. */

@@ -20,6 +20,18 @@ const char *stm_groups_place(const stm_groups_parser *p, const char *key, char w
 /* An array of one number for each of n ids, NULL where there is none. Fails: STM_ERR_INPUT. */
 stm_status stm_groups_column(const stm_groups_parser *p, const json_t *object, const char *key, size_t n,
                              json_t **array);
+
+/* What the numbers of such an array are, and how one is taken over; take: false for one that is none of these. */
+typedef struct {
+    size_t bytes;
+    bool (*take)(const json_t *value, void *to);
+    const char *expected; /* for messages */
+} stm_groups_number;
+
+/* The array's numbers in memory that the caller frees, *(type **)out; NULL where there is no array. Fails:
+ * STM_ERR_INPUT, STM_ERR_MEMORY. */
+stm_status stm_groups_numbers(const stm_groups_parser *p, const json_t *object, const char *key, size_t n,
+                              const stm_groups_number *kind, void *out);
 stm_status stm_groups_doubles(const stm_groups_parser *p, const json_t *object, const char *key, size_t n,
                               double **out);
 

@@ -167,3 +167,10 @@ stm_status stm_service_ask(stm_service *service, size_t n, json_t *const *questi
         return stm_fail(STM_ERR_IO, "timed out after %g s", service->timeout_s);
     return status;
 }
+
+void stm_service_release(size_t n, json_t **objects)
+{
+    for (size_t i = 0; objects && i < n; i++)
+        json_decref(objects[i]);
+    free(objects);
+}

@@ -26,6 +26,9 @@ void stm_service_destroy(stm_service *service); /* NULL is fine */
  * the status is STM_ERR_IO and stm_failure says why. Fails: STM_ERR_MEMORY, too. */
 stm_status stm_service_ask(stm_service *service, size_t n, json_t *const *questions, json_t **answers);
 
+/* Gives back objects [n], some of which may be NULL, and their array; NULL is fine. */
+void stm_service_release(size_t n, json_t **objects);
+
 /* {"prompt", "response", "answer" (NULL: none), and the other fields of the prompt's line (JSON; NULL: none)}. Text
  * that is not UTF-8 (a response cut inside a character) has "?" for every byte beyond ASCII. NULL: no memory. */
 json_t *stm_service_question(const char *prompt, const char *response, const char *answer, const char *fields_json);

@@ -204,12 +204,8 @@ static stm_status score_by_server(const stm_reward_item *item, size_t n, const s
     for (size_t i = 0; status == STM_OK && i < n; i++)
         out[i] = read_answer(item, &inputs[i], answers[i], why, complaint);
 out:
-    for (size_t i = 0; i < n; i++) {
-        json_decref(answers ? answers[i] : NULL);
-        json_decref(objects ? objects[i] : NULL);
-    }
-    free(answers);
-    free(objects);
+    stm_service_release(n, answers);
+    stm_service_release(n, objects);
     return status;
 }
 

@@ -170,12 +170,8 @@ static stm_status score(const stm_reward_item *item, size_t n, const stm_reward_
     STM_GOTO_OUT(ask(item, inputs, list_pairs(n, inputs, j->table, pairs), pairs, questions, answers, complaint));
     win_rates(j, n, inputs, out);
 out:
-    for (size_t i = 0; i < most && questions && answers; i++) {
-        json_decref(questions[i]);
-        json_decref(answers[i]);
-    }
-    free(answers);
-    free(questions);
+    stm_service_release(most, answers);
+    stm_service_release(most, questions);
     free(pairs);
     return status;
 }

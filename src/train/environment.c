@@ -142,12 +142,8 @@ static stm_status reply_to(void *context, size_t n, const stm_turn *turns, stm_r
     STM_GOTO_OUT(stm_alloc(n, sizeof *answers, &answers));
     STM_GOTO_OUT(ask(context, n, turns, questions, answers, replies));
 out:
-    for (size_t i = 0; i < n; i++) {
-        json_decref(questions ? questions[i] : NULL);
-        json_decref(answers ? answers[i] : NULL);
-    }
-    free(questions);
-    free(answers);
+    stm_service_release(n, questions);
+    stm_service_release(n, answers);
     return status;
 }
 

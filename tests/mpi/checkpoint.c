@@ -24,7 +24,7 @@ static void a_save_on_some_ranks_loads_on_any_others(void **state)
     for (int n_save = 1; n_save <= world_size(); n_save++) {
         const size_t real_bytes = n_save % 2 ? 8 : 4;
         const stm_model_config *config = &stm_test_configs[n_save % STM_TEST_N_CONFIGS];
-        MPI_Comm savers = first_ranks(n_save);
+        MPI_Comm savers = stm_mpi_first_ranks(n_save);
         if (savers != MPI_COMM_NULL) {
             run r;
             run_open(&r, savers, real_bytes, config, 501, n_save);
@@ -36,7 +36,7 @@ static void a_save_on_some_ranks_loads_on_any_others(void **state)
         char name[32];
         snprintf(name, sizeof name, "step-%08d.h5", n_save);
         for (int n_load = 1; n_load <= world_size(); n_load++) {
-            MPI_Comm loaders = first_ranks(n_load);
+            MPI_Comm loaders = stm_mpi_first_ranks(n_load);
             if (loaders == MPI_COMM_NULL)
                 continue;
             run r;
@@ -62,7 +62,7 @@ static void stages_load_what_other_stages_saved(void **state)
             config.n_layers = 5;
             const int64_t step = 10 * tied + save;
             run r;
-            MPI_Comm savers = first_ranks(world_size() / save * save);
+            MPI_Comm savers = stm_mpi_ranks_of_stages(save);
             if (savers != MPI_COMM_NULL) {
                 run_open_stages(&r, savers, save, 8, &config, 501, step);
                 assert_ok(run_save(&r, folder));
@@ -73,7 +73,7 @@ static void stages_load_what_other_stages_saved(void **state)
             char name[32];
             snprintf(name, sizeof name, "step-%08d.h5", (int)step);
             for (int load = 1; load <= most; load++) {
-                MPI_Comm loaders = first_ranks(world_size() / load * load);
+                MPI_Comm loaders = stm_mpi_ranks_of_stages(load);
                 if (loaders == MPI_COMM_NULL)
                     continue;
                 run_open_stages(&r, loaders, load, 8, &config, 777, step);
@@ -153,7 +153,7 @@ static void a_save_in_the_background_leaves_the_same_file(void **state)
         stm_model_config config = stm_test_configs[STM_TEST_QWEN3];
         config.n_layers = 5;
         run r;
-        MPI_Comm savers = first_ranks(world_size() / n_stages * n_stages);
+        MPI_Comm savers = stm_mpi_ranks_of_stages(n_stages);
         if (savers != MPI_COMM_NULL) {
             run_open_stages(&r, savers, n_stages, n_stages % 2 ? 8 : 4, &config, 501, n_stages);
             assert_ok(run_save(&r, folder));

@@ -128,15 +128,12 @@ static void who_is_idle_sums_while_others_compute(void **state)
 {
     (void)state;
     fixture f;
-    int rank, n_ranks;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    int n_ranks;
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
     set_up(&f);
     for (int n_stages = 1; n_stages <= STM_MIN(2, n_ranks); n_stages++) {
-        const bool takes_part = rank < n_ranks / n_stages * n_stages;
-        MPI_Comm used;
-        MPI_Comm_split(MPI_COMM_WORLD, takes_part ? 0 : MPI_UNDEFINED, rank, &used);
-        if (!takes_part)
+        MPI_Comm used = stm_mpi_ranks_of_stages(n_stages);
+        if (used == MPI_COMM_NULL)
             continue;
         gradient_on(used, &f, n_stages);
         MPI_Comm_free(&used);

@@ -184,18 +184,16 @@ static void check_on(MPI_Comm comm, fixture *f, int n_stages, size_t bucket_n, d
 static void check(const stm_backend *backend, stm_test_config config, double tolerance)
 {
     fixture f;
-    int rank, n_ranks;
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    int n_ranks;
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
     set_up(&f, backend, config);
     for (int n_stages = 1; n_stages <= STM_MIN(2, n_ranks); n_stages++) {
-        const bool takes_part = rank < n_ranks / n_stages * n_stages;
-        MPI_Comm used;
-        MPI_Comm_split(MPI_COMM_WORLD, takes_part ? 0 : MPI_UNDEFINED, rank, &used);
-        for (size_t i = 0; takes_part && i < sizeof buckets / sizeof *buckets; i++)
+        MPI_Comm used = stm_mpi_ranks_of_stages(n_stages);
+        if (used == MPI_COMM_NULL)
+            continue;
+        for (size_t i = 0; i < sizeof buckets / sizeof *buckets; i++)
             check_on(used, &f, n_stages, buckets[i], tolerance);
-        if (takes_part)
-            MPI_Comm_free(&used);
+        MPI_Comm_free(&used);
     }
     tear_down(&f);
 }

@@ -108,15 +108,12 @@ static void check(stm_test_config which)
 {
     static double uneven[] = {0.5, 1.5};
     fixture f;
-    int rank, n_ranks;
+    int n_ranks;
     set_up(&f, which);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
     for (int n_stages = 1; n_stages <= STM_MIN(2, n_ranks); n_stages++) {
-        const bool takes_part = rank < n_ranks / n_stages * n_stages;
-        MPI_Comm used;
-        MPI_Comm_split(MPI_COMM_WORLD, takes_part ? 0 : MPI_UNDEFINED, rank, &used);
-        if (!takes_part)
+        MPI_Comm used = stm_mpi_ranks_of_stages(n_stages);
+        if (used == MPI_COMM_NULL)
             continue;
         f.options.reference.weights = (stm_numbers){0};
         const uint64_t even = form_on(used, &f, n_stages, 0.5);

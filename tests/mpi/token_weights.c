@@ -164,6 +164,14 @@ static void weights_on(const fixture *f, MPI_Comm comm, const char *const *overr
     stm_options_clear(&options);
 }
 
+/* One team of all ranks. */
+static void name_suffix(char suffix[32])
+{
+    int n_ranks;
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
+    snprintf(suffix, 32, "parallel.suffix=%d", n_ranks);
+}
+
 static void weights_are_those_of_whole_distributions_on_any_layout(void **state)
 {
     (void)state;
@@ -173,10 +181,8 @@ static void weights_are_those_of_whole_distributions_on_any_layout(void **state)
         {"--forward=tree", "parallel.suffix=9", "memory.chunk_tokens=4"},
     };
     fixture f;
-    int n_ranks;
     char suffix[32];
-    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    snprintf(suffix, sizeof suffix, "parallel.suffix=%d", n_ranks);
+    name_suffix(suffix);
     set_up(&f);
     expect_weights(&f);
     double *weights = malloc(f.n_tokens * sizeof *weights), largest = 0;
@@ -201,10 +207,8 @@ static void blocks_of_positions_do_not_depend_on_ranks(void **state)
     static const size_t sizes[] = {90, 5, 3};
     fixture f;
     stm_batch batch;
-    int n_ranks;
     char suffix[32];
-    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    snprintf(suffix, sizeof suffix, "parallel.suffix=%d", n_ranks);
+    name_suffix(suffix);
     set_up(&f);
     stm_test_batch_of(4, sizes, 3, f.model->config.vocab_size, &batch);
     size_t n = 0, of_first = 0;

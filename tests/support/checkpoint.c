@@ -20,13 +20,6 @@ int world_size(void)
     return n;
 }
 
-MPI_Comm first_ranks(int n)
-{
-    MPI_Comm comm;
-    MPI_Comm_split(MPI_COMM_WORLD, world_rank() < n ? 0 : MPI_UNDEFINED, world_rank(), &comm);
-    return comm;
-}
-
 double round_to(size_t real_bytes, double x)
 {
     return real_bytes == 4 ? (double)(float)x : x;

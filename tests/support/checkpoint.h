@@ -47,9 +47,6 @@ void load_step(const char *path, int64_t step);
 int world_rank(void);
 int world_size(void);
 
-/* The first n ranks of the world; MPI_COMM_NULL on the others. Collective over the world. */
-MPI_Comm first_ranks(int n);
-
 double round_to(size_t real_bytes, double x);
 
 char *path_of(const char *folder, const char *name); /* static storage */

@@ -107,3 +107,19 @@ void stm_mpi_remove_folder(char *folder)
         print_error("%s was not removed\n", folder);
     free(folder);
 }
+
+MPI_Comm stm_mpi_first_ranks(int n)
+{
+    MPI_Comm comm;
+    int rank;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_split(MPI_COMM_WORLD, rank < n ? 0 : MPI_UNDEFINED, rank, &comm);
+    return comm;
+}
+
+MPI_Comm stm_mpi_ranks_of_stages(int n_stages)
+{
+    int n_ranks;
+    MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
+    return stm_mpi_first_ranks(n_ranks / n_stages * n_stages);
+}

@@ -15,6 +15,11 @@
  * world. */
 int stm_mpi_tests(int argc, char **argv, const struct CMUnitTest *tests, size_t n);
 
+/* The first n ranks of the world, and the most of them that n_stages divide; MPI_COMM_NULL on the others. The caller
+ * frees it. Collective over the world. */
+MPI_Comm stm_mpi_first_ranks(int n);
+MPI_Comm stm_mpi_ranks_of_stages(int n_stages);
+
 /* A folder made by rank 0 under $TMPDIR, the same name on every rank (freed by the caller); remove deletes it.
  * Collective. */
 char *stm_mpi_make_folder(void);

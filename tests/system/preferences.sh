@@ -47,17 +47,22 @@ refused 2 'reference.weights: found 1, expected none, or one for each of 2 ..' 0
 refused 2 'reference.paths: found 2, expected none, since objective orpo reads no ..' 0 "$STEMMA" train soup.yaml objective.name=orpo
 say "a reference of two models: resumed bit for bit, another one refused by its hash"
 
+# goes_on NAME WHAT: NAME.yaml with saves in the background, broken off before its last one, ends with the same bits.
+goes_on() {
+    succeeds 2 "$STEMMA" train "$1.yaml" "run.folder=$1.async" checkpoint.async=true checkpoint.every=3
+    cp -r "$1.async" "$1.whole"
+    rm "$1.async/DONE" "$(checkpoint "$1.async" 6)"
+    succeeds 2 "$STEMMA" train "$1.yaml" "run.folder=$1.async" checkpoint.async=true checkpoint.every=3
+    same_bits "$(checkpoint "$1.whole" 6)" "$(checkpoint "$1.async" 6)" "$2, resumed from a save in the background"
+}
+
 # Nash-MP's target copy: the same on 1 and 3 ranks; in two pieces of which the second begins between two renewals
 input mp.yaml mp 6 'objective: { name: self_play, oracle: reward, beta: 0.1, prox_eta: 0.5, prox_every: 2 }\n'
 compare mp 6
 h5ls "$(checkpoint mp 6)/copies" | grep -q '^target ' || die "no copy in the checkpoint: $(h5ls -r "$(checkpoint mp 6)")"
 succeeds 2 "$STEMMA" train mp.yaml --precision=float64 checkpoint.every=0 run.folder=mp.staged parallel.pipeline=2
 same_parameters "$(checkpoint mp.staged 6)" "$(checkpoint mp 6)" 1e-9
-succeeds 2 "$STEMMA" train mp.yaml run.folder=mp.async checkpoint.async=true checkpoint.every=3
-cp -r mp.async mp.whole
-rm mp.async/DONE "$(checkpoint mp.async 6)"
-succeeds 2 "$STEMMA" train mp.yaml run.folder=mp.async checkpoint.async=true checkpoint.every=3
-same_bits "$(checkpoint mp.whole 6)" "$(checkpoint mp.async 6)" "Nash-MP, resumed from a save in the background"
+goes_on mp Nash-MP
 succeeds 0 "$STEMMA" train mp.yaml --precision=float64 checkpoint.every=0 run.folder=mp.other objective.prox_every=1
 h5diff -d 1e-9 "$(checkpoint mp.other 6)" "$(checkpoint mp 6)" /parameters /parameters > diff.txt && die "prox_every changes nothing"
 succeeds 0 "$STEMMA" train mp.yaml run.folder=mp.plain run.steps=1 objective.prox_eta=0
@@ -76,11 +81,7 @@ for copy in twin twin_exp_avg twin_exp_avg_sq; do
 done
 succeeds 2 "$STEMMA" train ofs.yaml --precision=float64 checkpoint.every=0 run.folder=ofs.staged parallel.pipeline=2
 same_parameters "$(checkpoint ofs.staged 6)" "$(checkpoint ofs 6)" 1e-9
-succeeds 2 "$STEMMA" train ofs.yaml run.folder=ofs.async checkpoint.async=true checkpoint.every=3
-cp -r ofs.async ofs.whole
-rm ofs.async/DONE "$(checkpoint ofs.async 6)"
-succeeds 2 "$STEMMA" train ofs.yaml run.folder=ofs.async checkpoint.async=true checkpoint.every=3
-same_bits "$(checkpoint ofs.whole 6)" "$(checkpoint ofs.async 6)" "OFS-DPO, resumed from a save in the background"
+goes_on ofs OFS-DPO
 # A twin that learns nothing is the reference, and leading it is the loss once more, by a factor that AdamW does not see.
 still="--precision=float64 checkpoint.every=0 optim.clip=0 optim.eps=1e-30"
 succeeds 0 "$STEMMA" train ofs.yaml $still run.folder=ofs.still objective.chase_lr_ratio=0 objective.chase_interval=100
