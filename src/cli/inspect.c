@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/contents.h"
@@ -65,6 +66,10 @@ stm_status stm_cli_inspect(const stm_options *options)
 {
     const char *path = options->arguments.items[0];
     stm_status verdict = STM_OK;
+    struct stat file;
+    if (stat(path, &file) == 0 && S_ISDIR(file.st_mode))
+        return stm_fail(STM_ERR_INPUT, "%s: found a folder, expected an HDF5 file, like a run's checkpoints/step-*.h5",
+                        path);
     if (stm_checkpoint_is(path)) {
         STM_TRY(stm_checkpoint_verify_here(path, 1 << STM_CHECKPOINT_REST)); /* else HDF5 must not look at it */
         STM_TRY(print_state(path));

@@ -166,7 +166,7 @@ const stm_option_row stm_option_rows[] = {
     TEXT("rollout.answer_extract", rollout.answer_extract, "", INPUT, 0,
         "PCRE2 pattern whose last match (its first group) is that answer; empty: as that reward finds it"),
 
-    {"reward", STM_KIND_REWARDS, offsetof(stm_options, reward), "[]", ANY, NULL, INPUT, 0, "list of rewards, each a map of these keys; a response gets their weighted sum"},
+    {"reward", STM_KIND_REWARDS, offsetof(stm_options, reward), "[]", ANY, NULL, INPUT, 0, "list of rewards, each a map of these keys; a response gets their weighted sum; reward[0].weight=2: of one entry"},
 
     INTEGER("replay.size", replay.size, "0", RANGE(0, 65536), INPUT, 0, "successes kept of a prompt, for groups without any (ARPO: 8); 0: none"),
     NUMBER("replay.min_reward", replay.min_reward, "0.1", ANY, INPUT, 0, "a response with more is a success"),
@@ -530,7 +530,10 @@ void stm_options_clear(stm_options *options)
         stm_option_clear(&stm_option_rows[i], options);
     for (size_t i = 0; i < options->arguments.n; i++)
         free(options->arguments.items[i]);
+    for (size_t i = 0; i < options->reward_entries.n; i++)
+        free(options->reward_entries.items[i]);
     free(options->arguments.items);
+    free(options->reward_entries.items);
     memset(options, 0, sizeof *options);
 }
 

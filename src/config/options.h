@@ -300,6 +300,7 @@ typedef struct {
     double maxh, job_start;               /* --maxh, hours; 0: none; --job-start, seconds since 1970; 0: now */
     double score_temperature;             /* score --temperature; 0: the file's own, else 1 */
     bool check, special, help, markdown;  /* --check, --special, --help, options --markdown */
+    stm_strings reward_entries;           /* "reward[1].weight=0.5" of the command line: set once the list is read */
     stm_strings arguments;                /* what is neither an option nor an override, in order */
     unsigned char given[STM_OPTIONS_MAX]; /* per row: who set it; read it with stm_options_given */
 } stm_options;
@@ -339,9 +340,10 @@ stm_status stm_options_read_file(stm_options *options, stm_command_bit command, 
 stm_status stm_options_read_text(stm_options *options, stm_command_bit command, const char *name, const char *text,
                                  size_t n);
 
-/* argv[0..n): --name value, --name=value, section.key=value (value in YAML's spelling, also for lists), and plain
- * arguments; the last of several wins, and what follows `--` is plain. An option that this command does not take is an
- * error that says so, with the nearest name. */
+/* argv[0..n): --name value, --name=value, section.key=value (value in YAML's spelling, also for lists),
+ * reward[N].key=value (of entry N of the list, from 0, which may be read later), and plain arguments; the last of
+ * several wins, and what follows `--` is plain. An option that this command does not take is an error that says so,
+ * with the nearest name. */
 stm_status stm_options_read_arguments(stm_options *options, stm_command_bit command, int n, char *const *argv);
 
 /* What one value alone cannot tell: keys that this command needs and nobody gave, values that contradict each other. To

@@ -18,6 +18,9 @@ static stm_status unknown(const stm_option_source *source, const yaml_node_t *no
         return stm_option_fail(source, node, shown, "not an option of `stemma %s`", stm_command_name(command));
     if (row)
         return stm_option_fail(source, node, shown, "only for the command line, as --%s", name);
+    if (!source->file && strncmp(name, "reward.", 7) == 0)
+        return stm_option_fail(source, node, shown,
+                               "found a key of an entry, expected its number, from 0: reward[0].%s", name + 7);
     char *suggestion;
     STM_TRY(stm_option_suggest(stm_option_rows, stm_n_option_rows, command, source->file != NULL, name, &suggestion));
     stm_option_fail(source, node, shown, "unknown %s%s", shown[0] == '-' ? "option" : "key", suggestion);
@@ -168,6 +171,8 @@ static stm_status read_root(file_reader *reader, yaml_node_t *root)
     return STM_OK;
 }
 
+static stm_status set_entries(stm_options *options, stm_command_bit command);
+
 static stm_status read_text(stm_options *options, stm_command_bit command, const char *name, const char *text, size_t n,
                             stm_file_reader *read, int depth)
 {
@@ -183,7 +188,7 @@ static stm_status read_text(stm_options *options, stm_command_bit command, const
         stm_options_clear(&unused);
     }
     yaml_document_delete(&document);
-    return status;
+    return status == STM_OK && depth == 0 ? set_entries(options, command) : status;
 }
 
 stm_status stm_options_read_text(stm_options *options, stm_command_bit command, const char *name, const char *text,
@@ -204,12 +209,10 @@ stm_status stm_options_read_file(stm_options *options, stm_command_bit command, 
 
 /* The command line */
 
-/* Stores `text` as the value of `row`. Texts are taken as they are, so that a path may hold any character; a text that
- * begins with a quote, and all other kinds, are YAML. */
-static stm_status set_from_line(stm_options *options, const stm_option_row *row, const char *text)
+/* Stores `text` as the value of `row` in base. Texts are taken as they are, so that a path may hold any character; a
+ * text that begins with a quote, and all other kinds, are YAML. */
+static stm_status set_value(const stm_option_row *row, void *base, const char *shown, const char *text)
 {
-    char shown[256];
-    snprintf(shown, sizeof shown, "%s%s", dashes(row), row->name);
     yaml_document_t document;
     const stm_option_source source = {&document, NULL};
     const bool section_key = !(row->traits & STM_OPTION_FLAG), quoted = *text == '"' || *text == '\'';
@@ -220,19 +223,73 @@ static stm_status set_from_line(stm_options *options, const stm_option_row *row,
     yaml_node_t *root = yaml_document_get_root_node(&document);
     yaml_node_t nothing = {.type = YAML_SCALAR_NODE,
                            .data.scalar = {.value = (yaml_char_t[]){0}, .style = YAML_PLAIN_SCALAR_STYLE}};
-    const stm_status status = stm_option_set(row, options, &source, root ? root : &nothing, shown);
+    const stm_status status = stm_option_set(row, base, &source, root ? root : &nothing, shown);
     yaml_document_delete(&document);
-    if (status == STM_OK)
-        options->given[row - stm_option_rows] |= STM_GIVEN_LINE;
     return status;
 }
 
-static stm_status add_argument(stm_options *options, const char *text)
+static stm_status set_from_line(stm_options *options, const stm_option_row *row, const char *text)
 {
-    STM_TRY(stm_resize(&options->arguments.items, options->arguments.n + 1, sizeof(char *)));
-    if (!(options->arguments.items[options->arguments.n] = strdup(text)))
+    char shown[256];
+    snprintf(shown, sizeof shown, "%s%s", dashes(row), row->name);
+    STM_TRY(set_value(row, options, shown, text));
+    options->given[row - stm_option_rows] |= STM_GIVEN_LINE;
+    return STM_OK;
+}
+
+static stm_status add_text(stm_strings *list, const char *text)
+{
+    STM_TRY(stm_resize(&list->items, list->n + 1, sizeof(char *)));
+    if (!(list->items[list->n] = strdup(text)))
         return stm_fail(STM_ERR_MEMORY, "out of memory");
-    options->arguments.n++;
+    list->n++;
+    return STM_OK;
+}
+
+/* Entries of the list of rewards */
+
+static const char entry_begins[] = "reward[";
+
+static bool is_entry(const char *text)
+{
+    return strncmp(text, entry_begins, sizeof entry_begins - 1) == 0 && strchr(text, '=');
+}
+
+/* reward[N].key=value */
+static stm_status set_entry(stm_options *options, stm_command_bit command, const char *text)
+{
+    const stm_option_source line = {0};
+    char shown[256], key[128], *end;
+    const char *digits = text + sizeof entry_begins - 1;
+    const size_t length = strcspn(text, "=");
+    const unsigned long long number = strtoull(digits, &end, 10);
+    snprintf(shown, sizeof shown, "%.*s", (int)STM_MIN(length, sizeof shown - 1), text);
+    if (*digits < '0' || *digits > '9' || strncmp(end, "].", 2) != 0)
+        return stm_option_fail(&line, NULL, shown,
+                               "expected the number of an entry, from 0, and a key: reward[0].weight");
+    if (number >= options->reward.n)
+        return stm_option_fail(&line, NULL, shown,
+                               "found entry %llu, counted from 0, expected one of the %zu that there are", number,
+                               options->reward.n);
+    snprintf(key, sizeof key, "%.*s", (int)STM_MIN((size_t)(text + length - end - 2), sizeof key - 1), end + 2);
+    const stm_option_row *row = stm_option_find(stm_reward_rows, stm_n_reward_rows, key);
+    if (row)
+        return set_value(row, &options->reward.items[number], shown, text + length + 1);
+    char *suggestion;
+    STM_TRY(stm_option_suggest(stm_reward_rows, stm_n_reward_rows, command, false, key, &suggestion));
+    stm_option_fail(&line, NULL, shown, "unknown key%s", suggestion);
+    free(suggestion);
+    return STM_ERR_INPUT;
+}
+
+/* Those that wait for the list; once more where a file leaves it as it was. */
+static stm_status set_entries(stm_options *options, stm_command_bit command)
+{
+    const stm_option_row *row = stm_option_find(stm_option_rows, stm_n_option_rows, "reward");
+    for (size_t i = 0; i < options->reward_entries.n; i++)
+        STM_TRY(set_entry(options, command, options->reward_entries.items[i]));
+    if (options->reward_entries.n > 0)
+        options->given[row - stm_option_rows] |= STM_GIVEN_LINE;
     return STM_OK;
 }
 
@@ -254,9 +311,16 @@ stm_status stm_options_read_arguments(stm_options *options, stm_command_bit comm
             plain = true;
             continue;
         }
+        if (!plain && is_entry(text)) {
+            const stm_option_row *list = stm_option_find(stm_option_rows, stm_n_option_rows, "reward");
+            if (!(list->commands & command))
+                return unknown(&line, NULL, command, "reward", "reward");
+            STM_TRY(add_text(&options->reward_entries, text));
+            continue;
+        }
         const bool dashed = !plain && text[0] == '-' && text[1] != 0;
         if (!dashed && (plain || !is_override(text))) {
-            STM_TRY(add_argument(options, text));
+            STM_TRY(add_text(&options->arguments, text));
             continue;
         }
         char name[256];
@@ -280,5 +344,5 @@ stm_status stm_options_read_arguments(stm_options *options, stm_command_bit comm
                             name, name);
         STM_TRY(set_from_line(options, row, value));
     }
-    return STM_OK;
+    return stm_options_given(options, "reward") ? set_entries(options, command) : STM_OK;
 }

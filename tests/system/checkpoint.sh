@@ -50,6 +50,7 @@ refused 2 'damaged.h5: damaged: ..' 0 "$STEMMA" inspect damaged.h5
 head -c 5000 "$ckpt" > short.h5
 refused 2 "short.h5: truncated: has 5000 bytes, expected $size" 0 "$STEMMA" inspect short.h5
 refused 2 'absent.h5: cannot be read: No such file or directory' 0 "$STEMMA" inspect absent.h5
+refused 2 '.: found a folder, expected an HDF5 file, ..' 0 "$STEMMA" inspect .
 printf 'words\n' > text.h5
 refused 2 'text.h5: cannot be read as HDF5: ..' 0 "$STEMMA" inspect text.h5
 succeeds 0 "$STEMMA" inspect "$fixtures/parity/llama/grad_grpo.h5"

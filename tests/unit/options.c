@@ -438,6 +438,8 @@ static void what_would_do_nothing_is_refused(void **state)
         {RUN "data: {prompts: p, thought_dropout: 0.5}\n",
          "data.thought_dropout: found a number above 0, expected 0 with an objective that samples (sft alone has "
          "demonstrations)"},
+        {ROLLOUTS "objective: {name: sft, mask_truncated: true}\n",
+         "objective.mask_truncated: found true, expected false with objective.name=sft"},
         {ROLLOUTS "objective: {name: sft, mask_after: x}\n",
          "objective.mask_after: found a text, expected none with objective.name=sft"},
         {ROLLOUTS "objective: {name: sft}\nrollout: {dynamic: true}\n",

@@ -248,6 +248,58 @@ static void the_list_of_rewards(void **state)
                           "in.yaml:1: reward: found exact, expected a list of rewards like [{name: exact}]");
 }
 
+/* The command line is read before the file that has the list. */
+static void an_entry_of_the_list_of_rewards_is_changed_by_its_number(void **state)
+{
+    (void)state;
+    static const char list[] = "reward: [{name: exact}, {name: regex, pattern: a}]\n";
+    stm_options o;
+    assert_ok(stm_options_init(&o));
+    stm_test_argument(&o, STM_COMMAND_TRAIN, "reward[1].weight=0.5");
+    stm_test_argument(&o, STM_COMMAND_TRAIN, "reward[1].pattern=a=[b");
+    stm_test_argument(&o, STM_COMMAND_TRAIN, "reward[1].weight=0.25");
+    assert_ok(stm_test_read_options(&o, list));
+    assert_int_equal(o.reward.n, 2);
+    assert_string_equal(o.reward.items[0].name, "exact");
+    assert_true(o.reward.items[0].weight == 1 && o.reward.items[1].weight == 0.25); /* the last one wins */
+    assert_string_equal(o.reward.items[1].pattern, "a=[b");
+    assert_int_equal(o.arguments.n, 0);
+    stm_options_clear(&o);
+    assert_ok(stm_options_init(&o)); /* of a list of the command line, whatever the file has */
+    stm_test_argument(&o, STM_COMMAND_TRAIN, "reward=[{name: bleu}]");
+    stm_test_argument(&o, STM_COMMAND_TRAIN, "reward[0].style=bleuberi");
+    assert_ok(stm_test_read_options(&o, list));
+    assert_int_equal(o.reward.n, 1);
+    assert_string_equal(o.reward.items[0].style, "bleuberi");
+    stm_options_clear(&o);
+    static const struct {
+        const char *argument, *message;
+    } wrong[] = {
+        {"reward[2].weight=1",
+         "command line: reward[2].weight: found entry 2, counted from 0, expected one of the 2 that there are"},
+        {"reward[0].weigth=1", "command line: reward[0].weigth: unknown key; did you mean weight?"},
+        {"reward[0].weight=high", "command line: reward[0].weight: found high, expected a number"},
+        {"reward[x].weight=1", "command line: reward[x].weight: expected the number of an entry, from 0, and a key: "
+                               "reward[0].weight"},
+        {"reward[-1].weight=1", "command line: reward[-1].weight: expected the number of an entry, from 0, and a key: "
+                                "reward[0].weight"},
+        {"reward[0]=1", "command line: reward[0]: expected the number of an entry, from 0, and a key: "
+                        "reward[0].weight"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        assert_ok(stm_options_init(&o));
+        stm_test_argument(&o, STM_COMMAND_TRAIN, wrong[i].argument);
+        assert_int_equal(stm_test_read_options(&o, list), STM_ERR_INPUT);
+        assert_string_equal(stm_failure(), wrong[i].message);
+        stm_options_clear(&o);
+    }
+    stm_test_line_refused("reward.weight=1",
+                          "command line: reward.weight: found a key of an entry, expected its number, from 0: "
+                          "reward[0].weight");
+    stm_test_line_refused_by(STM_COMMAND_SCORE, "reward[0].weight=1",
+                             "command line: reward: not an option of `stemma score`");
+}
+
 static void a_map_of_weights_names_copies_of_the_model(void **state)
 {
     (void)state;
@@ -336,6 +388,7 @@ int main(void)
         cmocka_unit_test(words),
         cmocka_unit_test(lists_of_texts),
         cmocka_unit_test(the_list_of_rewards),
+        cmocka_unit_test(an_entry_of_the_list_of_rewards_is_changed_by_its_number),
         cmocka_unit_test(a_map_of_weights_names_copies_of_the_model),
         cmocka_unit_test(every_range_ends_where_the_table_says),
         cmocka_unit_test(lists_of_numbers_take_one_number_for_a_list),
