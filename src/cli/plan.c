@@ -27,7 +27,8 @@ typedef struct {
     stm_prompt_set prompts, eval;
     bool has_prompts, supervised;
     int64_t ranks_per_node;
-    stm_batch batch, longest;
+    stm_plan_turns turns;
+    stm_batch longest;
     stm_budgets *budgets;
     stm_planner planner;
     stm_plan_report report;
@@ -83,21 +84,27 @@ static stm_status choose_budgets(plan_run *run)
     return stm_alloc(n_closing, sizeof *run->budgets->closing, &run->budgets->closing);
 }
 
-/* longest: all responses of full length, with what an environment may say in them. */
-static stm_status draw_batch(plan_run *run, int64_t group_size, bool longest, stm_batch *batch)
+/* Of a step: what is sampled and learnt, and, for memory, responses of full length, with what an environment may say in
+ * them. */
+static stm_status draw(const plan_run *run, int64_t group_size, stm_plan_turns *turns, stm_batch *longest)
 {
     const stm_options *o = run->options;
     const int64_t most = o->rollout.max_new_tokens;
     const int64_t mean = o->plan.answer_tokens == STM_AUTO ? (most + 1) / 2 : o->plan.answer_tokens;
+    const stm_prompts *prompts = run->has_prompts ? &run->prompts.prompts : NULL;
     const stm_workload workload = {.n_groups = (size_t)o->rollout.prompts_per_step,
                                    .group_size = run->supervised ? 1 : (size_t)group_size,
                                    .n_prompt = (size_t)o->plan.prompt_tokens,
-                                   .n_answer = longest ? stm_sampling_longest(o) : (size_t)mean,
-                                   .most_answer = longest ? stm_sampling_longest(o) : (size_t)most,
-                                   .spread = longest ? 0 : o->plan.spread,
+                                   .n_answer = (size_t)mean,
+                                   .most_answer = (size_t)most,
+                                   .spread = o->plan.spread,
                                    .seed = (uint64_t)o->run.seed};
-    return stm_workload_draw(&workload, run->has_prompts ? &run->prompts.prompts : NULL, o->data.shuffle,
-                             run->supervised, batch);
+    stm_workload full = workload;
+    full.n_answer = full.most_answer = stm_sampling_longest(o);
+    full.spread = 0;
+    *longest = (stm_batch){0};
+    STM_TRY(stm_plan_turns_draw(o, &workload, prompts, run->budgets, run->supervised, turns));
+    return stm_workload_draw(&full, prompts, o->data.shuffle, run->supervised, longest);
 }
 
 static stm_status check_lengths(const plan_run *run)
@@ -130,13 +137,14 @@ static stm_status open_plan(plan_run *run)
     STM_TRY(choose_budgets(run));
     if (*o->out)
         STM_TRY(stm_check_output(o->out));
-    STM_TRY(draw_batch(run, o->rollout.group_size, false, &run->batch));
-    STM_TRY(draw_batch(run, o->rollout.group_size, true, &run->longest));
+    STM_TRY(draw(run, o->rollout.group_size, &run->turns, &run->longest));
     run->ranks_per_node = o->plan.ranks_per_node == STM_AUTO ? run->machine.ranks : o->plan.ranks_per_node;
     run->planner = (stm_planner){.options = o,
                                  .machine = &run->machine,
                                  .model = run->model,
-                                 .batch = &run->batch,
+                                 .batch = &run->turns.batch,
+                                 .turns = &run->turns,
+                                 .group_size = run->supervised ? 1 : o->rollout.group_size,
                                  .longest = &run->longest,
                                  .eval = run->eval.present ? &run->eval.prompts : NULL,
                                  .budgets = run->budgets,
@@ -147,14 +155,10 @@ static stm_status open_plan(plan_run *run)
 
 /* Tables */
 
-static stm_status find_best(const plan_run *run, const stm_batch *batch, stm_batch *longest, int64_t nodes,
-                            stm_estimate *best)
+static stm_status find_best(const plan_run *run, const stm_planner *planner, int64_t nodes, stm_estimate *best)
 {
-    stm_planner planner = run->planner;
     stm_estimates found;
-    planner.batch = batch;
-    planner.longest = longest;
-    const stm_status status = stm_plan_search(&planner, nodes, run->ranks_per_node, MOST_LAYOUTS_OF_TABLE, &found);
+    const stm_status status = stm_plan_search(planner, nodes, run->ranks_per_node, MOST_LAYOUTS_OF_TABLE, &found);
     if (status == STM_OK)
         *best = found.items[0];
     free(found.items);
@@ -176,7 +180,7 @@ static stm_status fill_nodes(plan_run *run)
         n++;
     STM_TRY(stm_alloc(n, sizeof *r->nodes_rows, &r->nodes_rows));
     for (int64_t nodes = 1; nodes <= most; nodes *= 2) {
-        const stm_status status = find_best(run, &run->batch, &run->longest, nodes, &r->nodes_rows[r->n_nodes_rows]);
+        const stm_status status = find_best(run, &run->planner, nodes, &r->nodes_rows[r->n_nodes_rows]);
         if (status != STM_OK && !are_axes_given(run->options))
             return status;
         r->n_nodes_rows += status == STM_OK;
@@ -193,14 +197,18 @@ static stm_status fill_sizes(plan_run *run)
     STM_TRY(stm_alloc(sizes->n, sizeof *r->size_rows, &r->size_rows));
     STM_TRY(stm_alloc(sizes->n, sizeof *r->sizes, &r->sizes));
     for (size_t i = 0; i < sizes->n; i++) {
-        stm_batch batch, longest = {0};
+        stm_plan_turns turns;
+        stm_batch longest;
+        stm_planner planner = run->planner;
         r->sizes[i] = (int64_t)sizes->items[i];
-        stm_status status = draw_batch(run, r->sizes[i], false, &batch);
+        stm_status status = draw(run, r->sizes[i], &turns, &longest);
+        planner.batch = &turns.batch;
+        planner.turns = &turns;
+        planner.longest = &longest;
+        planner.group_size = r->sizes[i];
         if (status == STM_OK)
-            status = draw_batch(run, r->sizes[i], true, &longest);
-        if (status == STM_OK)
-            status = find_best(run, &batch, &longest, run->options->plan.nodes, &r->size_rows[i]);
-        stm_batch_clear(&batch);
+            status = find_best(run, &planner, run->options->plan.nodes, &r->size_rows[i]);
+        stm_plan_turns_clear(&turns);
         stm_batch_clear(&longest);
         STM_TRY(status);
         r->n_size_rows++;
@@ -229,7 +237,7 @@ static void clear(plan_run *run)
     free(run->report.nodes_rows);
     free(run->report.size_rows);
     free(run->report.sizes);
-    stm_batch_clear(&run->batch);
+    stm_plan_turns_clear(&run->turns);
     stm_batch_clear(&run->longest);
     stm_budgets_destroy(run->budgets);
     stm_prompt_set_clear(&run->prompts);

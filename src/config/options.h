@@ -287,6 +287,7 @@ typedef struct {
         int64_t nodes, ranks_per_node;        /* --nodes, --ranks-per-node */
         int64_t threads;                      /* of a rank; STM_AUTO: its share of the cores */
         int64_t prompt_tokens, answer_tokens; /* means; STM_AUTO: of data.prompts; half of the longest */
+        int64_t turns, reply_tokens;          /* of a response, with an environment; STM_AUTO: half of the most */
         double spread;                        /* of the responses' lengths */
         int64_t max_nodes;                    /* of the table; 0: none */
         stm_numbers group_sizes;              /* of the other table */

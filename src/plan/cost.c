@@ -166,6 +166,17 @@ double stm_cost_head_s(const stm_cost *cost, double n_rows, bool gradient)
            ceil(n_blocks) * operations_s(cost, gradient ? 8 : 4);
 }
 
+double stm_cost_spread_s(const stm_cost *cost, double n_rows)
+{
+    enum { BLOCK_ROWS = 512, PASSES = 4 }; /* of reals: logits written, and read for the mean and the sums */
+    const double vocab = (double)cost->config->vocab_size, hidden = (double)cost->config->hidden_size;
+    if (n_rows <= 0)
+        return 0;
+    const double rows = fmin(n_rows, BLOCK_ROWS), n_blocks = n_rows / rows;
+    return n_blocks * product_s(cost, rows, vocab * hidden) + elementwise_s(cost, n_rows * vocab * PASSES) +
+           ceil(n_blocks) * operations_s(cost, 4);
+}
+
 double stm_cost_round_s(const stm_cost *cost, const stm_round *round, size_t n_layers, bool has_head)
 {
     const widths w = widths_of(cost->config);

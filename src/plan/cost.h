@@ -45,6 +45,10 @@ double stm_cost_backward_s(const stm_cost *cost, const stm_work *work, bool last
 /* Of the head, log-probs alone, or with its gradient. */
 double stm_cost_head_s(const stm_cost *cost, double n_rows, bool gradient);
 
+/* Of rows whose distributions are compared over their group (model/head.h: spread): logits again, and what is formed of
+ * each of them. */
+double stm_cost_spread_s(const stm_cost *cost, double n_rows);
+
 /* A round of decoding: a token for each of n_rows, which stand below n_prompts prompts. Keys: summed over prompts
  * (each read once), over rows (each its own), and over rows (all that it sees). */
 typedef struct {

@@ -17,6 +17,16 @@ typedef struct {
     size_t *active, n_active; /* items in slots */
 } sampling;
 
+/* Tokens that two groups' prompts begin with in common. */
+static size_t n_common(const stm_batch *batch, size_t g, size_t h)
+{
+    const stm_group *a = &batch->groups[g], *b = &batch->groups[h];
+    size_t n = 0;
+    while (n < a->n_prompt && n < b->n_prompt && a->prompt[n] == b->prompt[n])
+        n++;
+    return n;
+}
+
 /* Of the run of the team's rollouts that is rank's. */
 static void list_items(sampling *s, size_t rank, size_t n_all, item *all)
 {
@@ -56,8 +66,10 @@ static double next_rounds(const sampling *s, stm_round *round)
         const item *x = &s->items[s->active[i]];
         const double prompt = (double)s->d->batch->groups[x->group].n_prompt;
         const double own = (double)x->done + (double)n / 2;
-        if (i == 0 || s->items[s->active[i - 1]].group != x->group)
-            round->prompt_keys += prompt;
+        const size_t before = i == 0 ? x->group : s->items[s->active[i - 1]].group;
+        if (i == 0 || before != x->group)
+            round->prompt_keys +=
+                prompt - (i > 0 && s->d->shares ? (double)n_common(s->d->batch, before, x->group) : 0);
         round->own_keys += own;
         round->pairs += prompt + own;
     }

@@ -14,6 +14,7 @@ typedef struct {
     const stm_model *stages; /* [n_stages] */
     size_t n_stages;
     const stm_batch *batch;
+    bool shares;        /* across groups: what prompts begin with in common is read once */
     const int *team_of; /* [n_groups] */
     size_t team, team_size;
     size_t slots, max_new_tokens;

@@ -99,9 +99,11 @@ static bool fits_at_all(estimate *e)
 
 /* Groups and teams */
 
-static stm_forest_options forest_options(const estimate *e, bool prompts)
+/* further: of a turn below responses. */
+static stm_forest_options forest_options(const estimate *e, bool prompts, bool further)
 {
     stm_forest_options o = stm_engine_forest_options(e->options);
+    o.across_groups = o.across_groups || further;
     if (prompts)
         o.mode = STM_FORWARD_TREE;
     o.max_segment_tokens = stm_engine_segment_tokens(o.max_segment_tokens, e->out->chunk_rows, e->team_sizes[0]);
@@ -151,10 +153,10 @@ static stm_rates placement_rates(const estimate *e)
                                 (int64_t)e->stage_size > per_node);
 }
 
-static stm_status assign(estimate *e, const stm_batch *batch, bool prompts)
+static stm_status assign(estimate *e, const stm_batch *batch, bool prompts, bool further)
 {
     const stm_rates rates = placement_rates(e);
-    const stm_forest_options options = forest_options(e, prompts);
+    const stm_forest_options options = forest_options(e, prompts, further);
     double *load;
     sequences all;
     stm_status status = list(e, batch, NULL, prompts, &all);
@@ -248,14 +250,15 @@ static void add_bytes(estimate *e, const stm_replayed *r, double times)
     e->out->between_bytes += times * teams * r->between_bytes / nodes;
 }
 
-/* Runs over the team's sequences of the batch; NULL forest_out: it is thrown away. */
-static stm_status run_pass(estimate *e, const stm_batch *batch, stm_pass_kind kind, double times, stm_replayed *out)
+/* Over the sequences that a team has of the batch. */
+static stm_status run_pass(estimate *e, const stm_batch *batch, stm_pass_kind kind, bool further, double times,
+                           stm_replayed *out)
 {
     const bool prompts = kind == STM_PASS_PREFILL;
-    const stm_forest_options options = forest_options(e, prompts);
+    const stm_forest_options options = forest_options(e, prompts, further);
     sequences mine;
     stm_forest forest = {0};
-    STM_TRY(assign(e, batch, prompts));
+    STM_TRY(assign(e, batch, prompts, further));
     stm_status status = list(e, batch, e->team_of, prompts, &mine);
     if (status == STM_OK)
         status = stm_forest_create(batch, mine.items, mine.n, &options, &forest);
@@ -270,25 +273,32 @@ static stm_status run_pass(estimate *e, const stm_batch *batch, stm_pass_kind ki
 
 /* Rollout */
 
-static stm_status add_rollout(estimate *e)
+static stm_status add_turn(estimate *e, const stm_plan_turn *turn)
 {
-    const stm_batch *batch = e->planner->batch;
     stm_estimate *out = e->out;
     stm_replayed prefill;
     stm_decoding decoding = {.cost = &e->cost,
                              .stages = e->stages,
                              .n_stages = e->n_stages,
-                             .batch = batch,
+                             .batch = &turn->batch,
+                             .shares = e->options->tree.across_groups || turn->further,
                              .team_of = e->team_of,
                              .slots = (size_t)e->options->rollout.slots,
-                             .max_new_tokens = (size_t)e->options->rollout.max_new_tokens,
+                             .max_new_tokens = turn->most,
                              .room_bytes = (double)e->room_bytes / 2};
-    STM_TRY(run_pass(e, batch, STM_PASS_PREFILL, 1, &prefill));
+    STM_TRY(run_pass(e, &turn->batch, STM_PASS_PREFILL, turn->further, 1, &prefill));
     decoding.team = e->team;
     decoding.team_size = (size_t)e->team_sizes[e->team];
     STM_TRY(stm_decoding_estimate(&decoding));
-    out->parts[STM_PLAN_PREFILL] = prefill.seconds;
-    out->parts[STM_PLAN_DECODE] = decoding.seconds;
+    out->parts[STM_PLAN_PREFILL] += prefill.seconds;
+    out->parts[STM_PLAN_DECODE] += decoding.seconds;
+    return STM_OK;
+}
+
+static stm_status add_rollout(estimate *e)
+{
+    for (size_t i = 0; i < e->planner->turns->n; i++)
+        STM_TRY(add_turn(e, &e->planner->turns->items[i]));
     return STM_OK;
 }
 
@@ -337,6 +347,42 @@ static void choose_minibatch(estimate *e)
     e->n_updates = (stm_copies_have_twin(o) ? 2.0 : 1.0) * (double)o->update.epochs * (double)n / (double)size;
 }
 
+/* Log-probs of other models than the policy; kto compares responses below other prompts with two of them. */
+static size_t count_scores(const stm_options *o)
+{
+    const size_t n_mismatched = o->objective.kl_point_from == STM_KL_POINT_MISMATCHED ? 2 : 0;
+    return (size_t)stm_objective_has_reference(&o->objective) + stm_copies_n_scores(o) + n_mismatched;
+}
+
+/* Of the rows of a rank, were they shared out. */
+static double rows_of_rank(const estimate *e, const stm_batch *batch)
+{
+    double n = 0;
+    for (size_t g = 0; g < batch->n_groups; g++)
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++)
+            n += (double)batch->groups[g].responses[i].n;
+    return n / (double)e->stage_size;
+}
+
+/* What an update must know before its first backward (group/score.c, group/token_weights.c). */
+static stm_status add_ahead(estimate *e)
+{
+    const stm_objective_options *o = &e->options->objective;
+    const stm_objective *objective = stm_objective_find(o->name);
+    const stm_scope scope = objective->scope_by ? objective->scope_by(o) : objective->scope;
+    const bool weighs = stm_objective_weighs_tokens(objective, o);
+    const double n_passes = (scope == STM_SCOPE_GROUP || scope == STM_SCOPE_BATCH ? 1.0 : 0.0) + (weighs ? 1.0 : 0.0);
+    stm_replayed ahead;
+    if (n_passes == 0)
+        return STM_OK;
+    STM_TRY(run_pass(e, &e->minibatch, STM_PASS_SCORE, false, e->n_updates * n_passes, &ahead));
+    e->out->parts[STM_PLAN_AHEAD] = e->n_updates * n_passes * ahead.seconds;
+    if (weighs)
+        e->out->parts[STM_PLAN_AHEAD] +=
+            e->n_updates * e->cost.crowd * stm_cost_spread_s(&e->cost, rows_of_rank(e, &e->minibatch));
+    return STM_OK;
+}
+
 static stm_status add_update(estimate *e)
 {
     static const stm_plan_part from[STM_REPLAY_N_PARTS] = {[STM_REPLAY_FORWARD] = STM_PLAN_FORWARD,
@@ -349,14 +395,14 @@ static stm_status add_update(estimate *e)
                                                            [STM_REPLAY_IDLE] = STM_PLAN_IDLE};
     stm_estimate *out = e->out;
     stm_replayed gradient, score;
-    const size_t n_scored =
-        (size_t)stm_objective_has_reference(&e->options->objective) + stm_copies_n_scores(e->options);
+    const size_t n_scored = count_scores(e->options);
     if (n_scored > 0) {
-        STM_TRY(run_pass(e, e->planner->batch, STM_PASS_SCORE, 1, &score));
+        STM_TRY(run_pass(e, e->planner->batch, STM_PASS_SCORE, false, (double)n_scored, &score));
         out->parts[STM_PLAN_REFERENCE] = (double)n_scored * score.seconds;
     }
     choose_minibatch(e);
-    STM_TRY(run_pass(e, &e->minibatch, STM_PASS_GRADIENT, e->n_updates, &gradient));
+    STM_TRY(add_ahead(e));
+    STM_TRY(run_pass(e, &e->minibatch, STM_PASS_GRADIENT, false, e->n_updates, &gradient));
     for (size_t p = 0; p < STM_REPLAY_N_PARTS; p++)
         out->parts[from[p]] = e->n_updates * gradient.parts[p];
     out->n_chunks = gradient.n_chunks;
@@ -374,33 +420,41 @@ static void add_up(estimate *e)
     out->step_s = out->rollout_s + out->update_s;
 }
 
-static stm_status count_flops(const estimate *e)
+/* Of sequences of a batch, or of its prompts, each shared token once. *rows: of them. */
+static stm_status flops_of(const estimate *e, const stm_batch *batch, bool prompts, bool further, stm_flops *flops,
+                           double *rows)
 {
-    const stm_batch *batch = e->planner->batch;
-    const stm_model_config *config = &e->planner->model->config;
-    const stm_forest_options options = forest_options(e, false);
+    const stm_forest_options options = forest_options(e, prompts, further);
     stm_forest forest = {0};
-    stm_flops update = {0}, rollout = {0};
     sequences all;
-    stm_status status = list(e, batch, NULL, false, &all);
+    stm_status status = list(e, batch, NULL, prompts, &all);
     if (status == STM_OK)
         status = stm_forest_create(batch, all.items, all.n, &options, &forest);
-    if (status == STM_OK) {
-        stm_flops_of_forest(config, &forest, &update);
-        for (size_t i = 0; i < forest.n_segments; i++)
-            e->out->rows += (double)forest.segments[i].n_rows;
-        for (size_t g = 0; g < batch->n_groups && !e->planner->supervised; g++) {
-            const stm_group *group = &batch->groups[g];
-            if (group->n_prompt > 1)
-                stm_flops_add_rows(config, 0, group->n_prompt - 1, &rollout);
-            for (size_t i = 0; i < group->n_responses; i++)
-                stm_flops_add_sampling(config, group->n_prompt, group->responses[i].n, &rollout);
-        }
-        e->out->flops = (double)e->options->update.epochs * stm_flops_update(&update) + stm_flops_forward(&rollout);
-    }
+    if (status == STM_OK)
+        stm_flops_of_forest(&e->planner->model->config, &forest, flops);
+    for (size_t i = 0; status == STM_OK && i < forest.n_segments; i++)
+        *rows += (double)forest.segments[i].n_rows;
     stm_forest_clear(&forest);
     free(all.items);
     return status;
+}
+
+static stm_status count_flops(const estimate *e)
+{
+    const stm_model_config *config = &e->planner->model->config;
+    stm_flops update = {0}, rollout = {0};
+    double unused = 0;
+    STM_TRY(flops_of(e, e->planner->batch, false, false, &update, &e->out->rows));
+    for (size_t k = 0; !e->planner->supervised && k < e->planner->turns->n; k++) {
+        const stm_plan_turn *turn = &e->planner->turns->items[k];
+        STM_TRY(flops_of(e, &turn->batch, true, turn->further, &rollout, &unused));
+        for (size_t g = 0; g < turn->batch.n_groups; g++)
+            for (size_t i = 0; i < turn->batch.groups[g].n_responses; i++)
+                stm_flops_add_sampling(config, turn->batch.groups[g].n_prompt, turn->batch.groups[g].responses[i].n,
+                                       &rollout);
+    }
+    e->out->flops = (double)e->options->update.epochs * stm_flops_update(&update) + stm_flops_forward(&rollout);
+    return STM_OK;
 }
 
 static stm_status begin(const stm_planner *planner, const stm_layout *layout, stm_estimate *out, estimate *e)
@@ -417,7 +471,10 @@ static stm_status begin(const stm_planner *planner, const stm_layout *layout, st
     if (!stm_machine_knows(planner->machine, precision))
         return stm_fail(STM_ERR_INPUT, "machine: found no rates for --precision %s, expected gemm.%s",
                         planner->model->backend->precision, planner->model->backend->precision);
-    STM_TRY(stm_alloc(planner->batch->n_groups, sizeof *e->team_of, &e->team_of));
+    size_t most_groups = planner->batch->n_groups;
+    for (size_t i = 0; planner->turns && i < planner->turns->n; i++)
+        most_groups = STM_MAX(most_groups, planner->turns->items[i].batch.n_groups);
+    STM_TRY(stm_alloc(most_groups, sizeof *e->team_of, &e->team_of));
     return lay_out(e);
 }
 

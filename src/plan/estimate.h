@@ -1,7 +1,8 @@
 /* src/plan/estimate.h: what a step costs on one layout of ranks: time by part, memory of a rank, bytes on the links.
  *
  * Forward and backward of the team that has most to do are replayed (plan/replay.h); the others are taken to be done by
- * then. Decoding is followed round by round on one rank. Rewards, checkpoints and evaluations are not counted. Local.
+ * then. Decoding is followed round by round on one rank. What a step samples comes turn by turn (plan/turns.h).
+ * Rewards, environments' own time, checkpoints and evaluations are not counted. Local.
  */
 #ifndef STM_PLAN_ESTIMATE_H
 #define STM_PLAN_ESTIMATE_H
@@ -11,13 +12,14 @@
 #include "data/groups.h"
 #include "data/prompts.h"
 #include "model/model.h"
-#include "train/budgets.h"
+#include "plan/turns.h"
 
 /* X(NAME, "name", "what it is"); those of the rollout first. Means over ranks; the sum is the step. */
 #define STM_PLAN_PARTS(X)                                                                                              \
-    X(PREFILL, "prefill", "K and V of the prompts")                                                                    \
+    X(PREFILL, "prefill", "K and V of the prompts, and of what later turns stand below")                               \
     X(DECODE, "decode", "sampling token by token")                                                                     \
     X(REFERENCE, "reference", "log-probs of the start model")                                                          \
+    X(AHEAD, "forward ahead", "without gradient: for a loss that sees more than a token, and for token weights")       \
     X(FORWARD, "forward", "of the update, layers")                                                                     \
     X(AGAIN, "forward again", "for activations that were not kept")                                                    \
     X(BACKWARD, "backward", "of the update, layers")                                                                   \
@@ -66,8 +68,10 @@ typedef struct {
 typedef struct {
     const stm_options *options;
     const stm_machine *machine;
-    const stm_model *model;  /* laid out, with a backend that says how large its reals are */
-    const stm_batch *batch;  /* of a step */
+    const stm_model *model;      /* laid out, with a backend that says how large its reals are */
+    const stm_batch *batch;      /* that a step learns from */
+    const stm_plan_turns *turns; /* that it samples; NULL where supervised */
+    int64_t group_size;
     stm_batch *longest;      /* the same with responses of full length, for memory */
     const stm_prompts *eval; /* of evaluations; NULL: none, or not known */
     stm_budgets *budgets;    /* where thinking is cut, which counts for memory; NULL: nowhere */

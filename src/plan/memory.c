@@ -105,7 +105,7 @@ static stm_status add_rank(const stm_plan_ranks *ranks, int rank, double static_
     stm_engine *engine = NULL;
     stm_status status;
     options.memory.limit_bytes = (int64_t)most->limit;
-    options.rollout.group_size = (int64_t)planner->batch->groups[0].n_responses;
+    options.rollout.group_size = planner->group_size;
     STM_GOTO_OUT(stm_grid_imagine(&axes, (int)(ranks->stage_size * l->pipeline), rank, (int)l->ranks_per_node,
                                   planner->batch->n_groups, &grid));
     STM_GOTO_OUT(stm_engine_create(&model, &grid, &options, (size_t)static_bytes, &engine));

@@ -25,6 +25,12 @@ static void print_what(const stm_plan_report *r)
            c->hidden_size, c->vocab_size, p->model->n_parameters, p->model->backend->precision);
     printf("a step: %zu prompts of %.0f tokens, %zu responses each of %.0f tokens (mean)\n", p->batch->n_groups,
            n_prompt, p->batch->groups[0].n_responses, n_answer);
+    for (size_t k = 0; !p->supervised && p->turns->n > 1 && k < p->turns->n; k++) {
+        const stm_batch *batch = &p->turns->items[k].batch;
+        stm_workload_means(batch, &n_prompt, &n_answer);
+        printf("  turn %zu: %zu prompts of %.0f tokens, %zu responses each of %.0f\n", k + 1, batch->n_groups, n_prompt,
+               batch->groups[0].n_responses, n_answer);
+    }
 }
 
 static void print_layout(const stm_estimate *e)
@@ -243,9 +249,10 @@ static json_t *report_json(const stm_plan_report *r)
     (void)json_object_set_new(model, "precision", text(p->model->backend->precision));
     (void)json_object_set_new(all, "model", model);
     set_count(step, "prompts", (int64_t)p->batch->n_groups);
-    set_count(step, "group_size", (int64_t)p->batch->groups[0].n_responses);
+    set_count(step, "group_size", p->group_size);
     set(step, "prompt_tokens", n_prompt);
     set(step, "answer_tokens", n_answer);
+    set_count(step, "turns", p->supervised ? 0 : (int64_t)p->turns->n);
     (void)json_object_set_new(all, "step", step);
     (void)json_object_set_new(all, "best", estimate_json(&r->best.items[0]));
     (void)json_object_set_new(all, "layouts", list_json(r->best.items, r->best.n, NULL));

@@ -11,14 +11,18 @@ static stm_random_key key_of(const stm_workload *w, size_t group, size_t rollout
         .seed = w->seed, .use = STM_RANDOM_SHUFFLE, .slot = (uint32_t)group, .rollout = (uint32_t)rollout};
 }
 
-/* Numbers that no two sequences have in one place. */
-static stm_status make_ids(size_t first, size_t n, int32_t **ids)
+stm_status stm_workload_ids(size_t number, size_t n, int32_t **ids)
 {
     enum { MOST = 0x3fffffff };
     STM_TRY(stm_alloc(n, sizeof **ids, ids));
     for (size_t i = 0; i < n; i++)
-        (*ids)[i] = (int32_t)((first * 7919 + i) % MOST);
+        (*ids)[i] = (int32_t)((number * 7919 + i) % MOST);
     return STM_OK;
+}
+
+size_t stm_workload_n_ids(const stm_workload *w)
+{
+    return 1 + w->n_groups * (1 + w->group_size);
 }
 
 /* Box and Muller 1958; a log-normal number of mean 1 and standard deviation `spread`. */
@@ -32,17 +36,17 @@ static double draw_scale(stm_random_key key, double spread)
     return exp(sqrt(variance) * radius * cos(two_pi * stm_random_uniform(&key)) - variance / 2);
 }
 
-static size_t draw_length(const stm_workload *w, size_t group, size_t rollout)
+size_t stm_workload_length(const stm_workload *w, size_t group, size_t rollout)
 {
     const double n = round((double)w->n_answer * draw_scale(key_of(w, group, rollout), w->spread));
     return (size_t)fmin(fmax(n, 1), (double)w->most_answer);
 }
 
-static stm_status add_response(size_t n, size_t number, stm_group *group)
+stm_status stm_workload_add_response(size_t n, size_t number, stm_group *group)
 {
     stm_response *r = &group->responses[group->n_responses++];
-    r->n = n;
-    STM_TRY(make_ids(number, n, &r->ids));
+    *r = (stm_response){.n = n};
+    STM_TRY(stm_workload_ids(number, n, &r->ids));
     STM_TRY(stm_alloc(n, 1, &r->mask));
     memset(r->mask, 1, n);
     return STM_OK;
@@ -53,7 +57,7 @@ static stm_status add_prompt(const stm_workload *w, size_t g, const stm_prompt *
     group->temperature = 1;
     group->n_prompt = prompt ? prompt->n : w->n_prompt;
     if (!prompt)
-        return make_ids(g + 1, w->n_prompt, &group->prompt);
+        return stm_workload_ids(g + 1, w->n_prompt, &group->prompt);
     STM_TRY(stm_alloc(prompt->n, sizeof *group->prompt, &group->prompt));
     memcpy(group->prompt, prompt->ids, prompt->n * sizeof *group->prompt);
     return STM_OK;
@@ -71,8 +75,8 @@ stm_status stm_workload_draw(const stm_workload *w, const stm_prompts *prompts, 
         STM_TRY(stm_alloc(w->group_size, sizeof *group->responses, &group->responses));
         for (size_t i = 0; i < w->group_size; i++) {
             const bool given = supervised && prompt && prompt->has_response;
-            const size_t n = given ? prompt->n_response : draw_length(w, g, i);
-            STM_TRY(add_response(n, 1 + w->n_groups + g * w->group_size + i, group));
+            const size_t n = given ? prompt->n_response : stm_workload_length(w, g, i);
+            STM_TRY(stm_workload_add_response(n, 1 + w->n_groups + g * w->group_size + i, group));
         }
     }
     return STM_OK;

@@ -20,6 +20,14 @@ typedef struct {
 stm_status stm_workload_draw(const stm_workload *workload, const stm_prompts *prompts, bool shuffle, bool supervised,
                              stm_batch *batch);
 
+/* The parts of that, for what is sampled later: the length of a response, of any group and rollout; so many tokens that
+ * no other number has in one place, numbers below stm_workload_n_ids being the batch's own; a response of them, all
+ * with loss, into a group that has room. Fail: STM_ERR_MEMORY. */
+size_t stm_workload_length(const stm_workload *workload, size_t group, size_t rollout);
+size_t stm_workload_n_ids(const stm_workload *workload);
+stm_status stm_workload_ids(size_t number, size_t n, int32_t **ids);
+stm_status stm_workload_add_response(size_t n, size_t number, stm_group *group);
+
 /* Mean lengths of what is in a batch. */
 void stm_workload_means(const stm_batch *batch, double *n_prompt, double *n_answer);
 

@@ -138,6 +138,17 @@ static stm_status make_cuts(const stm_budgets *b, const stm_sampling *sampling, 
     return STM_OK;
 }
 
+stm_status stm_budgets_cut(const stm_budgets *b, const stm_batch *batch, stm_batch *cuts)
+{
+    const stm_sampling sampling = {.use = STM_RANDOM_TRAIN,
+                                   .group_size = batch->n_groups > 0 ? batch->groups[0].n_responses : 0};
+    stm_origin *origins = NULL;
+    *cuts = (stm_batch){0};
+    const stm_status status = make_cuts(b, &sampling, batch, cuts, &origins);
+    free(origins);
+    return status;
+}
+
 stm_status stm_budgets_roll_out(const stm_budgets *b, stm_engine *engine, const stm_model *model, const stm_grid *grid,
                                 const stm_sampling *sampling, stm_batch *batch, stm_batch *cuts,
                                 stm_rollout_counts *counts)

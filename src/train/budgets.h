@@ -40,6 +40,10 @@ stm_status stm_budgets_roll_out(const stm_budgets *budgets, stm_engine *engine, 
 stm_status stm_budgets_expect(const stm_budgets *budgets, stm_engine *engine, const stm_model *model,
                               const stm_grid *grid, const stm_sampling *sampling, stm_batch *batch, stm_batch *cuts);
 
+/* The cuts that training makes of a batch's thinking, whose groups have as many responses: groups without any. The
+ * caller clears *cuts. Local. Fails: STM_ERR_MEMORY. */
+stm_status stm_budgets_cut(const stm_budgets *budgets, const stm_batch *batch, stm_batch *cuts);
+
 /* Makes the batch one to train on, or to evaluate: each group has, member by member, its thinking (to train) and its
  * summaries, with what the objective reads of budgets; the rewards of cuts go to summaries, and their mean to thinking.
  * Local. Fails: STM_ERR_MEMORY, and the batch is as it was. */

@@ -219,6 +219,7 @@ static void an_estimate_sends_what_an_update_sends(void **state)
                                      .model = f.model,
                                      .batch = &f.batch,
                                      .longest = &f.batch,
+                                     .group_size = (int64_t)f.batch.groups[0].n_responses,
                                      .threads = 1,
                                      .supervised = true};
         const stm_layout layout = {.nodes = 1, .ranks_per_node = n_ranks, .pipeline = 1, .replica = 1};

@@ -56,6 +56,28 @@ done
 [ "$limit" -lt 30 ] || die "the quickstart does not fit into 29 MiB"
 say "sums by the chunk and activations that are computed again are counted"
 
+# time_of OPTIONS..: of prefill, decode and the passes without gradient before the update.
+time_of() { plan 0 --max-nodes 0 --ranks-per-node 1 "$@"; echo "$(number prefill_s) $(number decode_s) $(number forward_ahead_s) $(number turns)"; }
+plain=$(time_of)
+# counts WHAT CONDITION OPTIONS..: of p, d, a, n against those of the plain step, p0, d0, a0.
+counts() {
+    read -r p d a n <<< "$(time_of "${@:3}")"
+    read -r p0 d0 a0 n0 <<< "$plain"
+    awk "BEGIN { p = $p; d = $d; a = $a; n = $n; p0 = $p0; d0 = $d0; a0 = $a0; exit !($2) }" ||
+        die "$1: prefill, decode, forward ahead, turns are $p $d $a $n; they are $plain without"
+}
+counts "thinking that is cut" 'n == 2 && p > 2 * p0 && d > 2 * d0 && a == 0' \
+    objective.advantage_baseline=brpo 'rollout.budgets=[8,24]' rollout.summaries=2
+counts "an environment" 'n == 3 && p > 2 * p0' rollout.environment=cat 'reward=[{name: environment}]' rollout.max_turns=5
+counts "more turns" 'n == 5 && p > 4 * p0' rollout.environment=cat 'reward=[{name: environment}]' rollout.max_turns=5 --turns 5
+counts "refinements" 'n == 2 && p > 2 * p0 && d > 1.5 * d0' rollout.refine=true
+counts "answers of the reference" 'n == 2 && p > 1.9 * p0 && p < 2.1 * p0' objective.name=dpo objective.pairing=origin reference.samples=2
+counts "a loss of pairs" 'n == 1 && p == p0 && d == d0 && a > 0' objective.name=dpo
+pass=$(number forward_ahead_s)
+counts "weights of tokens" "n == 1 && p == p0 && a > $pass" objective.token_weight_alpha=1.5
+counts "successes of earlier steps" 'n == 1 && p == p0 && d == d0 && a == 0' replay.size=4
+say "turns, cuts, refinements, and passes that an update needs first take their time"
+
 refused 2 "command line: --machine is missing; .." 0 "$STEMMA" plan $input
 refused 2 "command line: --nodes: found 0, expected a whole number from 1 to 100000" \
     0 "$STEMMA" plan $input --machine $machine --nodes 0

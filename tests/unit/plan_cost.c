@@ -69,6 +69,7 @@ static void many_rows_take_their_flops_at_the_rate(void **state)
     assert_near(stm_cost_backward_s(&cost, &work, false), 4.0 * 1024 * WEIGHTS / 1e10, 1e-9);
     assert_near(stm_cost_head_s(&cost, 1024, false), 2.0 * 1024 * 64 * 1000 / 1e10, 1e-9);
     assert_near(stm_cost_head_s(&cost, 1024, true), 6.0 * 1024 * 64 * 1000 / 1e10, 1e-9);
+    assert_near(stm_cost_spread_s(&cost, 1024), 2.0 * 1024 * 64 * 1000 / 1e10, 1e-9); /* logits once more */
 }
 
 static void few_rows_take_the_time_to_read_the_weights(void **state)
@@ -153,6 +154,7 @@ static void nothing_takes_no_time(void **state)
     assert_true(stm_cost_forward_s(&cost, &(stm_work){0}, false) == 0);
     assert_true(stm_cost_backward_s(&cost, &(stm_work){0}, true) == 0);
     assert_true(stm_cost_head_s(&cost, 0, true) == 0);
+    assert_true(stm_cost_spread_s(&cost, 0) == 0);
     assert_true(stm_cost_round_s(&cost, &(stm_round){0}, 3, true) == 0);
 }
 
