@@ -4,7 +4,7 @@
 #   sbatch --array=0-5 jobs/array.sh INPUT.yaml FOLDER optim.lr=1e-6,3e-6,1e-5 rollout.group_size=8,16
 #
 # Values are separated by commas. `bash jobs/array.sh INPUT.yaml FOLDER OPTIONS` lists the combinations. All else is as in
-# slurm.sh, which each task runs: resources and time below.
+# slurm.sh, which each task runs: resources and time below. A combination with an option that its objective does not read is refused.
 #SBATCH --job-name=sweep
 #SBATCH --output=sweep-%A-%a.log
 #SBATCH --open-mode=append

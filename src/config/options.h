@@ -366,6 +366,9 @@ stm_status stm_options_next_changed(const stm_options *options, const char *sect
                                     stm_changed_option *out);
 void stm_changed_option_clear(stm_changed_option *changed);
 
+/* The value of an option of the table in YAML's flow spelling; the caller frees. Fails: STM_ERR_MEMORY. */
+stm_status stm_options_value(const stm_options *options, const char *name, char **text);
+
 /* Whole options as YAML, every default explicit, readable by stm_options_read_text. The caller frees. */
 stm_status stm_options_print(const stm_options *options, stm_command_bit command, char **yaml);
 

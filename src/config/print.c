@@ -206,6 +206,11 @@ static stm_status value_text(const stm_option_row *row, const stm_options *optio
     return stm_stream_finish(to, text);
 }
 
+stm_status stm_options_value(const stm_options *options, const char *name, char **text)
+{
+    return value_text(stm_option_find(stm_option_rows, stm_n_option_rows, name), options, text);
+}
+
 void stm_changed_option_clear(stm_changed_option *changed)
 {
     free(changed->value);

@@ -128,6 +128,13 @@ stm_status stm_objective_check_name(const char *name);
 /* True if the objective reads the option objective.KEY, under some value of the others. */
 bool stm_objective_reads(const stm_objective *objective, const char *key);
 
+/* An option objective.KEY that is read only where another one, objective.OF, has one of some values, ending in NULL;
+ * NULL behind the last of them. */
+typedef struct {
+    const char *key, *of, *values[4];
+} stm_option_condition;
+const stm_option_condition *stm_objective_condition(size_t i);
+
 /* Who reads an option, for its help: "dpo, orpo", "not sft"; "" for those of other sections and those that all read. */
 void stm_objective_readers(const char *name, char *text, size_t size);
 

@@ -457,6 +457,12 @@ static void options_that_contradict_each_other_are_refused(void **state)
         {{"objective.name=disco", "objective.reward_combine=normalize-then-sum"},
          "objective.reward_combine: found normalize-then-sum, expected its default, sum, with objective.name=disco: "
          "grpo alone reads it"},
+        {{"objective.surrogate=log", "objective.clip_low=0.3"},
+         "objective.clip_low: found 0.3, expected its default, 0.2, with objective.surrogate=log: clip, cispo and "
+         "geometric read it"},
+        {{"objective.name=fdpg", "objective.log_z=2"},
+         "objective.log_z: found 2.0, expected its default, 0.0, with objective.normaliser=group: given alone reads "
+         "it"},
         {{"objective.name=copg", "objective.tau=2"},
          "objective.tau: found 2.0, expected its default, 1.0, with objective.name=copg: disco and mdpo_regression "
          "read "

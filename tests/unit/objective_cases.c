@@ -452,6 +452,79 @@ static void each_objective_reads_the_options_that_its_row_lists_and_no_other(voi
     }
 }
 
+/* Whether the option makes a difference to the case, whose forms are otherwise as they are. */
+static bool is_read(recorded *r, const stm_option_row *row)
+{
+    double *before, *after;
+    const char *value;
+    bool differs = false;
+    assert_ok(stm_alloc(r->view.n_tokens, sizeof *before, &before));
+    assert_ok(stm_alloc(r->view.n_tokens, sizeof *after, &after));
+    const seen base = observe(r, before);
+    char *own = text_of(row, &r->options);
+    for (size_t k = 0; base.made == STM_OK && (value = value_to_try(row, k)) && !differs; k++) {
+        if (!set_option(&r->options, row->name, value))
+            continue;
+        const seen other = observe(r, after);
+        differs = differ(r, &base, before, &other, after);
+    }
+    assert_true(set_option(&r->options, row->name, own));
+    free(own);
+    free(before);
+    free(after);
+    return differs;
+}
+
+static bool is_listed(const stm_option_condition *c, const char *value)
+{
+    for (size_t i = 0; c->values[i]; i++)
+        if (strcmp(c->values[i], value) == 0)
+            return true;
+    return false;
+}
+
+/* How many cases of the file read the condition's key under each value of the other option. */
+static void count_readers(const char *file, const stm_option_condition *c, size_t n_readers[8])
+{
+    char name[64], other[64];
+    snprintf(name, sizeof name, "objective.%s", c->key);
+    snprintf(other, sizeof other, "objective.%s", c->of);
+    const stm_option_row *row = stm_option_find(stm_option_rows, stm_n_option_rows, name);
+    const stm_option_row *of = stm_option_find(stm_option_rows, stm_n_option_rows, other);
+    json_t *document = load(file), *one;
+    size_t index;
+    assert_true(row && of && of->choices);
+    json_array_foreach(json_object_get(document, "cases"), index, one) for (size_t v = 0; of->choices[v]; v++)
+    {
+        recorded r;
+        open_case(document, one, &r);
+        if (r.options.objective.max_tokens == 0)
+            r.options.objective.max_tokens = 5;
+        assert_true(set_option(&r.options, of->name, of->choices[v]));
+        n_readers[v] += is_read(&r, row);
+        close_case(&r);
+    }
+    json_decref(document);
+}
+
+static void an_option_is_read_under_the_values_that_its_condition_lists_and_no_other(void **state)
+{
+    (void)state;
+    const stm_option_condition *c;
+    for (size_t i = 0; (c = stm_objective_condition(i)); i++) {
+        char other[64];
+        size_t n_readers[8] = {0};
+        snprintf(other, sizeof other, "objective.%s", c->of);
+        const stm_option_row *of = stm_option_find(stm_option_rows, stm_n_option_rows, other);
+        count_readers(group_file, c, n_readers);
+        count_readers(preference_file, c, n_readers);
+        for (size_t v = 0; of->choices[v]; v++)
+            if ((n_readers[v] > 0) != is_listed(c, of->choices[v]))
+                fail_msg("%s is read in %zu cases with %s=%s, and its condition says otherwise", c->key, n_readers[v],
+                         c->of, of->choices[v]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -460,6 +533,7 @@ int main(void)
         cmocka_unit_test(score_function_terms_are_linear_in_logprobs),
         cmocka_unit_test(a_token_objective_may_be_called_on_any_range),
         cmocka_unit_test(each_objective_reads_the_options_that_its_row_lists_and_no_other),
+        cmocka_unit_test(an_option_is_read_under_the_values_that_its_condition_lists_and_no_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
