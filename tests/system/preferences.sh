@@ -87,6 +87,9 @@ still="--precision=float64 checkpoint.every=0 optim.clip=0 optim.eps=1e-30"
 succeeds 0 "$STEMMA" train ofs.yaml $still run.folder=ofs.still objective.chase_lr_ratio=0 objective.chase_interval=100
 succeeds 0 "$STEMMA" train ofs.yaml $still run.folder=ofs.none objective.chase_coef=0
 same_parameters "$(checkpoint ofs.still 6)" "$(checkpoint ofs.none 6)" 1e-9
+# One that learns is another to lead, so that the policy that never changes places with it goes another way.
+succeeds 0 "$STEMMA" train ofs.yaml $still run.folder=ofs.moves objective.chase_interval=100
+h5diff -d 1e-9 "$(checkpoint ofs.moves 6)" "$(checkpoint ofs.still 6)" /parameters /parameters > diff.txt && die "the policy does not see what its twin has learnt"
 say "OFS-DPO: the same on 1 and 3 ranks and on two stages, roles change, resumed bit for bit"
 
 # f-DPG's Z of each prompt, and its baseline: the same on 1 and 3 ranks, in two pieces, and where the second has more ranks
