@@ -159,6 +159,9 @@ static stm_status check_others(const stm_options *o)
                         : o->rollout.budgets.n > 0 ? "rollout.budgets"
                         : o->replay.size > 0       ? "replay.size"
                                                    : NULL;
+    if (o->reference.samples == 0 && o->reference.mixture != 1)
+        return stm_fail(STM_ERR_INPUT, "reference.mixture: found %g, expected 1 with reference.samples=0",
+                        o->reference.mixture);
     if (o->reference.samples == 0)
         return STM_OK;
     if (other)

@@ -292,6 +292,7 @@ const stm_option_row stm_option_rows[] = {
         "folders or checkpoints whose average is the reference (SALSA), all of the model's configuration; empty: the start model"},
     NUMBERS("reference.weights", reference.weights, "[]", FROM(0), INPUT, ABOVE, "of each in that average; empty: equal ones"),
     INTEGER("reference.samples", reference.samples, "0", FROM(0), INPUT, 0, "responses of each group that the reference samples, in place of the policy"),
+    NUMBER("reference.mixture", reference.mixture, "1.0", RANGE(0, 1), INPUT, 0, "share of the reference's logits in these samples, the rest is the policy's (Nash-MD: 0.5); 1: the reference alone; between, both are in memory whole"),
 
     NUMBER("optim.lr", optim.lr, "1.0e-5", FROM(0), INPUT, 0, "learning rate of AdamW after warm-up"),
     {"optim.betas", STM_KIND_PAIR, offsetof(stm_options, optim.betas), "[0.9, 0.95]", RANGE(0, 1), NULL, INPUT, BELOW, "decay of the two moments"},

@@ -230,6 +230,7 @@ typedef struct {
         stm_strings paths;
         stm_numbers weights;
         int64_t samples;
+        double mixture;
     } reference; /* its models; empty: the start model, equal weights */
     struct {
         double lr, betas[2], eps, weight_decay, clip;

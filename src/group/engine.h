@@ -73,13 +73,14 @@ void stm_engine_release(stm_engine *engine);
 stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch, int *team_of);
 
 /* Memory that a rank would take beside what is static, before it does it: of a gradient or a score of that batch, and
- * of its team's prompts of `groups` [n] with slots_bytes for what is decoded below them (rollout/rollout.h).
+ * of its team's prompts of `groups` [n] with slots_bytes for what is decoded below them (rollout/rollout.h), and, where
+ * other_slots_bytes is not 0, the same once more with these in another engine, of another model (rollout/mixture.h).
  * beside: with bytes that the caller holds meanwhile. They add to what is planned: the most of all. Local. Fails:
  * STM_ERR_MEMORY. */
 stm_status stm_engine_expect(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind);
 stm_status stm_engine_expect_beside(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind, size_t bytes);
 stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
-                                     size_t slots_bytes);
+                                     size_t slots_bytes, size_t other_slots_bytes);
 size_t stm_engine_planned_bytes(const stm_engine *engine);              /* with what is static */
 stm_footprint_parts stm_engine_planned_parts(const stm_engine *engine); /* the rest of it */
 

@@ -3,18 +3,24 @@
 #include "group/engine_state.h"
 
 static stm_status expect_placed(stm_engine *engine, const stm_forest *forest, const stm_placement *placement,
-                                stm_pass_kind kind, size_t slots_bytes)
+                                stm_pass_kind kind, size_t slots_bytes, size_t other_slots_bytes)
 {
     stm_schedule_options options = stm_engine_schedule_options(engine, kind);
     stm_schedule schedule;
-    stm_footprint footprint = {0};
+    stm_footprint footprint = {0}, other = {0};
     stm_status status;
     options.nodes = engine->settings.shares_kv ? engine->grid->team_nodes : NULL;
     STM_GOTO_OUT(stm_schedule_create(forest, placement, engine->model, &options, &schedule));
     STM_GOTO_OUT(stm_footprint_of(&schedule, engine->model, &options, &footprint));
+    if (other_slots_bytes > 0) {
+        STM_GOTO_OUT(stm_footprint_join(&footprint, &other));
+        stm_footprint_add_slots(other_slots_bytes, &other);
+        footprint.beside = stm_footprint_sum(&other);
+    }
     stm_footprint_add_slots(slots_bytes, &footprint);
     STM_GOTO_OUT(stm_footprint_join(&footprint, &engine->planned));
 out:
+    stm_footprint_clear(&other);
     stm_footprint_clear(&footprint);
     stm_schedule_clear(&schedule);
     return status;
@@ -37,7 +43,7 @@ stm_status stm_engine_expect_beside(stm_engine *engine, const stm_batch *batch, 
     STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &forest));
     STM_GOTO_OUT(stm_placement_create(&forest, &engine->model->config, engine->grid->team_size,
                                       &engine->settings.placement, &placement));
-    STM_GOTO_OUT(expect_placed(engine, &forest, &placement, kind, bytes));
+    STM_GOTO_OUT(expect_placed(engine, &forest, &placement, kind, bytes, 0));
 out:
     stm_placement_clear(&placement);
     stm_forest_clear(&forest);
@@ -46,7 +52,7 @@ out:
 }
 
 stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
-                                     size_t slots_bytes)
+                                     size_t slots_bytes, size_t other_slots_bytes)
 {
     stm_sequence_list sequences;
     stm_forest forest = {0};
@@ -58,7 +64,7 @@ stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch,
     STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &forest));
     STM_GOTO_OUT(stm_placement_create_shared(&forest, &engine->model->config, engine->grid->team_size,
                                              &engine->settings.placement, &placement));
-    STM_GOTO_OUT(expect_placed(engine, &forest, &placement, STM_PASS_PREFILL, slots_bytes));
+    STM_GOTO_OUT(expect_placed(engine, &forest, &placement, STM_PASS_PREFILL, slots_bytes, other_slots_bytes));
 out:
     stm_placement_clear(&placement);
     stm_forest_clear(&forest);

@@ -182,12 +182,15 @@ stm_status stm_footprint_join(const stm_footprint *other, stm_footprint *most)
         if (bytes_of(&other->arenas[i]) > bytes_of(&most->arenas[i]))
             most->arenas[i] = other->arenas[i];
     most->window_bytes = STM_MAX(most->window_bytes, other->window_bytes);
+    if (bytes_of(&other->beside) > bytes_of(&most->beside))
+        most->beside = other->beside;
     return STM_OK;
 }
 
 stm_footprint_parts stm_footprint_sum(const stm_footprint *footprint)
 {
-    stm_footprint_parts sum = {.kv = footprint->window_bytes};
+    stm_footprint_parts sum = footprint->beside;
+    sum.kv += footprint->window_bytes;
     for (size_t i = 0; i < footprint->n_arenas; i++) {
         sum.kv += footprint->arenas[i].kv;
         sum.kept += footprint->arenas[i].kept;

@@ -22,6 +22,7 @@ typedef struct {
     stm_footprint_parts *arenas; /* [n_arenas]: the first has what lives while a chunk runs where there are several
                                   * banks, the others are the banks */
     size_t window_bytes;         /* this rank's share of its node's */
+    stm_footprint_parts beside;  /* of another engine, all its arenas together */
 } stm_footprint;
 
 /* Of a pass by that schedule, made for the model with those options. The caller clears *out, also after a failure.

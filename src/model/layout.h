@@ -13,6 +13,11 @@ stm_status stm_model_lay_out(const stm_model_config *config, stm_model **out);
  * STM_ERR_DEVICE. */
 stm_status stm_model_allocate(stm_model *model, const stm_backend *backend, stm_stream *stream);
 
+/* *out: the same model with weights of its own, held as `model` holds its, and the same numbers in them; all else is
+ * model's, which must outlive it. unshare also clears what a failure left. Local. Fails as allocate. */
+stm_status stm_model_share(const stm_model *model, stm_model *out);
+void stm_model_unshare(stm_model *shared);
+
 /* Allocates and computes cosine and sine, in double, then rounded. Local. Fails as allocate does, which calls it. */
 stm_status stm_model_fill_rope(stm_model *model);
 

@@ -81,6 +81,25 @@ stm_status stm_model_allocate(stm_model *model, const stm_backend *backend, stm_
     return stm_model_fill_rope(model);
 }
 
+stm_status stm_model_share(const stm_model *model, stm_model *out)
+{
+    *out = *model;
+    out->weights = NULL;
+    STM_TRY(stm_model_array_create(model, &out->weights));
+    STM_TRY(stm_model_array_copy(model, out->weights, model->weights));
+    STM_TRY(stm_model_weights_changed(out));
+    return model->backend->synchronize(model->stream);
+}
+
+void stm_model_unshare(stm_model *shared)
+{
+    if (shared->weights) {
+        stm_model_round_end(shared, shared->weights);
+        stm_model_array_destroy(shared, shared->weights);
+    }
+    *shared = (stm_model){0};
+}
+
 stm_status stm_model_create(const stm_model_config *config, const stm_backend *backend, stm_stream *stream,
                             stm_model **out)
 {

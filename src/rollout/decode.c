@@ -15,7 +15,7 @@ typedef struct {
 typedef struct {
     const stm_decode_work *work;
     stm_slots slots;
-    stm_step *step;
+    stm_step *step, *other; /* other: of the other model; NULL: there is one */
     stm_draw *draw;         /* NULL: not the last stage */
     stm_handover *handover; /* NULL: there are no other stages */
     stm_shares *shares;     /* NULL: no rollout will go to another rank */
@@ -102,7 +102,8 @@ static stm_status sample(decoder *d, size_t batch)
     const stm_slot_batch *rows = &d->slots.batches[batch];
     const int32_t *ids;
     size_t not_finite;
-    STM_TRY(stm_draw_run(d->draw, rows, stm_step_rows(d->step), &ids, &not_finite));
+    STM_TRY(stm_draw_run(d->draw, rows, stm_step_rows(d->step), d->other ? stm_step_rows(d->other) : NULL, &ids,
+                         &not_finite));
     if (not_finite != STM_NONE && d->numeric == STM_OK) {
         const stm_rollout_item *item = &d->work->items[not_finite];
         d->numeric =
@@ -126,10 +127,20 @@ static stm_status leave_rollouts(decoder *d, size_t batch)
     return got_ids(d, batch, d->heard);
 }
 
+/* Where the other model's rows begin in a message of both. */
+static size_t other_bytes(const decoder *d, size_t n_rows)
+{
+    const stm_model *model = d->work->pass->model;
+    return n_rows * model->config.hidden_size * model->backend->real_bytes;
+}
+
 static stm_status pass_on(decoder *d, size_t batch)
 {
     const size_t n_rows = d->slots.batches[batch].n_rows;
-    STM_TRY(stm_step_read(d->step, stm_handover_take(d->handover)));
+    char *leaving = stm_handover_take(d->handover);
+    STM_TRY(stm_step_read(d->step, leaving));
+    if (d->other)
+        STM_TRY(stm_step_read(d->other, leaving + other_bytes(d, n_rows)));
     stm_handover_send(d->handover, n_rows);
     stm_handover_expect_ids(d->handover, n_rows);
     enter(&d->awaiting, batch);
@@ -139,14 +150,17 @@ static stm_status pass_on(decoder *d, size_t batch)
 static stm_status run(decoder *d, size_t batch)
 {
     stm_watch_turn(d->work->sampling->watch);
-    const void *arrived = d->handover ? stm_handover_receive(d->handover) : NULL;
+    const char *arrived = d->handover ? stm_handover_receive(d->handover) : NULL;
     if (d->draw && stm_watch_leaves(d->work->sampling->watch)) {
         if (d->handover)
             stm_handover_release(d->handover);
         return leave_rollouts(d, batch);
     }
     ++*d->work->rounds;
-    STM_TRY(stm_step_run(d->step, &d->slots.batches[batch], arrived));
+    const stm_slot_batch *rows = &d->slots.batches[batch];
+    STM_TRY(stm_step_run(d->step, rows, arrived));
+    if (d->other)
+        STM_TRY(stm_step_run(d->other, rows, arrived ? arrived + other_bytes(d, rows->n_rows) : NULL));
     if (d->handover)
         stm_handover_release(d->handover);
     return d->draw ? sample(d, batch) : pass_on(d, batch);
@@ -185,7 +199,10 @@ static stm_status create(decoder *d)
     STM_TRY(stm_arena_take(host, d->slots.n_batches * sizeof(size_t), &d->awaiting.batches));
     STM_TRY(stm_arena_take(host, d->slots.most_rows * sizeof *d->heard, &d->heard));
     d->hooks = (stm_layer_hooks){.meet = meet_nobody, .drive = drive, .context = d};
-    STM_TRY(stm_step_create(work, &d->slots, is_alone && !shares ? NULL : &d->hooks, &d->step));
+    const stm_layer_hooks *hooks = is_alone && !shares ? NULL : &d->hooks;
+    STM_TRY(stm_step_create(work, work->pass, &d->slots, hooks, &d->step));
+    if (work->other)
+        STM_TRY(stm_step_create(work, work->other, &d->slots, hooks, &d->other));
     if (stm_model_is_last(work->pass->model))
         STM_TRY(stm_draw_create(work, d->slots.most_rows, &d->draw));
     if (!is_alone)
@@ -193,14 +210,36 @@ static stm_status create(decoder *d)
     return shares ? stm_shares_create(work, &d->slots, progress, &d->shares) : STM_OK;
 }
 
-size_t stm_decode_bytes(const stm_model *model, size_t n_slots, size_t n_stages, size_t max_new_tokens)
+static size_t rows_of_batch(size_t n_slots, size_t n_stages, size_t *n_batches)
 {
-    const size_t n_batches = STM_MIN(n_stages, STM_MAX(n_slots, (size_t)1));
-    const size_t most_rows = (n_slots + n_batches - 1) / n_batches;
+    *n_batches = STM_MIN(n_stages, STM_MAX(n_slots, (size_t)1));
+    return (n_slots + *n_batches - 1) / *n_batches;
+}
+
+/* Of layers and messages. */
+static size_t step_bytes(const stm_model *model, size_t n_slots, size_t n_stages, size_t max_new_tokens)
+{
+    size_t n_batches;
+    const size_t most_rows = rows_of_batch(n_slots, n_stages, &n_batches);
     const size_t n_links = n_stages == 1 ? 0 : 2 - stm_model_is_first(model) - stm_model_is_last(model);
     const size_t message = most_rows * model->config.hidden_size * model->backend->real_bytes;
-    return stm_step_bytes(model, n_slots, most_rows, max_new_tokens) + n_links * n_batches * message +
+    return stm_step_bytes(model, n_slots, most_rows, max_new_tokens) + n_links * n_batches * message;
+}
+
+size_t stm_decode_bytes(const stm_model *model, size_t n_slots, size_t n_stages, size_t max_new_tokens)
+{
+    size_t n_batches;
+    const size_t most_rows = rows_of_batch(n_slots, n_stages, &n_batches);
+    return step_bytes(model, n_slots, n_stages, max_new_tokens) +
            (stm_model_is_last(model) ? stm_draw_bytes(model, most_rows) : 0);
+}
+
+size_t stm_decode_other_bytes(const stm_model *model, size_t n_slots, size_t n_stages, size_t max_new_tokens)
+{
+    size_t n_batches;
+    const size_t most_rows = rows_of_batch(n_slots, n_stages, &n_batches);
+    return step_bytes(model, n_slots, n_stages, max_new_tokens) +
+           (stm_model_is_last(model) ? stm_draw_other_bytes(model, most_rows) : 0);
 }
 
 /* The same on every rank that will wait for this one. */
@@ -216,7 +255,12 @@ stm_status stm_decode(const stm_decode_work *work)
     const int rank = work->grid->team_rank;
     if (stm_decode_share(work, rank) == stm_decode_share(work, rank + 1))
         return STM_OK; /* then no rank has more than it has slots for, and none will come */
-    const stm_mark device = stm_arena_mark(work->pass->device), host = stm_arena_mark(work->pass->host);
+    const stm_pass *const passes[] = {work->pass, work->other};
+    stm_mark device[2], host[2];
+    for (size_t i = 0; i < stm_decode_n_models(work); i++) {
+        device[i] = stm_arena_mark(passes[i]->device);
+        host[i] = stm_arena_mark(passes[i]->host);
+    }
     decoder d = {.work = work};
     stm_status status = agree(work, create(&d));
     if (status == STM_OK) {
@@ -227,7 +271,9 @@ stm_status stm_decode(const stm_decode_work *work)
     stm_handover_destroy(d.handover);
     stm_shares_destroy(d.shares);
     stm_slots_clear(&d.slots);
-    stm_arena_reset(work->pass->device, device);
-    stm_arena_reset(work->pass->host, host);
+    for (size_t i = 0; i < stm_decode_n_models(work); i++) {
+        stm_arena_reset(passes[i]->device, device[i]);
+        stm_arena_reset(passes[i]->host, host[i]);
+    }
     return status;
 }

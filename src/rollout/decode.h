@@ -22,7 +22,8 @@ typedef struct {
 } stm_rollout_item;
 
 typedef struct {
-    const stm_pass *pass; /* has the prompts; its device and host arenas are used, and left as they were */
+    const stm_pass *pass;  /* has the prompts; its device and host arenas are used, and left as they were */
+    const stm_pass *other; /* the same of the other of two models (rollout/mixture.h); NULL: there is one */
     const stm_batch *batch;
     const stm_sampling *sampling;
     const stm_grid *grid;
@@ -32,6 +33,12 @@ typedef struct {
     size_t n_slots; /* decoded at once on this rank; the same on every rank of the team and of its column */
     double *rounds; /* counts them */
 } stm_decode_work;
+
+/* Models that a row passes through. Local. */
+static inline size_t stm_decode_n_models(const stm_decode_work *work)
+{
+    return work->other ? 2 : 1;
+}
 
 /* The rank's first share are the items from here up to where the next rank's begin. Local. */
 static inline size_t stm_decode_share(const stm_decode_work *work, int team_rank)
@@ -44,6 +51,9 @@ size_t stm_decode_slot_bytes(const stm_model *model, size_t n_slots, size_t max_
 
 /* All memory of decoding so many slots, in a pipeline of n_stages, but for a few bytes a slot. */
 size_t stm_decode_bytes(const stm_model *model, size_t n_slots, size_t n_stages, size_t max_new_tokens);
+
+/* What the other of two models adds to that. */
+size_t stm_decode_other_bytes(const stm_model *model, size_t n_slots, size_t n_stages, size_t max_new_tokens);
 
 /* Decodes the team's items. Collective over the team, and all stages of it. Fails: STM_ERR_NUMERIC (on the last stage;
  * the rollout ends there, the others go on), STM_ERR_MEMORY, STM_ERR_DEVICE. */

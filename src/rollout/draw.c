@@ -5,7 +5,7 @@
 enum { LOGITS_AT_ONCE = 1 << 22 }; /* elements of a block of whole logits */
 
 struct stm_draw {
-    const stm_model *model;
+    const stm_model *model, *other_model; /* other: NULL: there is one */
     const stm_sampling *sampling;
     stm_rollout_item *items;
     size_t most_rows;
@@ -13,6 +13,7 @@ struct stm_draw {
     size_t n_rows; /* of the batch */
     const stm_occupant *rows;
     void *normed, *inverse_rms, *logits;          /* device; [n_rows, hidden], [n_rows], a block of whole rows */
+    void *other_normed;                           /* [n_rows, hidden], device */
     int32_t *sampled;                             /* device */
     double *uniform, *logp, *entropy, *kept_mass; /* device */
     uint8_t *banned, *banned_early;               /* [n_ids], device; early: end tokens too */
@@ -35,6 +36,11 @@ size_t stm_draw_bytes(const stm_model *model, size_t most_rows)
 {
     const size_t logits = logits_rows(model, most_rows) * model->config.vocab_size;
     return (logits + most_rows * model->config.hidden_size) * model->backend->real_bytes;
+}
+
+size_t stm_draw_other_bytes(const stm_model *model, size_t most_rows)
+{
+    return most_rows * model->config.hidden_size * model->backend->real_bytes;
 }
 
 static stm_status take_rows(stm_arena *device, stm_arena *host, stm_draw *d)
@@ -80,6 +86,11 @@ stm_status stm_draw_create(const stm_decode_work *work, size_t most_rows, stm_dr
     *d = (stm_draw){.model = model, .sampling = work->sampling, .items = work->items, .most_rows = most_rows};
     *out = d;
     STM_TRY(take_rows(work->pass->device, work->pass->host, d));
+    if (work->other) {
+        d->other_model = work->other->model;
+        STM_TRY(take(work->other->device, most_rows * model->config.hidden_size, model->backend->real_bytes,
+                     &d->other_normed));
+    }
     return take_bans(work->pass->device, work->pass->host, d);
 }
 
@@ -101,17 +112,37 @@ static stm_status draw_numbers(stm_draw *d)
     return d->model->backend->write(d->model->stream, d->uniform, d->host_numbers, d->n_rows * sizeof(double));
 }
 
-static stm_status run_norm(stm_draw *d, const void *x)
+static stm_status run_norm(const stm_draw *d, const stm_model *model, const void *x, void *normed)
 {
-    const stm_model *model = d->model;
     const stm_rmsnorm norm = {.n_rows = d->n_rows,
                               .width = model->config.hidden_size,
                               .eps = model->config.rms_eps,
                               .x = x,
                               .w = stm_at(model->backend, model->weights, model->final_norm),
-                              .y = d->normed,
+                              .y = normed,
                               .inverse_rms = d->inverse_rms};
     return model->backend->rmsnorm(model->stream, &norm);
+}
+
+/* logits = share * those of rows [first, first + n), or += */
+static stm_status run_head(const stm_draw *d, const stm_model *model, const void *normed, size_t first, size_t n,
+                           double share, bool add)
+{
+    const stm_backend *b = model->backend;
+    const size_t hidden = model->config.hidden_size, vocab = model->config.vocab_size;
+    const stm_gemm gemm = {.transpose_b = true,
+                           .m = n,
+                           .n = vocab,
+                           .k = hidden,
+                           .alpha = share,
+                           .beta = add ? 1 : 0,
+                           .a = stm_at(b, normed, first * hidden),
+                           .lda = hidden,
+                           .b = stm_at(b, model->weights, model->head),
+                           .ldb = hidden,
+                           .c = d->logits,
+                           .ldc = vocab};
+    return b->gemm(model->stream, &gemm);
 }
 
 /* Whole logits of rows [first, first + n), and a token for each. */
@@ -120,19 +151,11 @@ static stm_status sample_rows(stm_draw *d, size_t first, size_t n, bool early)
     const stm_model *model = d->model;
     const stm_backend *b = model->backend;
     const stm_sampling *s = d->sampling;
-    const size_t hidden = model->config.hidden_size, vocab = model->config.vocab_size;
-    const stm_gemm gemm = {.transpose_b = true,
-                           .m = n,
-                           .n = vocab,
-                           .k = hidden,
-                           .alpha = 1,
-                           .a = stm_at(b, d->normed, first * hidden),
-                           .lda = hidden,
-                           .b = stm_at(b, model->weights, model->head),
-                           .ldb = hidden,
-                           .c = d->logits,
-                           .ldc = vocab};
-    STM_TRY(b->gemm(model->stream, &gemm));
+    const size_t vocab = model->config.vocab_size;
+    const double share = d->other_model ? s->mixture->share : 0.0;
+    STM_TRY(run_head(d, model, d->normed, first, n, 1.0 - share, false));
+    if (d->other_model)
+        STM_TRY(run_head(d, d->other_model, d->other_normed, first, n, share, true));
     const stm_sample sample = {.n_rows = n,
                                .n_columns = vocab,
                                .n_ids = d->n_ids,
@@ -192,15 +215,17 @@ static stm_status record(stm_draw *d, size_t *not_finite)
     return STM_OK;
 }
 
-stm_status stm_draw_run(stm_draw *draw, const stm_slot_batch *batch, const void *x, const int32_t **ids,
-                        size_t *not_finite)
+stm_status stm_draw_run(stm_draw *draw, const stm_slot_batch *batch, const void *x, const void *other,
+                        const int32_t **ids, size_t *not_finite)
 {
     draw->n_rows = batch->n_rows;
     draw->rows = batch->rows;
     *ids = draw->host_ids;
     *not_finite = STM_NONE;
     STM_TRY(draw_numbers(draw));
-    STM_TRY(run_norm(draw, x));
+    STM_TRY(run_norm(draw, draw->model, x, draw->normed));
+    if (draw->other_model)
+        STM_TRY(run_norm(draw, draw->other_model, other, draw->other_normed));
     STM_TRY(sample_all(draw));
     return record(draw, not_finite);
 }

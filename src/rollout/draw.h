@@ -11,11 +11,13 @@ stm_status stm_draw_create(const stm_decode_work *work, size_t most_rows, stm_dr
 
 /* Memory of it, but for a few bytes a row. Local. */
 size_t stm_draw_bytes(const stm_model *model, size_t most_rows);
+size_t stm_draw_other_bytes(const stm_model *model, size_t most_rows); /* more for the other of two models */
 
 /* Draws a token for each row of the batch, and writes log-probs and kept mass of its response. x: [n_rows, hidden],
- * device. *ids: [n_rows], valid until the next run; STM_NO_ID where the log-prob is not a finite number: *not_finite is
- * then such a row's item, else STM_NONE. Local. Fails: STM_ERR_DEVICE. */
-stm_status stm_draw_run(stm_draw *draw, const stm_slot_batch *batch, const void *x, const int32_t **ids,
-                        size_t *not_finite);
+ * device; other: the same of the other of two models, or NULL. *ids: [n_rows], valid until the next run; STM_NO_ID
+ * where the log-prob is not a finite number: *not_finite is then such a row's item, else STM_NONE. Local. Fails:
+ * STM_ERR_DEVICE. */
+stm_status stm_draw_run(stm_draw *draw, const stm_slot_batch *batch, const void *x, const void *other,
+                        const int32_t **ids, size_t *not_finite);
 
 #endif

@@ -4,7 +4,7 @@ enum { ROWS_TAG = 3, IDS_TAG = 4 }; /* of a column; group/neighbours.h has lower
 
 struct stm_handover {
     stm_timers *timers;
-    size_t hidden;
+    size_t hidden;                    /* reals of a row, of all models together */
     stm_link *from_before, *to_after; /* rows; NULL: there is no such stage */
     stm_link *from_last;              /* ids; NULL: this is the last */
     stm_link **to_others;             /* [n_others]: ids */
@@ -17,9 +17,10 @@ static stm_status open_link(const stm_decode_work *work, const stm_slots *slots,
 {
     const stm_model *model = work->pass->model;
     const bool rows = options.tag == ROWS_TAG;
+    const size_t hidden = stm_decode_n_models(work) * model->config.hidden_size;
     options.comm = work->grid->column_comm;
     options.n_slots = slots->n_batches;
-    options.slot_reals = slots->most_rows * (rows ? model->config.hidden_size : 1);
+    options.slot_reals = slots->most_rows * (rows ? hidden : 1);
     options.real_bytes = rows ? model->backend->real_bytes : sizeof(double);
     STM_TRY(
         stm_arena_take(work->pass->host, options.n_slots * options.slot_reals * options.real_bytes, &options.slots));
@@ -35,8 +36,9 @@ stm_status stm_handover_create(const stm_decode_work *work, const stm_slots *slo
     stm_link_options options = {.progress = progress};
     STM_TRY(stm_arena_take(work->pass->host, sizeof *h, &h));
     STM_TRY(stm_arena_take(work->pass->host, (size_t)last * sizeof *h->to_others, &h->to_others));
-    *h = (stm_handover){
-        .timers = work->timers, .hidden = work->pass->model->config.hidden_size, .to_others = h->to_others};
+    *h = (stm_handover){.timers = work->timers,
+                        .hidden = stm_decode_n_models(work) * work->pass->model->config.hidden_size,
+                        .to_others = h->to_others};
     *out = h;
     options.tag = ROWS_TAG;
     options.peer = stage - 1;

@@ -18,8 +18,9 @@ stm_status stm_handover_create(const stm_decode_work *work, const stm_slots *slo
 void stm_handover_destroy(stm_handover *handover); /* all has been received that was announced; NULL is fine */
 void stm_handover_drive(stm_handover *handover);   /* NULL is fine */
 
-/* Hidden rows. expect: one more batch will run, of n_rows rows. receive: the next batch's from the stage before, until
- * release; waits. On the first stage none come, and *rows is NULL. */
+/* Hidden rows; of two models, all rows of the one, then all of the other. expect: one more batch will run, of n_rows
+ * rows. receive: the next batch's from the stage before, until release; waits. On the first stage none come, and *rows
+ * is NULL. */
 void stm_handover_expect(stm_handover *handover, size_t n_rows);
 const void *stm_handover_receive(stm_handover *handover);
 void stm_handover_release(stm_handover *handover);

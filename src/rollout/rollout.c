@@ -161,11 +161,12 @@ typedef struct {
     stm_rollout_counts counts;
 } rollout_work;
 
-/* Room for prompts and slots: what the engine may use, half for each. */
+/* Room for prompts and slots: what the engine may use, half for each; of two models each has half of that. */
 static size_t room_bytes(const rollout_work *w)
 {
     const size_t limit = stm_engine_settings_of(w->engine)->limit_bytes, fixed = stm_engine_static_bytes(w->engine);
-    return limit > fixed ? (limit - fixed) / 2 : 0;
+    const size_t n_parts = w->sampling->mixture ? 4 : 2;
+    return limit > fixed ? (limit - fixed) / n_parts : 0;
 }
 
 /* Stages of a column have different layers, and the same work. */
@@ -225,10 +226,14 @@ static stm_rollout_item *list_items(rollout_work *w, const stm_forest *forest, s
 
 static stm_status run_wave(rollout_work *w, size_t first, size_t n)
 {
-    const stm_pass *pass;
+    const stm_mixture *mixture = w->sampling->mixture;
+    const stm_pass *pass, *other = NULL;
     stm_status status = stm_engine_prefill(w->engine, w->batch, w->groups + first, n, &pass);
+    if (status == STM_OK && mixture)
+        status = stm_engine_prefill(mixture->engine, w->batch, w->groups + first, n, &other);
     if (status == STM_OK) {
         stm_decode_work work = {.pass = pass,
+                                .other = other,
                                 .batch = w->batch,
                                 .sampling = w->sampling,
                                 .grid = w->grid,
@@ -237,10 +242,12 @@ static stm_status run_wave(rollout_work *w, size_t first, size_t n)
                                 .rounds = &w->counts.decode_rounds};
         work.items = list_items(w, pass->forest, &work.n_items);
         if (w->grid->stage == 0)
-            w->counts.prompt_rows += pass->counts.rows;
+            w->counts.prompt_rows += pass->counts.rows + (other ? other->counts.rows : 0);
         status = stm_decode(&work);
     }
     stm_engine_release(w->engine);
+    if (mixture)
+        stm_engine_release(mixture->engine);
     return status;
 }
 
@@ -308,7 +315,9 @@ stm_status stm_rollout_expect_turn(stm_engine *engine, const stm_model *model, c
         const size_t n_slots = STM_MIN(slots_that_fit(&w), own);
         status = stm_engine_expect_prompts(
             engine, batch, w.groups + first, n,
-            stm_decode_bytes(model, n_slots, (size_t)grid->n_stages, sampling->max_new_tokens));
+            stm_decode_bytes(model, n_slots, (size_t)grid->n_stages, sampling->max_new_tokens),
+            sampling->mixture ? stm_decode_other_bytes(model, n_slots, (size_t)grid->n_stages, sampling->max_new_tokens)
+                              : 0);
     }
     free(w.groups);
     free(w.items);

@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "group/engine.h"
 #include "mpi/watch.h"
+#include "rollout/mixture.h"
 #include "rollout/turns.h"
 #include "text/tokenizer.h"
 
@@ -35,6 +36,7 @@ typedef struct {
     stm_watch *watch;               /* what may end it early; NULL: nothing */
     const stm_partner *partner;     /* who answers; NULL: a response is one turn */
     size_t max_turns, max_appended; /* with a partner: turns, and tokens that it may add to one response */
+    const stm_mixture *mixture;     /* the other of two models; NULL: there is one */
     const stm_origin *origins;      /* [groups of the batch]; NULL: responses begin */
 } stm_sampling;
 

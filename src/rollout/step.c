@@ -110,13 +110,13 @@ static stm_status take_parts(stm_step *d, size_t n_items)
     return take_host(d, most, sizeof *d->parts, &d->parts);
 }
 
-stm_status stm_step_create(const stm_decode_work *work, const stm_slots *slots, const stm_layer_hooks *hooks,
-                           stm_step **out)
+stm_status stm_step_create(const stm_decode_work *work, const stm_pass *pass, const stm_slots *slots,
+                           const stm_layer_hooks *hooks, stm_step **out)
 {
     stm_step *d;
-    STM_TRY(stm_arena_take(work->pass->host, sizeof *d, &d));
-    *d = (stm_step){.pass = work->pass,
-                    .model = work->pass->model,
+    STM_TRY(stm_arena_take(pass->host, sizeof *d, &d));
+    *d = (stm_step){.pass = pass,
+                    .model = pass->model,
                     .batch = work->batch,
                     .sampling = work->sampling,
                     .items = work->items,

@@ -7,10 +7,11 @@
 
 typedef struct stm_step stm_step;
 
-/* Takes all its memory from the pass's arenas: K and V of the slots, and a round's rows. hooks: what a rank does while
- * layers run; NULL: nothing else. Local. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
-stm_status stm_step_create(const stm_decode_work *work, const stm_slots *slots, const stm_layer_hooks *hooks,
-                           stm_step **out);
+/* Through the model of `pass`, one of the work's; takes all its memory from that pass's arenas: K and V of the slots,
+ * and a round's rows. hooks: what a rank does while layers run; NULL: nothing else. Local. Fails: STM_ERR_MEMORY,
+ * STM_ERR_DEVICE. */
+stm_status stm_step_create(const stm_decode_work *work, const stm_pass *pass, const stm_slots *slots,
+                           const stm_layer_hooks *hooks, stm_step **out);
 
 /* Memory of it, but for a few bytes a row. Local. */
 size_t stm_step_bytes(const stm_model *model, size_t n_slots, size_t most_rows, size_t max_new_tokens);

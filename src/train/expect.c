@@ -7,6 +7,7 @@
 #include "rollout/rollout.h"
 #include "train/batch.h"
 #include "train/expect.h"
+#include "train/others.h"
 #include "train/trainer_state.h"
 
 /* Tokens that no two responses have in one place: nothing of them is shared. */
@@ -53,8 +54,21 @@ static stm_status expect_rollouts(const stm_policy *p, stm_random_use use, size_
                       : stm_rollout_expect(p->engine, p->model, p->grid, &sampling, batch);
 }
 
+/* Of responses that two models sample. */
+static stm_status expect_mixture(const stm_policy *p, stm_batch *batch)
+{
+    static const stm_mixture both = {0};
+    stm_sampling sampling;
+    stm_sampling_init(p->options, p->model, p->tokenizer, STM_RANDOM_OTHERS, 0, &sampling);
+    sampling.group_size = (size_t)p->options->reference.samples;
+    sampling.mixture = &both;
+    return stm_rollout_expect(p->engine, p->model, p->grid, &sampling, batch);
+}
+
 stm_status stm_expect_rollouts(const stm_policy *policy, stm_batch *batch)
 {
+    if (stm_others_mix(policy->options))
+        STM_TRY(expect_mixture(policy, batch));
     return expect_rollouts(policy, STM_RANDOM_TRAIN, (size_t)policy->options->rollout.group_size, batch);
 }
 

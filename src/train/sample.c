@@ -39,14 +39,14 @@ static stm_status roll_out(stm_trainer *t, stm_step *step, const stm_sampling *s
     return STM_OK;
 }
 
-/* Answers of the reference beside them. Collective. */
+/* Answers of the reference, or of its mixture with the policy, beside them. Collective. */
 static stm_status roll_out_others(stm_trainer *t, stm_step *step, const stm_sampling *sampling, stm_batch *batch)
 {
     stm_rollout_counts counts = {0};
     const double start = stm_now_s();
     stm_timers_push(&t->timers, STM_PHASE_ROLLOUT);
     const stm_status status =
-        stm_others_roll_out(t->reference, &t->policy, sampling, (size_t)t->options->reference.samples, batch, &counts);
+        stm_others_roll_out(t->others, &t->policy, sampling, (size_t)t->options->reference.samples, batch, &counts);
     stm_timers_pop(&t->timers, STM_PHASE_ROLLOUT);
     step->record.tokens_sampled += counts.tokens;
     step->record.rollout_s += stm_now_s() - start;

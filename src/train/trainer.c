@@ -31,7 +31,8 @@ size_t stm_trainer_static_bytes(const stm_options *options, const stm_model *mod
     const bool has_reference = stm_objective_has_reference(&options->objective);
     return stm_optimizer_bytes(model, n_ranks, options->parallel.shard) +
            (has_reference ? stm_parameter_set_bytes(model, n_ranks, stm_optimizer_bucket(n_ranks)) : 0) +
-           stm_copies_bytes(options, model, n_ranks) + stm_trainer_async_bytes(options, model, n_ranks);
+           stm_others_bytes(options, model) + stm_copies_bytes(options, model, n_ranks) +
+           stm_trainer_async_bytes(options, model, n_ranks);
 }
 
 /* A first guess, for --maxh, of the seconds that a save takes: a slow disk. */
@@ -90,6 +91,14 @@ static stm_status form_soup(stm_trainer *t)
                          &t->progress.reference_hash);
 }
 
+/* After the reference is formed. Collective. */
+static stm_status take_others(stm_trainer *t)
+{
+    const stm_options *o = t->options;
+    return o->reference.samples > 0 ? stm_others_create(&t->policy, t->reference, o->reference.mixture, &t->others)
+                                    : STM_OK;
+}
+
 /* After the reference is formed, which takes memory of its own meanwhile. */
 static stm_status take_optimizer(stm_trainer *t)
 {
@@ -128,6 +137,8 @@ stm_status stm_trainer_create(const stm_policy *policy, const stm_prompt_set *tr
     if (status == STM_OK)
         status = form_soup(t);
     if (status == STM_OK)
+        status = take_others(t);
+    if (status == STM_OK)
         status = stm_agree(grid, take_optimizer(t));
     if (status == STM_OK && !t->options->check)
         status = stm_agree(grid, grid->rank == 0 ? stm_run_folder_open(t->options->run.folder, &t->folder) : STM_OK);
@@ -153,6 +164,7 @@ void stm_trainer_destroy(stm_trainer *t)
     stm_run_folder_close(t->folder);
     stm_resume_point_clear(&t->resume);
     stm_optimizer_destroy(&t->optimizer, t->policy.model);
+    stm_others_destroy(t->others);
     stm_parameter_set_destroy(t->reference);
     stm_copies_clear(&t->copies);
     stm_reward_set_destroy(t->rewards);

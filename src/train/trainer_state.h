@@ -10,6 +10,7 @@
 #include "train/evaluate.h"
 #include "train/filter.h"
 #include "train/optimizer.h"
+#include "train/others.h"
 #include "train/reference.h"
 #include "train/replay.h"
 #include "train/report.h"
@@ -37,6 +38,7 @@ struct stm_trainer {
     stm_answers *answers; /* NULL: the objective does not ask which are the same */
     stm_optimizer optimizer;
     stm_parameter_set *reference; /* NULL: no KL term */
+    stm_others *others;           /* NULL: the policy samples alone */
     stm_copies copies;
     stm_timers timers;
     stm_boundary boundary;

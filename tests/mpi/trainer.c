@@ -3,10 +3,12 @@
 #include <signal.h>
 #include <time.h>
 
+#include "model/layout.h"
 #include "support/batch.h"
 #include "support/model.h"
 #include "support/mpi.h"
 #include "train/boundary.h"
+#include "train/expect.h"
 #include "train/optimizer.h"
 #include "train/others.h"
 #include "train/reference.h"
@@ -210,47 +212,235 @@ static void the_reference_keeps_the_weights_of_its_making(void **state)
     tear_down(&f);
 }
 
-/* The responses below the policy's are the reference's: it gives them the log-probs by which they were sampled. */
-static void others_are_sampled_by_the_reference(void **state)
-{
-    (void)state;
-    enum { N_OWN = 2, N_OTHERS = 3 };
+/* Responses beside the policy's. The policy has other weights than the reference, which is the start model. */
+
+enum { N_OWN = 2, N_OTHERS = 3 };
+
+typedef struct {
     fixture f;
     stm_parameter_set *reference;
+} others_fixture;
+
+static void take_responses_out(stm_batch *batch)
+{
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        for (size_t i = 0; i < batch->groups[g].n_responses; i++)
+            stm_response_clear(&batch->groups[g].responses[i]);
+        free(batch->groups[g].responses);
+        batch->groups[g].responses = NULL;
+        batch->groups[g].n_responses = 0;
+    }
+}
+
+static void set_up_others(others_fixture *o, MPI_Comm comm)
+{
+    set_up(&o->f, comm, NULL, 0);
+    o->f.options.rollout.max_new_tokens = 4;
+    take_responses_out(&o->f.batch);
+    assert_ok(stm_parameter_set_create(o->f.model, &o->f.grid, FINE_BUCKET, &o->reference));
+    assert_ok(stm_model_randomize(o->f.model, 99));
+}
+
+static void tear_down_others(others_fixture *o)
+{
+    stm_parameter_set_destroy(o->reference);
+    tear_down(&o->f);
+}
+
+/* Groups of the policy's and the others' responses, with the reference's log-probs. */
+static void sample_others(others_fixture *o, double mixture, double temperature)
+{
+    stm_others *others;
     stm_sampling sampling;
     stm_rollout_counts counts;
-    set_up(&f, MPI_COMM_WORLD, NULL, 0);
-    f.options.rollout.max_new_tokens = 4;
-    for (size_t g = 0; g < f.batch.n_groups; g++) {
-        for (size_t i = 0; i < f.batch.groups[g].n_responses; i++)
-            stm_response_clear(&f.batch.groups[g].responses[i]);
-        free(f.batch.groups[g].responses);
-        f.batch.groups[g].responses = NULL;
-        f.batch.groups[g].n_responses = 0;
-    }
-    assert_ok(stm_parameter_set_create(f.model, &f.grid, FINE_BUCKET, &reference));
-    assert_ok(stm_model_randomize(f.model, 99));
-    double *before = stm_test_weights(f.model);
-    stm_sampling_init(&f.options, f.model, NULL, STM_RANDOM_TRAIN, 0, &sampling);
+    take_responses_out(&o->f.batch);
+    assert_ok(stm_others_create(&o->f.policy, o->reference, mixture, &others));
+    double *before = stm_test_weights(o->f.model);
+    stm_sampling_init(&o->f.options, o->f.model, NULL, STM_RANDOM_TRAIN, 0, &sampling);
     sampling.group_size = N_OWN;
-    assert_ok(stm_rollout(f.policy.engine, f.model, &f.grid, &sampling, &f.batch, NULL));
-    assert_ok(stm_others_roll_out(reference, &f.policy, &sampling, N_OTHERS, &f.batch, &counts));
-    double *after = stm_test_weights(f.model);
-    assert_memory_equal(after, before, f.model->n_parameters * sizeof *after);
-    assert_ok(stm_reference_score(reference, &f.policy, STM_ROW_REF, &f.batch));
-    for (size_t g = 0; g < f.batch.n_groups; g++) {
-        assert_int_equal(f.batch.groups[g].n_responses, N_OWN + N_OTHERS);
+    sampling.temperature = temperature;
+    assert_ok(stm_rollout(o->f.policy.engine, o->f.model, &o->f.grid, &sampling, &o->f.batch, NULL));
+    assert_ok(stm_others_roll_out(others, &o->f.policy, &sampling, N_OTHERS, &o->f.batch, &counts));
+    double *after = stm_test_weights(o->f.model);
+    assert_memory_equal(after, before, o->f.model->n_parameters * sizeof *after);
+    assert_ok(stm_reference_score(o->reference, &o->f.policy, STM_ROW_REF, &o->f.batch));
+    for (size_t g = 0; g < o->f.batch.n_groups; g++) {
+        assert_int_equal(o->f.batch.groups[g].n_responses, N_OWN + N_OTHERS);
         for (size_t i = 0; i < N_OWN + N_OTHERS; i++) {
-            const stm_response *r = &f.batch.groups[g].responses[i];
-            const double difference = stm_relative_difference(r->old_logprobs, r->ref_logprobs, r->n);
-            assert_true(i < N_OWN ? difference > 1e-3 : difference < 1e-10);
+            const stm_response *r = &o->f.batch.groups[g].responses[i];
             assert_true((r->notes && r->notes->other_origin) == (i >= N_OWN));
         }
     }
     free(before);
     free(after);
-    stm_parameter_set_destroy(reference);
-    tear_down(&f);
+    stm_others_destroy(others);
+}
+
+/* The reference gives its responses the log-probs by which they were sampled, and the policy its own. */
+static void others_are_sampled_by_the_reference(void **state)
+{
+    (void)state;
+    others_fixture o;
+    set_up_others(&o, MPI_COMM_WORLD);
+    sample_others(&o, 1, 1);
+    for (size_t g = 0; g < o.f.batch.n_groups; g++)
+        for (size_t i = 0; i < N_OWN + N_OTHERS; i++) {
+            const stm_response *r = &o.f.batch.groups[g].responses[i];
+            const double difference = stm_relative_difference(r->old_logprobs, r->ref_logprobs, r->n);
+            assert_true(i < N_OWN ? difference > 1e-3 : difference < 1e-10);
+        }
+    tear_down_others(&o);
+}
+
+/* The same tokens, and log-probs of them. */
+static void compare_others(const stm_batch *a, const stm_batch *b, double tolerance)
+{
+    for (size_t g = 0; g < a->n_groups; g++)
+        for (size_t i = 0; i < N_OWN + N_OTHERS; i++) {
+            const stm_response *x = &a->groups[g].responses[i], *y = &b->groups[g].responses[i];
+            assert_int_equal(x->n, y->n);
+            assert_memory_equal(x->ids, y->ids, x->n * sizeof *x->ids);
+            for (size_t k = 0; k < x->n; k++)
+                assert_near(x->old_logprobs[k], y->old_logprobs[k], tolerance);
+        }
+}
+
+/* A share too small to change a number, by two models, samples what one does. */
+static void a_mixture_ends_in_either_model(void **state)
+{
+    (void)state;
+    static const double pairs[][2] = {{0, 1e-300}, {1, 1 - 0x1p-53}};
+    others_fixture one, two;
+    set_up_others(&one, MPI_COMM_WORLD);
+    set_up_others(&two, MPI_COMM_WORLD);
+    for (size_t i = 0; i < 2; i++) {
+        sample_others(&one, pairs[i][0], 1);
+        sample_others(&two, pairs[i][1], 1);
+        compare_others(&one.f.batch, &two.f.batch, 1e-12);
+    }
+    tear_down_others(&one);
+    tear_down_others(&two);
+}
+
+static void a_mixture_does_not_depend_on_the_ranks(void **state)
+{
+    (void)state;
+    others_fixture alone, together;
+    set_up_others(&alone, MPI_COMM_SELF);
+    set_up_others(&together, MPI_COMM_WORLD);
+    together.f.options.rollout.slots = 2; /* so that rollouts wait, and go to other ranks */
+    sample_others(&alone, 0.4, 1);
+    sample_others(&together, 0.4, 1);
+    compare_others(&alone.f.batch, &together.f.batch, 1e-11);
+    tear_down_others(&alone);
+    tear_down_others(&together);
+}
+
+/* log of the probabilities of all ids after the first n of a response: each as a response of one token, scored. */
+static void next_token(const others_fixture *o, const stm_group *group, const stm_response *r, size_t n, double *policy,
+                       double *reference)
+{
+    const size_t vocab = o->f.model->config.vocab_size, n_prompt = group->n_prompt + n;
+    stm_batch batch = {.n_groups = 1};
+    stm_scores scores;
+    assert_ok(stm_alloc(1, sizeof *batch.groups, &batch.groups));
+    stm_group *all = batch.groups;
+    *all = (stm_group){.n_prompt = n_prompt, .n_responses = vocab, .temperature = 1};
+    assert_ok(stm_alloc(n_prompt, sizeof *all->prompt, &all->prompt));
+    assert_ok(stm_alloc(vocab, sizeof *all->responses, &all->responses));
+    memcpy(all->prompt, group->prompt, group->n_prompt * sizeof *all->prompt);
+    memcpy(all->prompt + group->n_prompt, r->ids, n * sizeof *all->prompt);
+    for (size_t v = 0; v < vocab; v++) {
+        stm_response *one = &all->responses[v];
+        *one = (stm_response){.n = 1};
+        assert_ok(stm_alloc(1, sizeof *one->ids, &one->ids));
+        assert_ok(stm_alloc(1, 1, &one->mask));
+        one->ids[0] = (int32_t)v;
+        one->mask[0] = 1;
+    }
+    assert_ok(stm_score_batch(o->f.policy.engine, &o->f.grid, &batch, &scores));
+    memcpy(policy, scores.logp, vocab * sizeof *policy);
+    stm_scores_clear(&scores);
+    assert_ok(stm_reference_score(o->reference, &o->f.policy, STM_ROW_REF, &batch));
+    for (size_t v = 0; v < vocab; v++)
+        reference[v] = all->responses[v].ref_logprobs[0];
+    stm_batch_clear(&batch);
+}
+
+/* What a token's log-prob must be, and which the most probable one is: policy^(1 - share) reference^share, normalised.
+ */
+static double mixed_logprob(const others_fixture *o, const stm_group *group, const stm_response *r, size_t n,
+                            double share, int32_t *best)
+{
+    const size_t vocab = o->f.model->config.vocab_size;
+    double *numbers, sum = 0;
+    assert_ok(stm_alloc(2 * vocab, sizeof *numbers, &numbers));
+    next_token(o, group, r, n, numbers, numbers + vocab);
+    *best = 0;
+    for (size_t v = 0; v < vocab; v++) {
+        numbers[v] = (1 - share) * numbers[v] + share * numbers[vocab + v];
+        sum += exp(numbers[v]);
+        *best = numbers[v] > numbers[*best] ? (int32_t)v : *best;
+    }
+    const double logp = numbers[r->ids[n]] - log(sum);
+    free(numbers);
+    return logp;
+}
+
+static void a_mixture_is_the_two_distributions_product(void **state)
+{
+    (void)state;
+    static const double temperatures[] = {1, 0};
+    const double share = 0.3;
+    others_fixture o;
+    size_t n_unlike = 0; /* tokens that the policy alone would have taken another for */
+    set_up_others(&o, MPI_COMM_WORLD);
+    for (size_t t = 0; t < 2; t++) {
+        sample_others(&o, share, temperatures[t]);
+        for (size_t g = 0; g < 2; g++) {
+            const stm_group *group = &o.f.batch.groups[g];
+            const stm_response *r = &group->responses[N_OWN];
+            for (size_t k = 0; k < r->n; k++) {
+                int32_t best, own;
+                assert_near(r->old_logprobs[k], mixed_logprob(&o, group, r, k, share, &best), 1e-10);
+                assert_true(temperatures[t] > 0 || r->ids[k] == best);
+                (void)mixed_logprob(&o, group, r, k, 0, &own);
+                n_unlike += own != best;
+            }
+        }
+    }
+    assert_true(n_unlike > 0);
+    tear_down_others(&o);
+}
+
+/* Arenas of both engines against what was said to come: K and V of prompts and slots, twice. */
+static void the_memory_of_two_models_is_planned(void **state)
+{
+    (void)state;
+    others_fixture o;
+    stm_model shared;
+    stm_mixture mixture = {.model = &shared, .share = 0.4};
+    stm_sampling sampling;
+    set_up_others(&o, MPI_COMM_WORLD);
+    o.f.options.reference.samples = N_OTHERS;
+    o.f.options.reference.mixture = mixture.share;
+    o.f.options.rollout.group_size = N_OTHERS;
+    o.f.options.rollout.max_new_tokens = 40;
+    assert_ok(stm_expect_rollouts(&o.f.policy, &o.f.batch));
+    const double planned = (double)stm_engine_planned_bytes(o.f.policy.engine);
+    assert_ok(stm_model_share(o.f.model, &shared));
+    assert_ok(stm_engine_create(&shared, &o.f.grid, &o.f.options, 0, &mixture.engine));
+    stm_sampling_init(&o.f.options, o.f.model, NULL, STM_RANDOM_OTHERS, 0, &sampling);
+    sampling.group_size = N_OTHERS;
+    sampling.mixture = &mixture;
+    assert_ok(stm_rollout(o.f.policy.engine, o.f.model, &o.f.grid, &sampling, &o.f.batch, NULL));
+    const double one = (double)stm_engine_peak_bytes(o.f.policy.engine),
+                 other = (double)stm_engine_peak_bytes(mixture.engine);
+    /* Tables of a few bytes a row are not in the plan; this model is small. */
+    assert_true(one + other < 1.1 * planned && planned < 1.1 * (one + other));
+    stm_engine_destroy(mixture.engine);
+    stm_model_unshare(&shared);
+    tear_down_others(&o);
 }
 
 /* Boundaries */
@@ -325,6 +515,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(an_update_that_is_no_number_changes_nothing),
         cmocka_unit_test(groups_that_are_skipped_are_not_counted_as_repeated),
         cmocka_unit_test(others_are_sampled_by_the_reference),
+        cmocka_unit_test(a_mixture_ends_in_either_model),
+        cmocka_unit_test(a_mixture_does_not_depend_on_the_ranks),
+        cmocka_unit_test(a_mixture_is_the_two_distributions_product),
+        cmocka_unit_test(the_memory_of_two_models_is_planned),
         cmocka_unit_test(the_reference_keeps_the_weights_of_its_making),
         cmocka_unit_test(the_limit_counts_from_the_start_of_the_job),
         cmocka_unit_test(the_time_limit_leaves_room_for_what_is_next_and_a_save),

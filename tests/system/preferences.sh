@@ -126,7 +126,35 @@ refused 2 'reference.samples: found 4, expected less than rollout.group_size, 4'
 refused 2 'reference.samples: found 2, expected 0, since objective orpo ..' 0 "$STEMMA" train others.yaml run.folder=none objective.name=orpo objective.pairing=auto \
     objective.explore_coef=0
 refused 2 'reference.samples: found 2, expected 0 with replay.size' 0 "$STEMMA" train others.yaml run.folder=none replay.size=4
-say "responses of the reference: the same on 1 and 3 ranks, resumed bit for bit"
+tokens() { grep -ho '"ids":\[[0-9,]*\]' "$1"/rollouts/*; }
+# elsewhere NAME: the run on two stages, and on three ranks with a slot each, so that rollouts wait: the same tokens.
+elsewhere() {
+    local other
+    succeeds 2 "$STEMMA" train "$1.yaml" --precision=float64 checkpoint.every=0 rollout.save=all run.folder="$1.staged" parallel.pipeline=2
+    succeeds 3 "$STEMMA" train "$1.yaml" --precision=float64 checkpoint.every=0 rollout.save=all run.folder="$1.slots" rollout.slots=1
+    for other in staged slots; do
+        same_parameters "$(checkpoint "$1.$other" 6)" "$(checkpoint "$1" 6)" 1e-9
+        diff <(tokens "$1") <(tokens "$1.$other") > diff.txt || die "$1.$other: other rollouts: $(head -3 diff.txt)"
+    done
+}
+elsewhere others
+# Nash-MD: opponents by the geometric mixture of policy and reference, which at its ends is either
+input nash.yaml nash 6 'objective: { name: self_play, opponent: other, oracle: reward, label_scale: 4, beta: 0.1 }\nreference: { samples: 2, mixture: 0.5 }\n'
+compare nash 6
+elsewhere nash
+[ "$(tokens nash | wc -l)" = 120 ] || die "expected 6 steps of 5 groups of 4 responses, found $(tokens nash | wc -l)"
+for ends in '0 1e-300' '1 0.9999999999999999'; do
+    for mixture in $ends; do
+        rm -rf nash.$mixture
+        succeeds 2 "$STEMMA" train nash.yaml --precision=float64 checkpoint.every=0 rollout.save=all run.folder=nash.$mixture reference.mixture=$mixture
+    done
+    diff <(tokens "nash.${ends% *}") <(tokens "nash.${ends#* }") > diff.txt || die "other rollouts with reference.mixture $ends: $(head -3 diff.txt)"
+done
+diff nash.0/rollouts/*1.jsonl nash.1/rollouts/*1.jsonl > diff.txt || die "the policy samples other responses than the start model, which it is: $(head -3 diff.txt)"
+diff nash.0/rollouts/*6.jsonl nash.1/rollouts/*6.jsonl > diff.txt && die "after five steps it still is"
+refused 2 'reference.mixture: found 0.5, expected 1 with reference.samples=0' 0 "$STEMMA" train nash.yaml run.folder=none reference.samples=0
+refused 2 'command line: reference.mixture: found 1.5, expected a number from 0 to 1' 0 "$STEMMA" train nash.yaml run.folder=none reference.mixture=1.5
+say "responses of the reference and of its mixture with the policy: the same on 1 and 3 ranks and on two stages, resumed bit for bit"
 
 refused 2 'objective.oracle: needs recorded preferences, which rollouts have not; ..' 2 "$STEMMA" train dpo.yaml objective.name=self_play
 refused 2 'objective.reference: needs log-probs of a twin ..' 0 "$STEMMA" train dpo.yaml 'objective.reference={twin: 1}'

@@ -48,7 +48,7 @@ static const char another[] =
     "joint, clip: 0.1,\n"
     "  divergence: kl, target: constraint, target_beta: 2, target_threshold: 0.6, normaliser: given, log_z: -1,\n"
     "  baseline: 0.5, baseline_window: 7}\n"
-    "reference: {paths: [a, b], weights: [3, 1], samples: 2}\n"
+    "reference: {paths: [a, b], weights: [3, 1], samples: 2, mixture: 0.25}\n"
     "optim: {lr: 3e-4, betas: [0, 0.999], eps: 1e-6, weight_decay: 0.01, clip: 0, schedule: linear, warmup_steps: 0,\n"
     "  min_lr_ratio: 0.25}\n"
     "update: {epochs: 2, minibatch_groups: 4}\n"
