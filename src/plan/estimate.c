@@ -276,6 +276,7 @@ static stm_status run_pass(estimate *e, const stm_batch *batch, stm_pass_kind ki
 static stm_status add_turn(estimate *e, const stm_plan_turn *turn)
 {
     stm_estimate *out = e->out;
+    const double n_models = (double)turn->n_models;
     stm_replayed prefill;
     stm_decoding decoding = {.cost = &e->cost,
                              .stages = e->stages,
@@ -285,13 +286,13 @@ static stm_status add_turn(estimate *e, const stm_plan_turn *turn)
                              .team_of = e->team_of,
                              .slots = (size_t)e->options->rollout.slots,
                              .max_new_tokens = turn->most,
-                             .room_bytes = (double)e->room_bytes / 2};
-    STM_TRY(run_pass(e, &turn->batch, STM_PASS_PREFILL, turn->further, 1, &prefill));
+                             .room_bytes = (double)e->room_bytes / (2 * n_models)};
+    STM_TRY(run_pass(e, &turn->batch, STM_PASS_PREFILL, turn->further, n_models, &prefill));
     decoding.team = e->team;
     decoding.team_size = (size_t)e->team_sizes[e->team];
     STM_TRY(stm_decoding_estimate(&decoding));
-    out->parts[STM_PLAN_PREFILL] += prefill.seconds;
-    out->parts[STM_PLAN_DECODE] += decoding.seconds;
+    out->parts[STM_PLAN_PREFILL] += n_models * prefill.seconds;
+    out->parts[STM_PLAN_DECODE] += n_models * decoding.seconds;
     return STM_OK;
 }
 
@@ -447,11 +448,12 @@ static stm_status count_flops(const estimate *e)
     STM_TRY(flops_of(e, e->planner->batch, false, false, &update, &e->out->rows));
     for (size_t k = 0; !e->planner->supervised && k < e->planner->turns->n; k++) {
         const stm_plan_turn *turn = &e->planner->turns->items[k];
-        STM_TRY(flops_of(e, &turn->batch, true, turn->further, &rollout, &unused));
+        for (size_t m = 0; m < turn->n_models; m++)
+            STM_TRY(flops_of(e, &turn->batch, true, turn->further, &rollout, &unused));
         for (size_t g = 0; g < turn->batch.n_groups; g++)
-            for (size_t i = 0; i < turn->batch.groups[g].n_responses; i++)
-                stm_flops_add_sampling(config, turn->batch.groups[g].n_prompt, turn->batch.groups[g].responses[i].n,
-                                       &rollout);
+            for (size_t i = 0; i < turn->n_models * turn->batch.groups[g].n_responses; i++)
+                stm_flops_add_sampling(config, turn->batch.groups[g].n_prompt,
+                                       turn->batch.groups[g].responses[i / turn->n_models].n, &rollout);
     }
     e->out->flops = (double)e->options->update.epochs * stm_flops_update(&update) + stm_flops_forward(&rollout);
     return STM_OK;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "train/others.h"
+
 /* What all kinds of turns are drawn from. */
 typedef struct {
     const stm_options *options;
@@ -36,7 +38,7 @@ static stm_status add_turn(stm_plan_turns *t, size_t most, bool further, stm_pla
 {
     STM_TRY(stm_resize(&t->items, t->n + 1, sizeof *t->items));
     *out = &t->items[t->n++];
-    **out = (stm_plan_turn){.most = most, .further = further};
+    **out = (stm_plan_turn){.most = most, .further = further, .n_models = 1};
     return STM_OK;
 }
 
@@ -198,7 +200,7 @@ static stm_status draw_refined(source *s, stm_plan_turns *out)
     return STM_OK;
 }
 
-/* The policy's answers, then those of the reference. */
+/* The policy's answers, then those of the reference, or of both. */
 static stm_status draw_others(source *s, size_t n_others, stm_plan_turns *out)
 {
     const size_t size = s->workload->group_size, most = s->workload->most_answer;
@@ -209,6 +211,7 @@ static stm_status draw_others(source *s, size_t n_others, stm_plan_turns *out)
     if (n_others == 0)
         return STM_OK;
     STM_TRY(add_turn(out, most, false, &turn));
+    turn->n_models = stm_others_mix(s->options) ? 2 : 1;
     return draw_some(s, size - n_others, size, &turn->batch);
 }
 

@@ -20,6 +20,7 @@ typedef struct {
     stm_batch batch; /* prompts, and the responses that are sampled below them */
     size_t most;     /* tokens that a response may have */
     bool further;    /* below other responses: what they have in common is shared across groups, whatever the options */
+    size_t n_models; /* that every row passes through: two with reference.mixture */
 } stm_plan_turn;
 
 typedef struct {

@@ -72,6 +72,9 @@ counts "an environment" 'n == 3 && p > 2 * p0' rollout.environment=cat 'reward=[
 counts "more turns" 'n == 5 && p > 4 * p0' rollout.environment=cat 'reward=[{name: environment}]' rollout.max_turns=5 --turns 5
 counts "refinements" 'n == 2 && p > 2 * p0 && d > 1.5 * d0' rollout.refine=true
 counts "answers of the reference" 'n == 2 && p > 1.9 * p0 && p < 2.1 * p0' objective.name=dpo objective.pairing=origin reference.samples=2
+alone=$(number decode_s)
+counts "answers of two models" "n == 2 && p > 2.9 * p0 && p < 3.1 * p0 && d > 1.02 * $alone && d < 2 * $alone" objective.name=dpo objective.pairing=origin \
+    reference.samples=2 reference.mixture=0.5
 counts "a loss of pairs" 'n == 1 && p == p0 && d == d0 && a > 0' objective.name=dpo
 pass=$(number forward_ahead_s)
 counts "weights of tokens" "n == 1 && p == p0 && a > $pass" objective.token_weight_alpha=1.5

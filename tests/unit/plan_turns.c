@@ -182,6 +182,10 @@ static void the_reference_samples_its_share_of_each_group(void **state)
         assert_int_equal(t.items[1].batch.groups[g].responses[0].n, t.batch.groups[g].responses[SIZE - 1].n);
     }
     assert_int_equal(n_in_turns(&t), n_with_loss(&t.batch));
+    assert_true(t.items[0].n_models == 1 && t.items[1].n_models == 1);
+    done(&o, &t);
+    DRAW(&o, &t, NULL, "reference.samples=1", "reference.mixture=0.5");
+    assert_true(t.items[0].n_models == 1 && t.items[1].n_models == 2);
     done(&o, &t);
 }
 
