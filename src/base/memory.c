@@ -1,5 +1,6 @@
 #include "base/memory.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -42,6 +43,13 @@ stm_status stm_reserve(void *inout, size_t *capacity, size_t n, size_t element_b
     STM_TRY(stm_resize(inout, larger, element_bytes));
     *capacity = larger;
     return STM_OK;
+}
+
+void stm_memory_return_freed(void)
+{
+    enum { LARGE_BYTES = 1 << 20, LEFT_BYTES = 4 << 20 };
+    (void)mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, LEFT_BYTES);
 }
 
 struct stm_arena {

@@ -15,6 +15,11 @@ stm_status stm_resize(void *inout, size_t n, size_t element_bytes); /* keeps con
 /* Doubles *capacity (elements) until n fit. Local. Fails: STM_ERR_MEMORY. */
 stm_status stm_reserve(void *inout, size_t *capacity, size_t n, size_t element_bytes);
 
+/* What is freed goes back to the system for good: large pieces at once, small ones as soon as a few of them lie at the
+ * end. By itself the C library raises its idea of what is large to the largest piece that was ever freed, and keeps
+ * twice as much. To be called before anything else is allocated. Local. */
+void stm_memory_return_freed(void);
+
 typedef struct stm_arena stm_arena;
 typedef struct {
     size_t used;

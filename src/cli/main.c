@@ -9,6 +9,7 @@
 
 #include "base/crash.h"
 #include "base/helper.h"
+#include "base/memory.h"
 #include "base/pulse.h"
 #include "base/usage.h"
 #include "cli/commands.h"
@@ -367,6 +368,7 @@ static int run_on_ranks(const stm_command *command, int launched, int n, char **
 
 int main(int argc, char **argv)
 {
+    stm_memory_return_freed();
     signal(SIGXFSZ, SIG_IGN); /* a limit on the size of files is then a failed write, with a message */
     const int rank = stm_world_launched_rank();
     const char *word = argc > 1 ? argv[1] : "--help";

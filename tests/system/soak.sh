@@ -2,7 +2,7 @@
 # The long form of the system tests: `STEMMA=.. soak.sh [PART..]`, by default all, an hour or two. ctest does not run it.
 #   kills      KILLS (200) times kill -9, of one rank or all, at random instants, a third of them during a save
 #   faults     for FAULT_S seconds (600): killed, stopped and crashed ranks
-#   flat       1,000 steps: memory at step 100 and at step 1,000
+#   flat       1,000 steps: memory at step 100 and at step 1,000; the example of budgets: at step 60 and at step 190
 #   valgrind   a short run and the parsers under memcheck, in a build of its own (VALGRIND_BUILD: a folder to keep it in)
 #   injection  each call of a save and each allocation fails (injection.sh all)
 #   damage     a checkpoint cut at each 4 KiB, and a wrong bit in each dataset (damage.sh all)
@@ -150,22 +150,30 @@ memory_kib() {
         awk '$1 == "Pss:" { pss += $2 } $1 == "Pss_Anon:" || $1 == "Pss_Shmem:" { own += $2 } END { print own + 0, pss + 0 }'
 }
 flat() {
-    local at_100 at_1000 step
     input flat.yaml flat 1100 'checkpoint: { every: 20, keep: 3 }\neval: { every: 50, prompts: few.jsonl }\nparallel: { machine: none }\n'
     sed -i 's/max_new_tokens: 4/max_new_tokens: 12, save: all/' flat.yaml
+    stays_flat 100 1000
+    rm -rf flat
+    sed "s|inputs/|$tests/../inputs/|g; s|runs/budgets|flat|" "$tests/../inputs/lookup/budgets.yaml" > flat.yaml
+    stays_flat 60 190 # it saves after step 50, 100 and 150
+}
+
+# stays_flat FIRST LAST: the memory of the run of flat.yaml after these two steps.
+stays_flat() {
+    local step first last
     timeout 1800 "$MPIRUN" -n "$ranks" "$STEMMA" train flat.yaml > out 2> err < /dev/null &
     launcher=$!
-    for step in 100 1000; do
+    for step in "$@"; do
         until grep -qs "^{\"step\": $step," flat/metrics.jsonl; do
             is_running || die "the run ends before step $step: $(tail -n 3 out err)"
             sleep 0.01
         done
-        declare "at_$step=$(memory_kib)"
+        first=${first:-$(memory_kib)} last=$(memory_kib)
     done
-    wait $launcher || die "a run of 1,100 steps: $(cat err)"
-    holds "${at_100% *} > 1000 && ${at_1000% *} <= 1.02 * ${at_100% *} && ${at_1000% *} >= 0.98 * ${at_100% *}" \
-        "the same memory after step 100 and step 1,000"
-    say "$ranks ranks after step 100: ${at_100% *} KiB of their own (Pss ${at_100#* }), after step 1,000: ${at_1000% *} KiB (Pss ${at_1000#* })"
+    wait $launcher || die "a run that shall stay flat: $(cat err)"
+    holds "${first% *} > 1000 && ${last% *} <= 1.02 * ${first% *} && ${last% *} >= 0.98 * ${first% *}" \
+        "the same memory after step $1 and step $2"
+    say "$ranks ranks after step $1: ${first% *} KiB of their own (Pss ${first#* }), after step $2: ${last% *} KiB (Pss ${last#* })"
 }
 
 # Memcheck knows no AVX-512, hence the build of its own

@@ -2,7 +2,9 @@
 #include "base/memory.h"
 #include "support/support.h"
 
+#include <malloc.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 static char *take(stm_arena *arena, size_t bytes)
 {
@@ -76,13 +78,41 @@ static void more_than_the_machine_has_is_refused(void **state)
     stm_arena_destroy(arena);
 }
 
+/* Bytes that the C library has from the system. */
+static size_t held_bytes(void)
+{
+    const struct mallinfo2 info = mallinfo2();
+    return info.arena + info.hblkhd;
+}
+
+static void *piece(size_t mebibytes)
+{
+    void *memory;
+    assert_ok(stm_alloc(mebibytes << 20, 1, &memory));
+    return memory;
+}
+
+/* As a run does that measures its links, and saves then. */
+static void what_is_freed_goes_back_whatever_was_freed_before(void **state)
+{
+    (void)state;
+    const size_t before = held_bytes();
+    free(piece(26));
+    void *written = piece(16), *read = piece(16);
+    free(read);
+    free(written);
+    assert_true(held_bytes() < before + (6 << 20));
+}
+
 int main(void)
 {
+    stm_memory_return_freed();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_was_taken_stays_where_it_is),
         cmocka_unit_test(reset_gives_the_same_memory_again),
         cmocka_unit_test(the_peak_is_what_was_in_use_at_once),
         cmocka_unit_test(more_than_the_machine_has_is_refused),
+        cmocka_unit_test(what_is_freed_goes_back_whatever_was_freed_before),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
