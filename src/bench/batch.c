@@ -72,21 +72,6 @@ stm_bench_shape stm_bench_shape_of(stm_batch *batch)
     return shape;
 }
 
-stm_status stm_bench_prompts_of(const stm_batch *batch, stm_batch *out)
-{
-    *out = (stm_batch){0};
-    STM_TRY(stm_alloc(batch->n_groups, sizeof *out->groups, &out->groups));
-    out->n_groups = batch->n_groups;
-    for (size_t g = 0; g < batch->n_groups; g++) {
-        const stm_group *from = &batch->groups[g];
-        stm_group *to = &out->groups[g];
-        STM_TRY(stm_alloc(from->n_prompt, sizeof *to->prompt, &to->prompt));
-        memcpy(to->prompt, from->prompt, from->n_prompt * sizeof *to->prompt);
-        to->n_prompt = from->n_prompt;
-    }
-    return STM_OK;
-}
-
 size_t stm_bench_longest(const stm_batch *batch)
 {
     size_t most = 0;

@@ -16,9 +16,6 @@ stm_status stm_bench_random_batch(const stm_bench_shape *shape, size_t vocab, ui
 /* The shape of groups that a file gave, and rewards 0, 1, 0, ... where it gave none. */
 stm_bench_shape stm_bench_shape_of(stm_batch *batch);
 
-/* The prompts alone, as stm_rollout wants them. The caller clears *out, also after a failure. Fails: STM_ERR_MEMORY. */
-stm_status stm_bench_prompts_of(const stm_batch *batch, stm_batch *out);
-
 /* Tokens of the longest response, and responses of the largest group. */
 size_t stm_bench_longest(const stm_batch *batch);
 size_t stm_bench_largest(const stm_batch *batch);

@@ -86,7 +86,7 @@ static stm_status run_decode(measuring *m)
                                    .stop = &none};
     stm_batch prompts;
     stm_rollout_counts counts;
-    stm_status status = stm_agree(m->bench->grid, stm_bench_prompts_of(m->batch, &prompts));
+    stm_status status = stm_agree(m->bench->grid, stm_batch_copy_prompts(m->batch, &prompts));
     const double start = stm_now_s();
     if (status == STM_OK)
         status = stm_rollout(m->engine, m->bench->model, m->bench->grid, &sampling, &prompts, &counts);

@@ -76,6 +76,16 @@ bool stm_response_has_loss(const stm_response *response);
  */
 stm_status stm_group_copy(const stm_group *from, stm_group *to);
 
+/* The groups' prompts and temperatures, without responses. The caller clears *to, also after a failure. Fails:
+ * STM_ERR_MEMORY. */
+stm_status stm_batch_copy_prompts(const stm_batch *from, stm_batch *to);
+
+/* A group without responses for each of n_each responses to every prompt: what was said so far, which is the prompt and
+ * n_tokens that stand in for what followed, or fewer where there would be more than `most` of them all. For reckoning.
+ * The caller clears *to, also after a failure. Fails: STM_ERR_MEMORY. */
+stm_status stm_batch_continue_prompts(const stm_batch *from, size_t n_each, size_t n_tokens, size_t most,
+                                      stm_batch *to);
+
 /* Makes room for notes where the response has none. Fails: STM_ERR_MEMORY. */
 stm_status stm_response_take_notes(stm_response *response);
 

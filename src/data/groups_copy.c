@@ -81,3 +81,33 @@ stm_status stm_group_copy(const stm_group *from, stm_group *to)
     }
     return STM_OK;
 }
+
+stm_status stm_batch_copy_prompts(const stm_batch *from, stm_batch *to)
+{
+    *to = (stm_batch){0};
+    STM_TRY(stm_alloc(from->n_groups, sizeof *to->groups, &to->groups));
+    for (; to->n_groups < from->n_groups; to->n_groups++) {
+        const stm_group *group = &from->groups[to->n_groups];
+        stm_group *copied = &to->groups[to->n_groups];
+        *copied = (stm_group){.n_prompt = group->n_prompt, .temperature = group->temperature};
+        COPY(group, copied, prompt, group->n_prompt);
+    }
+    return STM_OK;
+}
+
+stm_status stm_batch_continue_prompts(const stm_batch *from, size_t n_each, size_t n_tokens, size_t most, stm_batch *to)
+{
+    const size_t n = from->n_groups * n_each;
+    *to = (stm_batch){0};
+    STM_TRY(stm_alloc(n, sizeof *to->groups, &to->groups));
+    for (; to->n_groups < n; to->n_groups++) {
+        const stm_group *group = &from->groups[to->n_groups / n_each];
+        stm_group *longer = &to->groups[to->n_groups];
+        const size_t n_prompt = group->n_prompt, n_more = most > n_prompt ? STM_MIN(n_tokens, most - n_prompt) : 0;
+        *longer = (stm_group){.n_prompt = n_prompt + n_more, .temperature = 1.0};
+        STM_TRY(stm_alloc(longer->n_prompt, sizeof *longer->prompt, &longer->prompt));
+        memcpy(longer->prompt, group->prompt, n_prompt * sizeof *longer->prompt);
+        stm_unlike_tokens(1 + to->n_groups, n_more, longer->prompt + n_prompt);
+    }
+    return STM_OK;
+}

@@ -60,20 +60,6 @@ void stm_others_destroy(stm_others *others)
     free(others);
 }
 
-/* The same prompts without responses. */
-static stm_status copy_prompts(const stm_batch *batch, stm_batch *out)
-{
-    STM_TRY(stm_alloc(batch->n_groups, sizeof *out->groups, &out->groups));
-    for (size_t g = 0; g < batch->n_groups; g++) {
-        const stm_group *from = &batch->groups[g];
-        STM_TRY(stm_alloc(from->n_prompt, sizeof *from->prompt, &out->groups[g].prompt));
-        memcpy(out->groups[g].prompt, from->prompt, from->n_prompt * sizeof *from->prompt);
-        out->groups[g].n_prompt = from->n_prompt;
-        out->n_groups++;
-    }
-    return STM_OK;
-}
-
 /* The responses of `others` become the last of a group. */
 static stm_status join(stm_group *group, stm_group *others)
 {
@@ -131,7 +117,7 @@ stm_status stm_others_roll_out(stm_others *o, const stm_policy *policy, const st
     stm_status status;
     own.group_size = n;
     own.use = STM_RANDOM_OTHERS;
-    STM_GOTO_OUT(stm_agree(policy->grid, copy_prompts(batch, &others)));
+    STM_GOTO_OUT(stm_agree(policy->grid, stm_batch_copy_prompts(batch, &others)));
     if (o->mixture.engine)
         STM_GOTO_OUT(roll_out_mixture(&o->mixture, policy, &own, &others, counts));
     else if (o->share == 1)

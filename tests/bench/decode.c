@@ -69,7 +69,7 @@ static double run(stm_engine *engine, const setting *s, size_t n_prompts, size_t
                                    .slots = n_prompts * group_size,
                                    .stop = &none};
     stm_batch prompts;
-    check(stm_bench_prompts_of(batch, &prompts));
+    check(stm_batch_copy_prompts(batch, &prompts));
     const double start = stm_now_s();
     check(stm_rollout(engine, s->model, s->bench.grid, &sampling, &prompts, counts));
     const double seconds = stm_now_s() - start;

@@ -187,6 +187,45 @@ static void a_copy_has_all_that_a_group_has(void **state)
     stm_batch_clear(&copies);
 }
 
+static void a_copy_of_prompts_has_no_responses(void **state)
+{
+    (void)state;
+    stm_batch batch, copy;
+    fill(&batch);
+    batch.groups[1].temperature = 0.7;
+    assert_ok(stm_batch_copy_prompts(&batch, &copy));
+    assert_int_equal(copy.n_groups, batch.n_groups);
+    for (size_t g = 0; g < copy.n_groups; g++) {
+        const stm_group *x = &batch.groups[g], *y = &copy.groups[g];
+        assert_int_equal(y->n_prompt, x->n_prompt);
+        assert_memory_equal(y->prompt, x->prompt, x->n_prompt * sizeof *x->prompt);
+        assert_true(y->temperature == x->temperature && y->n_responses == 0 && y->prompt != x->prompt);
+    }
+    stm_batch_clear(&batch);
+    stm_batch_clear(&copy);
+}
+
+static void prompts_go_on_with_tokens_of_their_own(void **state)
+{
+    (void)state;
+    enum { EACH = 2, MORE = 5 };
+    stm_batch batch, longer;
+    fill(&batch);
+    const size_t most = batch.groups[0].n_prompt + 3;
+    assert_ok(stm_batch_continue_prompts(&batch, EACH, MORE, most, &longer));
+    assert_int_equal(longer.n_groups, EACH * batch.n_groups);
+    for (size_t i = 0; i < longer.n_groups; i++) {
+        const stm_group *x = &batch.groups[i / EACH], *y = &longer.groups[i];
+        const size_t room = most > x->n_prompt ? most - x->n_prompt : 0;
+        assert_int_equal(y->n_prompt, x->n_prompt + STM_MIN(room, (size_t)MORE));
+        assert_memory_equal(y->prompt, x->prompt, x->n_prompt * sizeof *x->prompt);
+    }
+    for (size_t k = batch.groups[0].n_prompt; k < most; k++)
+        assert_true(longer.groups[0].prompt[k] != longer.groups[1].prompt[k]);
+    stm_batch_clear(&batch);
+    stm_batch_clear(&longer);
+}
+
 static void a_batch_without_groups_survives(void **state)
 {
     (void)state;
@@ -266,6 +305,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unpacking_gives_back_what_was_packed),
         cmocka_unit_test(a_copy_has_all_that_a_group_has),
+        cmocka_unit_test(a_copy_of_prompts_has_no_responses),
+        cmocka_unit_test(prompts_go_on_with_tokens_of_their_own),
         cmocka_unit_test(a_batch_without_groups_survives),
         cmocka_unit_test(every_truncation_is_refused),
         cmocka_unit_test(every_changed_byte_is_refused),
