@@ -158,13 +158,12 @@ stm_status stm_checkpoint_read_state(MPI_Comm comm, const char *path, stm_checkp
 
 /* Tensors */
 
-/* Memory to read through: a portion of the file as it is, as reals, and as floats for the hash. */
+/* Memory to read through: a block of the file as it is, as reals, and as floats for the hash. */
 typedef struct {
     int descriptor;
-    uint64_t asked;             /* of the disk: up to this byte */
     void *raw, *reals, *floats; /* [PORTION] of at most 8 bytes each */
 } reading;
-enum { PORTION = 1 << 16 };      /* numbers that are still in the core's cache when they are checked, hashed and kept */
+enum { PORTION = STM_BLOCK_BYTES / sizeof(double) };
 enum { AHEAD_BYTES = 64 << 20 }; /* that the disk is asked for in advance */
 
 static stm_status begin_reading(const char *path, reading *r)
@@ -184,23 +183,14 @@ static void end_reading(reading *r)
     free(r->floats);
 }
 
-/* n numbers at `offset` of the file -> device memory: at once where that is the host's and holds numbers as the file
- * does, else by portions. */
-static stm_status read_to(const reading *r, const char *path, const stm_model *model, uint64_t offset,
-                          size_t file_real_bytes, size_t n, void *device)
+/* n numbers at `offset` of the file -> device memory; they stay in r->reals. n: at most PORTION. */
+static stm_status read_portion(const reading *r, const char *path, const stm_model *model, uint64_t offset,
+                               size_t file_real_bytes, size_t n, void *device)
 {
     const stm_backend *backend = model->backend;
-    const size_t real_bytes = backend->real_bytes;
-    if (!backend->device_bytes && file_real_bytes == real_bytes)
-        return stm_disk_read(r->descriptor, path, offset, device, n * real_bytes);
-    for (size_t first = 0; first < n; first += PORTION) {
-        const size_t count = STM_MIN((size_t)PORTION, n - first);
-        STM_TRY(stm_read_reals(r->descriptor, path, offset + first * file_real_bytes, file_real_bytes, count, r->raw,
-                               real_bytes, r->reals));
-        STM_TRY(backend->write(model->stream, stm_at(backend, device, first), r->reals, count * real_bytes));
-        STM_TRY(backend->synchronize(model->stream));
-    }
-    return STM_OK;
+    STM_TRY(stm_read_reals(r->descriptor, path, offset, file_real_bytes, n, r->raw, backend->real_bytes, r->reals));
+    STM_TRY(backend->write(model->stream, device, r->reals, n * backend->real_bytes));
+    return backend->synchronize(model->stream);
 }
 
 /* n reals from element `first` of the parameter buffer: what the model holds of them. */
@@ -215,34 +205,27 @@ static stm_status keep(const stm_model *model, const void *reals, size_t first, 
     return backend->synchronize(model->stream); /* `reals` is written again */
 }
 
-/* Byte `offset` is about to be read: asks for those behind it, in requests large enough for any disk. */
-static void read_ahead(reading *r, uint64_t offset)
-{
-    for (r->asked = STM_MAX(r->asked, offset); r->asked <= offset + AHEAD_BYTES; r->asked += STM_BLOCK_BYTES)
-        stm_disk_will_read(r->descriptor, r->asked, STM_BLOCK_BYTES);
-}
-
 /* Elements [first, first + n) of a tensor into r->reals, n at most PORTION. */
-static stm_status read_checked(reading *r, const char *path, const stm_places *places, const stm_model *model,
+static stm_status read_checked(const reading *r, const char *path, const stm_places *places, const stm_model *model,
                                size_t tensor, size_t first, size_t n, XXH3_state_t *hash)
 {
     const size_t real_bytes = model->backend->real_bytes;
     const uint64_t offset = places->offsets[STM_CHECKPOINT_PARAMETERS][tensor] + (uint64_t)first * places->real_bytes;
-    read_ahead(r, offset); /* tensors lie in this order in the file, so this reaches into the next ones, too */
+    /* Tensors lie in this order in the file, so this reaches into the next one, too. */
+    stm_disk_will_read(r->descriptor, offset + AHEAD_BYTES, n * places->real_bytes);
     STM_TRY(stm_read_reals(r->descriptor, path, offset, places->real_bytes, n, r->raw, real_bytes, r->reals));
     const size_t bad = stm_first_not_finite(r->reals, real_bytes, n);
     if (bad < n)
         return stm_fail(STM_ERR_INPUT, "%s: /parameters/%s: element %zu is not a finite number", path,
                         model->tensors[tensor].name, first + bad);
-    if (real_bytes == sizeof(double))
-        stm_dtype_to_float(STM_F64, r->reals, n, r->floats);
-    XXH3_64bits_update(hash, real_bytes == sizeof(double) ? r->floats : r->reals, n * sizeof(float));
+    stm_dtype_to_float(real_bytes == 8 ? STM_F64 : STM_F32, r->reals, n, r->floats);
+    XXH3_64bits_update(hash, r->floats, n * sizeof(float));
     return STM_OK;
 }
 
 /* Portion by portion: rank 0 reads, every rank gets all and keeps what its model holds. A rank that fails still takes
  * part in each message. comm: MPI_COMM_NULL for a process alone, where MPI need not run. */
-static stm_status pass_parameters(MPI_Comm comm, int rank, reading *r, const char *path, const stm_places *places,
+static stm_status pass_parameters(MPI_Comm comm, int rank, const reading *r, const char *path, const stm_places *places,
                                   stm_model *model, XXH3_state_t *hash)
 {
     stm_status status = STM_OK;
@@ -282,6 +265,8 @@ static stm_status read_parameters(MPI_Comm comm, const char *path, const stm_pla
         status = rank == 0 ? begin_reading(path, &r) : stm_alloc(PORTION, model->backend->real_bytes, &r.reals);
     STM_GOTO_OUT(agree_if(comm, status));
     XXH3_64bits_reset(hash);
+    if (rank == 0)
+        stm_disk_will_read(r.descriptor, places->offsets[STM_CHECKPOINT_PARAMETERS][0], AHEAD_BYTES);
     STM_GOTO_OUT(agree_if(comm, pass_parameters(comm, rank, &r, path, places, model, hash)));
     model->hash = XXH3_64bits_digest(hash);
     if (comm != MPI_COMM_NULL)
@@ -316,7 +301,7 @@ static stm_status read_optimizer(const char *path, const stm_places *places, con
     size_t n;
     reading r;
     STM_GOTO_OUT(begin_reading(path, &r));
-    STM_GOTO_OUT(stm_pieces_list(model, shards, rank, sizeof(double), &pieces, &n));
+    STM_GOTO_OUT(stm_pieces_list(model, shards, rank, sizeof(double), &pieces, &n)); /* none is above PORTION */
     for (stm_checkpoint_kind kind = STM_CHECKPOINT_EXP_AVG; kind < STM_CHECKPOINT_N_KINDS; kind++) {
         size_t asked = 0;
         for (size_t i = 0; i < n && (kind < STM_CHECKPOINT_COPIES || targets[kind]); i++) {
@@ -324,7 +309,7 @@ static stm_status read_optimizer(const char *path, const stm_places *places, con
             read_pieces_ahead(&r, places, kind, pieces, n, i, &asked);
             void *device = stm_at(model->backend, targets[kind], piece->packed);
             STM_GOTO_OUT(
-                read_to(&r, path, model, piece_offset(places, kind, piece), places->real_bytes, piece->n, device));
+                read_portion(&r, path, model, piece_offset(places, kind, piece), places->real_bytes, piece->n, device));
         }
     }
 out:

@@ -197,8 +197,6 @@ stm_status stm_places_read(hid_t file, const char *path, const stm_model *model,
 stm_status stm_read_reals(int descriptor, const char *path, uint64_t offset, size_t file_real_bytes, size_t n,
                           void *raw, size_t real_bytes, void *reals)
 {
-    if (file_real_bytes == real_bytes)
-        return stm_disk_read(descriptor, path, offset, reals, n * real_bytes);
     STM_TRY(stm_disk_read(descriptor, path, offset, raw, n * file_real_bytes));
     const stm_dtype dtype = file_real_bytes == 8 ? STM_F64 : STM_F32;
     if (real_bytes == 8)

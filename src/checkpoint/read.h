@@ -42,8 +42,7 @@ stm_status stm_places_read(hid_t file, const char *path, const stm_model *model,
 enum { STM_TENSOR_PATH = 160 };
 const char *stm_tensor_path(stm_checkpoint_kind kind, const char *name, char text[STM_TENSOR_PATH]);
 
-/* n numbers from `offset` of the file, converted to reals. raw: [n * file_real_bytes], not touched
- * where the file's numbers are reals already. */
+/* n numbers from `offset` of the file, converted to reals. raw: [n * places->real_bytes]. */
 stm_status stm_read_reals(int descriptor, const char *path, uint64_t offset, size_t file_real_bytes, size_t n,
                           void *raw, size_t real_bytes, void *reals);
 

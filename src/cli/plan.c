@@ -14,6 +14,8 @@
 #include "rollout/rollout.h"
 #include "text/template.h"
 #include "train/prompt_sets.h"
+#include "train/refine.h"
+#include "train/replay.h"
 
 enum { MOST_LAYOUTS = 16, MOST_LAYOUTS_OF_TABLE = 6 };
 
@@ -135,6 +137,11 @@ static stm_status open_plan(plan_run *run)
     if (o->plan.prompt_tokens == STM_AUTO)
         STM_TRY(read_prompts(run));
     STM_TRY(choose_budgets(run));
+    size_t most_said;
+    const stm_text_context text = {.tokenizer = run->tokenizer,
+                                   .vocab_size = run->model->config.vocab_size,
+                                   .max_positions = run->model->config.max_positions};
+    STM_TRY(stm_refine_most_said(o, &text, run->has_prompts ? &run->prompts.prompts : NULL, &most_said));
     if (*o->out)
         STM_TRY(stm_check_output(o->out));
     STM_TRY(draw(run, o->rollout.group_size, &run->turns, &run->longest));
@@ -148,6 +155,9 @@ static stm_status open_plan(plan_run *run)
                                  .longest = &run->longest,
                                  .eval = run->eval.present ? &run->eval.prompts : NULL,
                                  .budgets = run->budgets,
+                                 .replay_bytes = stm_replay_bytes(o, run->has_prompts ? &run->prompts.prompts : NULL,
+                                                                  (size_t)o->plan.prompt_tokens),
+                                 .most_said = most_said,
                                  .threads = o->plan.threads == STM_AUTO ? 0 : o->plan.threads,
                                  .supervised = run->supervised};
     return STM_OK;

@@ -99,7 +99,8 @@ static double least_limit(const stm_options *options)
 static size_t static_bytes_of(const stm_session *session, const stm_options *options, int stage_size)
 {
     return stm_model_weights_bytes(session->model) + stm_engine_process_bytes(session->model) +
-           (session->static_bytes ? session->static_bytes(options, session->model, stage_size) : 0);
+           (session->static_bytes ? session->static_bytes(options, session->model, stage_size) : 0) +
+           session->kept_bytes;
 }
 
 /* Whether each of n_stages has room for what is static and the smallest chunk. */

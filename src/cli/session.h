@@ -18,6 +18,7 @@ typedef struct {
     MPI_Comm comm; /* the ranks that work: those of the grid */
     int n_stages, n_idle;
     stm_static_bytes *static_bytes;
+    size_t kept_bytes; /* what the command holds besides that, where it says so before the engine is made */
     const stm_backend *backend;
     stm_stream *stream;
     const char *device;       /* what this rank computes on; "" for the host itself */

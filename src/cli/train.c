@@ -3,6 +3,8 @@
 #include "cli/session.h"
 #include "metrics/log.h"
 #include "train/boundary.h"
+#include "train/refine.h"
+#include "train/replay.h"
 #include "train/trainer.h"
 
 typedef struct {
@@ -17,6 +19,7 @@ static stm_status open_job(const stm_options *options, job *j)
 {
     const double start_s = stm_now_s();
     stm_session *s = &j->session;
+    size_t most_said;
     if (!options->check)
         stm_boundary_catch_signals();
     STM_TRY(stm_session_open(options, options->model.path, stm_trainer_static_bytes, s));
@@ -24,9 +27,11 @@ static stm_status open_job(const stm_options *options, job *j)
         return STM_OK;
     STM_TRY(stm_prompt_sets_read(s->comm, options, s->model, &s->text, &j->train, &j->eval));
     STM_TRY(stm_session_grid(s, options, (size_t)options->rollout.prompts_per_step));
+    s->kept_bytes = stm_replay_bytes(options, &j->train.prompts, 0);
     STM_TRY(stm_session_engine(s, options));
     STM_TRY(stm_agree(&s->grid, stm_environment_create(options, &s->text, &j->environment)));
     STM_TRY(stm_agree(&s->grid, stm_budgets_create(options, &s->text, &j->budgets)));
+    STM_TRY(stm_agree(&s->grid, stm_refine_most_said(options, &s->text, &j->train.prompts, &most_said)));
     const stm_policy policy = {.options = options,
                                .model = s->model,
                                .tokenizer = s->tokenizer,
@@ -34,6 +39,7 @@ static stm_status open_job(const stm_options *options, job *j)
                                .grid = &s->grid,
                                .engine = s->engine,
                                .environment = j->environment,
+                               .most_said = most_said,
                                .budgets = j->budgets};
     STM_TRY(stm_trainer_create(&policy, &j->train, j->eval.present ? &j->eval : NULL, start_s, &j->trainer));
     return stm_trainer_expect(j->trainer);

@@ -163,7 +163,7 @@ stm_status stm_objective_batch_create(const stm_objective *objective, const stm_
     *b = (stm_objective_batch){.objective = objective,
                                .options = options,
                                .batch = batch,
-                               .scope = objective->scope_by ? objective->scope_by(options) : objective->scope,
+                               .scope = stm_objective_scope(objective, options),
                                .by_token = objective->by_token && objective->by_token(options)};
     if (objective->check)
         STM_TRY(objective->check(options));
@@ -263,6 +263,11 @@ void stm_objective_group(const stm_objective_batch *b, size_t g, const double *l
     }
     if (b->objective->group)
         b->objective->group(b->options, &b->totals, group, b->views, b->work, sums);
+}
+
+stm_scope stm_objective_scope(const stm_objective *objective, const stm_objective_options *options)
+{
+    return objective->scope_by ? objective->scope_by(options) : objective->scope;
 }
 
 bool stm_objective_reads_origins(const stm_objective_options *options)

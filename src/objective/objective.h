@@ -172,6 +172,9 @@ void stm_objective_group(const stm_objective_batch *batch, size_t g, const doubl
 stm_status stm_objective_drop(const stm_objective *objective, const stm_objective_options *options, stm_batch *batch,
                               size_t *n);
 
+/* How early the engine may call it, with these options. */
+stm_scope stm_objective_scope(const stm_objective *objective, const stm_objective_options *options);
+
 /* True if the objective asks which model sampled a response. */
 bool stm_objective_reads_origins(const stm_objective_options *options);
 

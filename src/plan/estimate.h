@@ -48,7 +48,7 @@ typedef struct {
 
 /* Bytes of the rank that needs most. */
 typedef struct {
-    double weights, gradient, optimizer, reference, copy, process; /* process: stm_engine_process_bytes */
+    double weights, gradient, optimizer, reference, copy, replay, process; /* process: stm_engine_process_bytes */
     double kv, activations, scratch, messages, slots; /* arena by arena at its fullest: stm_footprint_sum */
     double total, limit;                              /* total: of all but the limit */
 } stm_plan_memory;
@@ -75,6 +75,8 @@ typedef struct {
     stm_batch *longest;      /* the same with responses of full length, for memory */
     const stm_prompts *eval; /* of evaluations; NULL: none, or not known */
     stm_budgets *budgets;    /* where thinking is cut, which counts for memory; NULL: nowhere */
+    size_t replay_bytes;     /* of the replay buffer */
+    size_t most_said;        /* tokens with which an answer comes back, at most (train/refine.h) */
     int64_t threads;         /* of a rank; 0: its share of the cores */
     bool supervised;         /* no rollouts */
 } stm_planner;

@@ -1,7 +1,6 @@
 #include "plan/memory.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "group/memory.h"
 #include "model/stages.h"
@@ -31,27 +30,14 @@ void stm_plan_static(const stm_planner *planner, const stm_model *stage, int64_t
                              .optimizer = (double)stm_optimizer_bytes(stage, size, STM_SHARD_OPTIMIZER) - own,
                              .reference = (double)stm_trainer_static_bytes(o, stage, size) - updates - copy,
                              .copy = copy,
+                             .replay = (double)planner->replay_bytes,
                              .process = (double)stm_engine_process_bytes(stage)};
     out->gradient = updates - out->optimizer;
 }
 
 double stm_plan_static_bytes(const stm_plan_memory *m)
 {
-    return m->weights + m->gradient + m->optimizer + m->reference + m->copy + m->process;
-}
-
-static stm_status copy_prompts(const stm_batch *from, stm_batch *to)
-{
-    STM_TRY(stm_alloc(from->n_groups, sizeof *to->groups, &to->groups));
-    for (; to->n_groups < from->n_groups; to->n_groups++) {
-        const stm_group *group = &from->groups[to->n_groups];
-        stm_group *copy = &to->groups[to->n_groups];
-        *copy = (stm_group){.temperature = group->temperature};
-        STM_TRY(stm_alloc(group->n_prompt, sizeof *copy->prompt, &copy->prompt));
-        memcpy(copy->prompt, group->prompt, group->n_prompt * sizeof *copy->prompt);
-        copy->n_prompt = group->n_prompt;
-    }
-    return STM_OK;
+    return m->weights + m->gradient + m->optimizer + m->reference + m->copy + m->replay + m->process;
 }
 
 /* Thinking and its summaries take the place of the responses. */
@@ -59,7 +45,7 @@ static stm_status expect_budgets(const stm_planner *planner, const stm_policy *p
 {
     stm_batch batch = {0};
     stm_status status;
-    STM_GOTO_OUT(copy_prompts(planner->longest, &batch));
+    STM_GOTO_OUT(stm_batch_copy_prompts(planner->longest, &batch));
     STM_GOTO_OUT(stm_expect_rollouts(policy, &batch));
     STM_GOTO_OUT(stm_expect_updates(policy, &batch));
     status = planner->eval ? stm_expect_evaluation(policy, planner->eval) : STM_OK;
@@ -114,8 +100,12 @@ static stm_status add_rank(const stm_plan_ranks *ranks, int rank, double static_
     settings->recompute = choice->recompute;
     settings->placement.rates = ranks->rates;
     settings->shares_kv = planner->machine->devices == 0 && options.parallel.shared_kv != STM_SHARED_KV_OFF;
-    const stm_policy policy = {
-        .options = &options, .model = &model, .grid = &grid, .engine = engine, .budgets = planner->budgets};
+    const stm_policy policy = {.options = &options,
+                               .model = &model,
+                               .grid = &grid,
+                               .engine = engine,
+                               .most_said = planner->most_said,
+                               .budgets = planner->budgets};
     do
         STM_GOTO_OUT(expect(planner, &policy));
     while (stm_memory_spare(engine, &grid, &options));

@@ -62,6 +62,7 @@ static const struct {
     {"optimizer", "optimizer", offsetof(stm_plan_memory, optimizer)},
     {"reference model", "reference", offsetof(stm_plan_memory, reference)},
     {"copy to save", "copy", offsetof(stm_plan_memory, copy)},
+    {"replay buffer", "replay", offsetof(stm_plan_memory, replay)},
     {"tables, buffers", "process", offsetof(stm_plan_memory, process)},
     {"KV and dKV", "kv", offsetof(stm_plan_memory, kv)},
     {"activations", "activations", offsetof(stm_plan_memory, activations)},

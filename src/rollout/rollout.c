@@ -350,13 +350,28 @@ stm_status stm_rollout_turn(stm_engine *engine, const stm_model *model, const st
 }
 
 /* What was a group is several here. */
+static bool share_across_groups(stm_engine *engine, bool shares)
+{
+    stm_forest_options *forest = &stm_engine_settings_of(engine)->forest;
+    const bool before = forest->across_groups;
+    forest->across_groups = shares;
+    return before;
+}
+
 stm_status stm_rollout_further(stm_engine *engine, const stm_model *model, const stm_grid *grid,
                                const stm_sampling *sampling, stm_batch *batch, stm_rollout_counts *counts)
 {
-    stm_forest_options *forest = &stm_engine_settings_of(engine)->forest;
-    const bool across_groups = forest->across_groups;
-    forest->across_groups = true;
+    const bool before = share_across_groups(engine, true);
     const stm_status status = stm_rollout_turn(engine, model, grid, sampling, batch, counts);
-    forest->across_groups = across_groups;
+    (void)share_across_groups(engine, before);
+    return status;
+}
+
+stm_status stm_rollout_expect_further(stm_engine *engine, const stm_model *model, const stm_grid *grid,
+                                      const stm_sampling *sampling, stm_batch *batch)
+{
+    const bool before = share_across_groups(engine, true);
+    const stm_status status = stm_rollout_expect_turn(engine, model, grid, sampling, batch);
+    (void)share_across_groups(engine, before);
     return status;
 }

@@ -72,12 +72,14 @@ stm_status stm_rollout_turn(stm_engine *engine, const stm_model *model, const st
 /* A turn of a batch of origins, whose groups share what they have in common, whatever the options. */
 stm_status stm_rollout_further(stm_engine *engine, const stm_model *model, const stm_grid *grid,
                                const stm_sampling *sampling, stm_batch *batch, stm_rollout_counts *counts);
+
+/* Add the memory of these to what the engine expects: of one turn, of a further one, of a rollout with all its turns.
+ * Responses that the batch has are not looked at. Collective over the grid's world in a pipeline. Fail: STM_ERR_MEMORY.
+ */
 stm_status stm_rollout_expect_turn(stm_engine *engine, const stm_model *model, const stm_grid *grid,
                                    const stm_sampling *sampling, stm_batch *batch);
-
-/* Adds the memory of that to what the engine expects, later turns included. Responses that the batch has are not looked
- * at.
- * Collective over the grid's world in a pipeline. Fails: STM_ERR_MEMORY. */
+stm_status stm_rollout_expect_further(stm_engine *engine, const stm_model *model, const stm_grid *grid,
+                                      const stm_sampling *sampling, stm_batch *batch);
 stm_status stm_rollout_expect(stm_engine *engine, const stm_model *model, const stm_grid *grid,
                               const stm_sampling *sampling, stm_batch *batch);
 

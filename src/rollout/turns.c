@@ -285,37 +285,18 @@ stm_status stm_rollout(stm_engine *engine, const stm_model *model, const stm_gri
 }
 
 /* The last turn of every response, were they all as long as they may be and unlike each other. */
-static stm_status make_longest(const stm_sampling *sampling, const stm_batch *batch, stm_batch *next,
-                               stm_origin **origins)
-{
-    const size_t size = sampling->group_size, n = batch->n_groups * size;
-    const size_t n_before = sampling->max_new_tokens - 1 + sampling->max_appended;
-    STM_TRY(stm_alloc(n, sizeof **origins, origins));
-    STM_TRY(stm_alloc(n, sizeof *next->groups, &next->groups));
-    for (; next->n_groups < n; next->n_groups++) {
-        const stm_group *group = &batch->groups[next->n_groups / size];
-        stm_group *to = &next->groups[next->n_groups];
-        *to = (stm_group){.n_prompt = group->n_prompt + n_before, .temperature = 1.0};
-        STM_TRY(stm_alloc(to->n_prompt, sizeof *to->prompt, &to->prompt));
-        memcpy(to->prompt, group->prompt, group->n_prompt * sizeof *to->prompt);
-        stm_unlike_tokens(1 + next->n_groups, n_before, to->prompt + group->n_prompt);
-    }
-    return STM_OK;
-}
-
 static stm_status expect_later_turns(stm_engine *engine, const stm_model *model, const stm_grid *grid,
                                      const stm_sampling *sampling, const stm_batch *batch)
 {
+    const size_t n_before = sampling->max_new_tokens - 1 + sampling->max_appended;
     stm_batch next = {0};
-    stm_origin *origins = NULL;
     stm_sampling later = *sampling;
-    stm_status status = stm_agree(grid, make_longest(sampling, batch, &next, &origins));
     later.group_size = 1;
-    later.origins = origins;
+    stm_status status =
+        stm_agree(grid, stm_batch_continue_prompts(batch, sampling->group_size, n_before, SIZE_MAX, &next));
     if (status == STM_OK)
-        status = stm_rollout_expect_turn(engine, model, grid, &later, &next);
+        status = stm_rollout_expect_further(engine, model, grid, &later, &next);
     stm_batch_clear(&next);
-    free(origins);
     return status;
 }
 

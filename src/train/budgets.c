@@ -198,7 +198,7 @@ stm_status stm_budgets_expect(const stm_budgets *b, stm_engine *engine, const st
         status = stm_agree(grid, make_cuts(b, sampling, batch, cuts, &origins));
     const stm_sampling summaries = summaries_of(b, sampling, origins);
     if (status == STM_OK)
-        status = stm_rollout_expect_turn(engine, model, grid, &summaries, cuts);
+        status = stm_rollout_expect_further(engine, model, grid, &summaries, cuts);
     if (status == STM_OK)
         status = stm_agree(grid, make_longest(summaries.group_size, summaries.max_new_tokens, cuts));
     free(origins);

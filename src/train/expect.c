@@ -8,6 +8,7 @@
 #include "train/batch.h"
 #include "train/expect.h"
 #include "train/others.h"
+#include "train/refine.h"
 #include "train/trainer_state.h"
 
 /* Tokens that no two responses have in one place: nothing of them is shared. */
@@ -65,21 +66,40 @@ static stm_status expect_mixture(const stm_policy *p, stm_batch *batch)
     return stm_rollout_expect(p->engine, p->model, p->grid, &sampling, batch);
 }
 
+/* Below first answers, which the batch need not have. */
+static stm_status expect_refinements(const stm_policy *p, size_t n_first, const stm_batch *batch)
+{
+    stm_sampling sampling;
+    stm_sampling_init(p->options, p->model, p->tokenizer, STM_RANDOM_TRAIN, 0, &sampling);
+    sampling.group_size = n_first;
+    return stm_refine_expect(p, &sampling, batch);
+}
+
 stm_status stm_expect_rollouts(const stm_policy *policy, stm_batch *batch)
 {
-    if (stm_others_mix(policy->options))
+    const stm_options *o = policy->options;
+    const size_t size = (size_t)o->rollout.group_size;
+    const size_t aside = (size_t)o->rollout.refine + (size_t)o->reference.samples; /* sampled after the others */
+    const size_t n_first = size > aside ? size - aside : 1;
+    STM_TRY(expect_rollouts(policy, STM_RANDOM_TRAIN, n_first, batch));
+    if (stm_others_mix(o))
         STM_TRY(expect_mixture(policy, batch));
-    return expect_rollouts(policy, STM_RANDOM_TRAIN, (size_t)policy->options->rollout.group_size, batch);
+    else if (o->reference.samples > 0)
+        STM_TRY(expect_rollouts(policy, STM_RANDOM_OTHERS, (size_t)o->reference.samples, batch));
+    return o->rollout.refine ? expect_refinements(policy, n_first, batch) : STM_OK;
 }
 
 stm_status stm_expect_updates(const stm_policy *policy, const stm_batch *batch)
 {
     const stm_options *o = policy->options;
     const size_t asked = (size_t)o->update.minibatch_groups;
+    const stm_objective *objective = stm_objective_find(o->objective.name);
     const stm_batch first = stm_batch_slice(batch, 0, asked > 0 ? STM_MIN(asked, batch->n_groups) : batch->n_groups);
     if (stm_objective_has_reference(&o->objective) || stm_copies_n_scores(o) > 0)
         STM_TRY(stm_engine_expect(policy->engine, batch, STM_PASS_SCORE));
-    if (stm_objective_weighs_tokens(stm_objective_find(o->objective.name), &o->objective))
+    if (stm_objective_scope(objective, &o->objective) != STM_SCOPE_TOKEN) /* f-DPG's where ranks share a response */
+        STM_TRY(stm_engine_expect(policy->engine, &first, STM_PASS_SCORE));
+    if (stm_objective_weighs_tokens(objective, &o->objective))
         STM_TRY(stm_token_weights_expect(policy->engine, policy->grid, &first));
     return stm_engine_expect(policy->engine, &first, STM_PASS_GRADIENT);
 }

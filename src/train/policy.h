@@ -21,6 +21,7 @@ typedef struct {
     stm_timers *timers;           /* NULL: no clocks */
     stm_watch *watch;             /* what may end rollouts early; NULL: nothing */
     stm_environment *environment; /* answers turns; NULL: a response is one turn */
+    size_t most_said;             /* tokens with which an answer comes back, at most (train/refine.h) */
     stm_budgets *budgets;         /* where thinking is cut; NULL: nowhere */
 } stm_policy;
 

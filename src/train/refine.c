@@ -74,16 +74,14 @@ typedef struct {
     size_t *owners, n_room, n_owners_room;
 } maker;
 
-/* What the user says next, with the reward's critique, or whether the answer is right. */
-static stm_status say(const maker *m, const stm_prompt *prompt, double reward, const char *critique, char **text)
+/* What the user says next, with the reward's critique, or (NULL) whether the answer is right. */
+static stm_status say(const stm_options *o, const char *answer, bool right, const char *critique, char **text)
 {
-    const stm_options *o = m->policy->options;
     char *verdict = NULL;
     if (critique)
-        return stm_refine_fill(o->rollout.refine_text, critique, prompt->answer, text);
-    STM_TRY(stm_refine_fill(reward >= o->rollout.refine_right ? o->rollout.refine_praise : o->rollout.refine_blame, "",
-                            prompt->answer, &verdict));
-    const stm_status status = stm_refine_fill(o->rollout.refine_text, verdict, prompt->answer, text);
+        return stm_refine_fill(o->rollout.refine_text, critique, answer, text);
+    STM_TRY(stm_refine_fill(right ? o->rollout.refine_praise : o->rollout.refine_blame, "", answer, &verdict));
+    const stm_status status = stm_refine_fill(o->rollout.refine_text, verdict, answer, text);
     free(verdict);
     return status;
 }
@@ -111,20 +109,26 @@ static bool ends(const stm_sampling *sampling, int32_t id)
     return false;
 }
 
+/* Of a line of its own. */
+static stm_status encode_said(const stm_text_context *text, const stm_json_lines *lines, const char *said,
+                              int32_t **ids, size_t *n)
+{
+    char *line;
+    STM_TRY(stm_format(&line, "\n%s\n", said));
+    const stm_status status = stm_context_encode(text, lines, "rollout.refine_text", line, strlen(line), false, ids, n);
+    free(line);
+    return status;
+}
+
 /* Prompt and answer as they were sampled, without the end token, so that their rows are shared; then the text. */
 static stm_status encode_text(const maker *m, const stm_group *group, const stm_response *r, const char *said,
                               int32_t **ids, size_t *n)
 {
     int32_t *tail;
     size_t n_tail, n_answer = r->n > 0 && ends(m->sampling, r->ids[r->n - 1]) ? r->n - 1 : r->n;
-    char *line;
-    STM_TRY(stm_format(&line, "\n%s\n", said));
-    stm_status status = stm_context_encode(m->policy->text, &m->lines, "rollout.refine_text", line, strlen(line), false,
-                                           &tail, &n_tail);
-    free(line);
-    STM_TRY(status);
+    STM_TRY(encode_said(m->policy->text, &m->lines, said, &tail, &n_tail));
     *n = group->n_prompt + n_answer + n_tail;
-    status = stm_alloc(*n, sizeof **ids, ids);
+    const stm_status status = stm_alloc(*n, sizeof **ids, ids);
     if (status == STM_OK) {
         memcpy(*ids, group->prompt, group->n_prompt * sizeof **ids);
         if (n_answer > 0)
@@ -157,6 +161,7 @@ static stm_status add_prompt(maker *m, size_t owner, int32_t *ids, size_t n)
 
 static stm_status add_group(maker *m, const stm_prompt *prompt, const stm_round *round, size_t g, size_t at)
 {
+    const stm_options *o = m->policy->options;
     const stm_group *group = &round->batch.groups[g];
     json_t *fields = json_loads(prompt->fields_json, 0, NULL), *messages = json_object_get(fields, "messages");
     const bool talks = messages && !stm_json_get(fields, "prompt_ids") && !stm_json_get(fields, "prompt");
@@ -169,7 +174,8 @@ static stm_status add_group(maker *m, const stm_prompt *prompt, const stm_round 
         size_t n;
         if (!r->has_reward)
             continue;
-        STM_GOTO_OUT(say(m, prompt, r->reward, round->verdicts.critiques[at + i], &said));
+        STM_GOTO_OUT(
+            say(o, prompt->answer, r->reward >= o->rollout.refine_right, round->verdicts.critiques[at + i], &said));
         status = talks ? encode_turn(m, messages, round->verdicts.texts[at + i], said, &ids, &n)
                        : encode_text(m, group, r, said, &ids, &n);
         free(said);
@@ -217,6 +223,55 @@ stm_status stm_refine_prompts(const stm_policy *policy, const stm_prompt_set *se
         status = share(grid, &m);
     *batch = m.batch;
     *owners = m.owners;
+    return status;
+}
+
+/* Memory */
+
+static stm_status count_said(const stm_text_context *text, const char *said, size_t *n)
+{
+    const stm_json_lines lines = {.name = "rollout.refine_text"};
+    int32_t *ids;
+    if (!text->tokenizer) {
+        *n = strlen(said) + sizeof "\n\n";
+        return STM_OK;
+    }
+    STM_TRY(encode_said(text, &lines, said, &ids, n));
+    free(ids);
+    return STM_OK;
+}
+
+stm_status stm_refine_most_said(const stm_options *o, const stm_text_context *text, const stm_prompts *prompts,
+                                size_t *most)
+{
+    const char *answer = "";
+    *most = 0;
+    for (size_t i = 0; o->rollout.refine && prompts && i < prompts->n; i++)
+        if (prompts->items[i].answer && strlen(prompts->items[i].answer) > strlen(answer))
+            answer = prompts->items[i].answer;
+    for (int right = 0; o->rollout.refine && right < 2; right++) {
+        char *said;
+        size_t n = 0;
+        STM_TRY(say(o, answer, right, NULL, &said));
+        const stm_status status = count_said(text, said, &n);
+        free(said);
+        STM_TRY(status);
+        *most = STM_MAX(*most, n);
+    }
+    return STM_OK;
+}
+
+stm_status stm_refine_expect(const stm_policy *p, const stm_sampling *sampling, const stm_batch *batch)
+{
+    const size_t n_new = sampling->max_new_tokens, most = p->model->config.max_positions;
+    stm_batch next = {0};
+    stm_sampling second = *sampling;
+    second.group_size = 1;
+    stm_status status = stm_agree(p->grid, stm_batch_continue_prompts(batch, sampling->group_size, n_new + p->most_said,
+                                                                      most > n_new ? most - n_new : 0, &next));
+    if (status == STM_OK)
+        status = stm_rollout_expect_turn(p->engine, p->model, p->grid, &second, &next);
+    stm_batch_clear(&next);
     return status;
 }
 

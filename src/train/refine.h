@@ -25,6 +25,16 @@ stm_status stm_refine_fill(const char *text, const char *critique, const char *a
 stm_status stm_refine_prompts(const stm_policy *policy, const stm_prompt_set *set, const stm_sampling *sampling,
                               const stm_round *round, stm_batch *batch, size_t **owners);
 
+/* Tokens of the longest text that an answer may come back with, rewards' own critiques left out: of praise and blame,
+ * with the longest answer of the prompts (NULL: none is known); without a tokenizer a token a byte. 0 without
+ * rollout.refine. Local. Fails: STM_ERR_INPUT, STM_ERR_MEMORY. */
+stm_status stm_refine_most_said(const stm_options *options, const stm_text_context *text, const stm_prompts *prompts,
+                                size_t *most);
+
+/* Tells the engine of the memory of second answers: below each of sampling->group_size first ones to every prompt of
+ * the batch, all as long as they may be. Collective over the grid's world in a pipeline. Fails: STM_ERR_MEMORY. */
+stm_status stm_refine_expect(const stm_policy *policy, const stm_sampling *sampling, const stm_batch *batch);
+
 /* Lets the chosen one of each group's refinements join it, which leaves `refined` without it, and its verdicts those of
  * the round. *n: how many groups got one. Local. Fails: STM_ERR_MEMORY. */
 stm_status stm_refine_join(double right, const size_t *owners, stm_round *refined, stm_round *round, size_t *n);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/random.h"
+#include "rollout/rollout.h"
 
 struct stm_replay {
     const stm_options *options;
@@ -175,6 +176,24 @@ stm_status stm_replay_settle(stm_replay *replay)
     stm_batch_clear(&replay->news);
     replay->n_news_room = 0;
     return status;
+}
+
+size_t stm_replay_bytes(const stm_options *o, const stm_prompts *prompts, size_t n_prompt)
+{
+    enum { PIECES = 6, PIECE_BYTES = 16 }; /* of memory, and what the C library adds to each */
+    if (o->replay.size == 0)
+        return 0;
+    const size_t taken = (size_t)o->run.steps * (size_t)o->rollout.prompts_per_step;
+    const size_t n_queues = STM_MAX(prompts ? STM_MIN(prompts->n, taken) : taken, (size_t)1);
+    const size_t successes = (taken + n_queues - 1) / n_queues * (size_t)o->rollout.group_size;
+    const size_t token_bytes = sizeof(int32_t) + sizeof(uint8_t) + 2 * sizeof(double);
+    const size_t response_bytes = sizeof(stm_response) + sizeof(stm_response_notes) + o->reward.n * sizeof(double) +
+                                  stm_sampling_longest(o) * token_bytes + PIECES * PIECE_BYTES;
+    size_t n_ids = prompts ? 0 : n_queues * n_prompt;
+    for (size_t i = 0; prompts && i < n_queues; i++)
+        n_ids += prompts->items[i].n;
+    return n_queues * (sizeof(stm_group) + STM_MIN((size_t)o->replay.size, successes) * response_bytes) +
+           n_ids * sizeof(int32_t);
 }
 
 size_t stm_replay_count(const stm_replay *replay)

@@ -10,6 +10,7 @@
 #include "base/kept.h"
 #include "config/options.h"
 #include "data/groups.h"
+#include "data/prompts.h"
 
 typedef struct stm_replay stm_replay;
 
@@ -30,6 +31,12 @@ stm_status stm_replay_help(const stm_replay *replay, uint64_t step, size_t slot,
  * queues, in this order, when their step is done. parts: [n_responses, rewards]. Fail: STM_ERR_MEMORY. */
 stm_status stm_replay_note(stm_replay *replay, const stm_group *group, size_t first, const double *parts);
 stm_status stm_replay_settle(stm_replay *replay);
+
+/* Bytes that a run's buffer comes to, were every response a success as long as it may be, and its steps all taken: for
+ * each prompt that is taken, of its successes the last replay.size, their ids, masks, log-probs, kept masses and parts
+ * of rewards. prompts: those trained on (NULL: as many as there are places in steps, each of n_prompt tokens). 0
+ * without replay.size. */
+size_t stm_replay_bytes(const stm_options *options, const stm_prompts *prompts, size_t n_prompt);
 
 size_t stm_replay_count(const stm_replay *replay); /* responses in all queues */
 

@@ -16,7 +16,6 @@
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/folder.h"
 #include "checkpoint/open.h"
-#include "checkpoint/save.h"
 
 enum { BLOCK = 16 << 20, MOST_REPEATS = 16 };
 
@@ -242,23 +241,9 @@ static double held_up_s(const char *folder, const stm_checkpoint_state *state, c
     return held_s;
 }
 
-/* A save that is not read back, as dd does not: what writing alone takes. */
-static double written_s(const char *folder, const stm_checkpoint_state *state, const stm_model *model,
-                        const stm_shards *shards, void *const moments[2])
-{
-    stm_saving saving;
-    begin();
-    must(stm_saving_begin(&saving, MPI_COMM_WORLD, folder, state, model, shards, moments[0], moments[1]));
-    must(stm_saving_seal(&saving, stm_saving_write(&saving)));
-    must(stm_saving_finish(&saving, STM_OK));
-    const double spent = end();
-    stm_saving_clear(&saving);
-    return spent;
-}
-
 static void time_checkpoint(const char *folder, stm_model *model)
 {
-    times written = {{0}}, beside = {{0}}, save = {{0}}, save_plain = {{0}}, verify = {{0}}, load = {{0}}, read = {{0}},
+    times beside = {{0}}, save = {{0}}, save_plain = {{0}}, verify = {{0}}, load = {{0}}, read = {{0}},
           verify_warm = {{0}}, read_warm = {{0}};
     const stm_shards shards = {.n = model->n_parameters, .bucket_n = (size_t)4 << 20, .n_ranks = n_ranks};
     const size_t owned = stm_shards_count(&shards, rank);
@@ -278,8 +263,6 @@ static void time_checkpoint(const char *folder, stm_model *model)
         save_plain.s[i] = plain_write_s(plain, about);
         if (rank == 0)
             unlink(plain);
-        written.s[i] = written_s(folder, &state, model, &shards, moments);
-        must_be(rank != 0 || unlink(path) == 0, "unlink");
         begin();
         must(stm_checkpoint_save(MPI_COMM_WORLD, folder, &state, model, &shards, moments[0], moments[1]));
         save.s[i] = end();
@@ -303,7 +286,6 @@ static void time_checkpoint(const char *folder, stm_model *model)
             unlink(path);
         MPI_Barrier(MPI_COMM_WORLD);
     }
-    report("write a checkpoint", about, &written, "plain write", &save_plain);
     report("save a checkpoint", about, &save, "plain write", &save_plain);
     report("held up by a save beside", about, &beside, "a save at once", &save);
     report("verify a checkpoint, cold", about, &verify, "plain read", &read);

@@ -85,8 +85,18 @@ agrees 2 1 2 1 'rollout.environment=cat' rollout.max_environment_tokens=100
 budgets=(objective.advantage_baseline=brpo objective.advantage_scale=none 'rollout.budgets=[8,24]' rollout.summaries=4)
 agrees 1 1 1 1 "${budgets[@]}"
 train 1 "${budgets[@]}"
+# Second answers, below prompts that the first ones made long: more than small updates need. Successes that are kept.
+refine=(rollout.refine=true rollout.max_new_tokens=48 rollout.group_size=32 rollout.slots=16 update.minibatch_groups=1
+    memory.chunk_tokens=64)
+rm -rf "$work/run" # of other options
+agrees 1 1 1 1 replay.size=65536 run.steps=100000
+agrees 1 1 1 1 "${refine[@]}"
+train 1 "${refine[@]}" run.steps=1
+# Two ranks measure their links and save: pieces of many MiB, of which nothing may stay.
+SLACK=0.05 train 2 parallel.suffix=2 "${budgets[@]}"
 [ -z "${MEMORY_ALL:-}" ] || {
     agrees 2 1 2 1 "${budgets[@]}"
+    train 2 parallel.suffix=2 objective.name=fdpg
     agrees 2 1 1 2
     agrees 2 1 2 1
     agrees 2 2 1 1 objective.kl_coef=0.1

@@ -33,6 +33,29 @@ static void places_of_a_text_are_filled(void **state)
     free(filled);
 }
 
+static void the_longest_that_may_be_said_is_counted(void **state)
+{
+    (void)state;
+    char *texts[] = {"7", "1234567", NULL};
+    stm_prompt items[3] = {0};
+    const stm_text_context text = {0};
+    const stm_prompts prompts = {.n = 3, .items = items};
+    stm_options o = {0};
+    size_t n;
+    for (size_t i = 0; i < 3; i++)
+        items[i].answer = texts[i];
+    o.rollout.refine_text = "{critique} Now?";
+    o.rollout.refine_praise = "Right.";
+    o.rollout.refine_blame = "No: {answer}.";
+    assert_ok(stm_refine_most_said(&o, &text, &prompts, &n));
+    assert_int_equal(n, 0); /* nothing is refined */
+    o.rollout.refine = true;
+    assert_ok(stm_refine_most_said(&o, &text, &prompts, &n));
+    assert_int_equal(n, strlen("\nNo: 1234567. Now?\n") + 1);
+    assert_ok(stm_refine_most_said(&o, &text, NULL, &n));
+    assert_int_equal(n, strlen("\nRight. Now?\n") + 1);
+}
+
 /* Groups of as many responses as `sizes` says, whose rewards, parts, texts and ids count from `first` on. */
 static void make(size_t n, const size_t *sizes, double first, stm_round *round)
 {
@@ -102,6 +125,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_right_refinement_is_taken_else_the_best),
         cmocka_unit_test(places_of_a_text_are_filled),
+        cmocka_unit_test(the_longest_that_may_be_said_is_counted),
         cmocka_unit_test(the_chosen_refinement_becomes_response_0),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
