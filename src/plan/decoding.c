@@ -27,20 +27,12 @@ static size_t n_common(const stm_batch *batch, size_t g, size_t h)
     return n;
 }
 
-/* Of the run of the team's rollouts that is rank's. */
-static void list_items(sampling *s, size_t rank, size_t n_all, item *all)
+/* Of the run of a team's rollouts, all [n_all], that is rank's. */
+static void list_items(sampling *s, size_t rank, size_t team_size, size_t n_all, item *all)
 {
-    const size_t first = n_all * rank / s->d->team_size, end = n_all * (rank + 1) / s->d->team_size;
+    const size_t first = n_all * rank / team_size, end = n_all * (rank + 1) / team_size;
     s->items = all + first;
     s->n_items = end - first;
-}
-
-static double tokens(const sampling *s)
-{
-    double n = 0;
-    for (size_t i = 0; i < s->n_items; i++)
-        n += (double)s->items[i].n;
-    return n;
 }
 
 static void fill_slots(sampling *s)
@@ -129,24 +121,76 @@ static void choose_slots(sampling *s)
     s->n_slots = STM_MAX(STM_MIN(s->n_slots, s->n_items), 1);
 }
 
+/* No less than the longest response, nor than all tokens in all slots. */
+static double least_rounds(const sampling *s)
+{
+    double n = 0, longest = 0;
+    for (size_t i = 0; i < s->n_items; i++) {
+        n += (double)s->items[i].n;
+        longest = fmax(longest, (double)s->items[i].n);
+    }
+    return fmax(longest, n / (double)s->n_slots);
+}
+
+/* The team's rollouts: all[..n). */
+static size_t list_team(const stm_decoding *d, size_t team, item *all)
+{
+    size_t n = 0;
+    for (size_t g = 0; g < d->batch->n_groups; g++)
+        for (size_t i = 0; i < d->batch->groups[g].n_responses && d->team_of[g] == (int)team; i++)
+            all[n++] = (item){.group = g, .n = d->batch->groups[g].responses[i].n};
+    return n;
+}
+
 stm_status stm_decoding_estimate(stm_decoding *d)
 {
     sampling most = {.d = d}, other = {.d = d};
-    size_t n_all = 0, n = 0;
+    size_t n_all = 0;
     item *all;
     for (size_t g = 0; g < d->batch->n_groups; g++)
-        n_all += d->team_of[g] == (int)d->team ? d->batch->groups[g].n_responses : 0;
+        n_all += d->batch->groups[g].n_responses;
     STM_TRY(stm_alloc(n_all, sizeof *all, &all));
-    for (size_t g = 0; g < d->batch->n_groups; g++)
-        for (size_t i = 0; i < d->batch->groups[g].n_responses && d->team_of[g] == (int)d->team; i++)
-            all[n++] = (item){.group = g, .n = d->batch->groups[g].responses[i].n};
-    for (size_t rank = 0; rank < d->team_size; rank++) {
-        list_items(&other, rank, n_all, all);
-        if (rank == 0 || tokens(&other) > tokens(&most))
-            list_items(&most, rank, n_all, all);
+    for (size_t team = 0, first = 0; team < d->n_teams; team++) {
+        const size_t n = list_team(d, team, all + first), size = (size_t)d->team_sizes[team];
+        for (size_t rank = 0; rank < size; rank++) {
+            list_items(&other, rank, size, n, all + first);
+            choose_slots(&other);
+            if (!most.items || least_rounds(&other) > least_rounds(&most))
+                most = other;
+        }
+        first += n;
     }
-    choose_slots(&most);
     const stm_status status = run(&most);
     free(all);
     return status;
+}
+
+void stm_decoding_guess(stm_decoding *d)
+{
+    const double n_groups = (double)d->batch->n_groups;
+    double n_ranks = 0, n_rollouts = 0, tokens = 0, longest = 0, prompt = 0;
+    for (size_t g = 0; g < d->batch->n_groups; g++) {
+        const stm_group *group = &d->batch->groups[g];
+        prompt += (double)group->n_prompt / n_groups;
+        for (size_t i = 0; i < group->n_responses; i++, n_rollouts++) {
+            tokens += (double)group->responses[i].n;
+            longest = fmax(longest, (double)group->responses[i].n);
+        }
+    }
+    d->seconds = d->n_rounds = 0;
+    if (tokens == 0)
+        return;
+    for (size_t team = 0; team < d->n_teams; team++)
+        n_ranks += d->team_sizes[team];
+    const double size = n_rollouts / n_groups, mean = tokens / n_rollouts;
+    sampling s = {.d = d, .n_items = (size_t)ceil(n_rollouts / n_ranks)};
+    choose_slots(&s);
+    const double own = (double)s.n_items * mean;
+    d->n_rounds = fmax(longest, own / (double)s.n_slots);
+    const double rows = own / d->n_rounds;
+    const stm_round round = {.n_rows = rows,
+                             .prompt_keys = fmax(1, rows / size) * prompt,
+                             .own_keys = rows * mean / 2,
+                             .pairs = rows * (prompt + mean / 2)};
+    d->seconds = d->n_rounds * round_s(d, &round);
 }

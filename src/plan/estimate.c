@@ -273,23 +273,28 @@ static stm_status run_pass(estimate *e, const stm_batch *batch, stm_pass_kind ki
 
 /* Rollout */
 
+static stm_decoding decoding_of(const estimate *e, const stm_plan_turn *turn)
+{
+    return (stm_decoding){.cost = &e->cost,
+                          .stages = e->stages,
+                          .n_stages = e->n_stages,
+                          .batch = &turn->batch,
+                          .shares = e->options->tree.across_groups || turn->further,
+                          .team_of = e->team_of,
+                          .team_sizes = e->team_sizes,
+                          .n_teams = e->n_teams,
+                          .slots = (size_t)e->options->rollout.slots,
+                          .max_new_tokens = turn->most,
+                          .room_bytes = (double)e->room_bytes / (2 * (double)turn->n_models)};
+}
+
 static stm_status add_turn(estimate *e, const stm_plan_turn *turn)
 {
     stm_estimate *out = e->out;
     const double n_models = (double)turn->n_models;
     stm_replayed prefill;
-    stm_decoding decoding = {.cost = &e->cost,
-                             .stages = e->stages,
-                             .n_stages = e->n_stages,
-                             .batch = &turn->batch,
-                             .shares = e->options->tree.across_groups || turn->further,
-                             .team_of = e->team_of,
-                             .slots = (size_t)e->options->rollout.slots,
-                             .max_new_tokens = turn->most,
-                             .room_bytes = (double)e->room_bytes / (2 * n_models)};
+    stm_decoding decoding = decoding_of(e, turn);
     STM_TRY(run_pass(e, &turn->batch, STM_PASS_PREFILL, turn->further, n_models, &prefill));
-    decoding.team = e->team;
-    decoding.team_size = (size_t)e->team_sizes[e->team];
     STM_TRY(stm_decoding_estimate(&decoding));
     out->parts[STM_PLAN_PREFILL] += n_models * prefill.seconds;
     out->parts[STM_PLAN_DECODE] += n_models * decoding.seconds;
@@ -508,26 +513,47 @@ out:
     return status;
 }
 
-/* All work at its rate, shared by the ranks that have some; the bubble of the pipeline; the exchange of gradients. */
+/* All work at its rate, shared by the ranks that have some; the bubble of the pipeline. */
+static double guess_pass_s(const estimate *e)
+{
+    const stm_batch *batch = e->planner->batch;
+    double rows = 0, units = 0;
+    for (size_t g = 0; g < batch->n_groups; g++) {
+        rows += tokens_of(&batch->groups[g], false);
+        units += (double)batch->groups[g].n_responses + 1;
+    }
+    const double columns = fmin((double)e->stage_size, units), column_rows = rows / columns;
+    const double n_chunks = fmax(1, ceil(column_rows / (double)e->out->chunk_rows));
+    const stm_work work = {.n_rows = column_rows / n_chunks, .n_active = column_rows / n_chunks};
+    const double layer_s = e->cost.crowd * n_chunks *
+                           (stm_cost_forward_s(&e->cost, &work, false) + stm_cost_backward_s(&e->cost, &work, false));
+    const double layers = (double)e->planner->model->config.n_layers / (double)e->n_stages;
+    return layers * layer_s * (1 + ((double)e->n_stages - 1) / n_chunks);
+}
+
+static double guess_decoding_s(const estimate *e)
+{
+    double seconds = 0;
+    for (size_t i = 0; !e->planner->supervised && i < e->planner->turns->n; i++) {
+        stm_decoding decoding = decoding_of(e, &e->planner->turns->items[i]);
+        stm_decoding_guess(&decoding);
+        seconds += (double)e->planner->turns->items[i].n_models * decoding.seconds;
+    }
+    return seconds;
+}
+
+/* Passes over all groups, the exchange of gradients and parameters in each update, and decoding. */
 double stm_plan_guess(const stm_planner *planner, const stm_layout *layout)
 {
-    const stm_batch *batch = planner->batch;
     stm_estimate out;
     estimate e;
-    double guess = INFINITY, rows = 0, units = 0;
+    double guess = INFINITY;
     if (begin(planner, layout, &out, &e) == STM_OK && fits_at_all(&e)) {
-        for (size_t g = 0; g < batch->n_groups; g++) {
-            rows += tokens_of(&batch->groups[g], false);
-            units += (double)batch->groups[g].n_responses + 1;
-        }
-        const double columns = fmin((double)e.stage_size, units), column_rows = rows / columns;
-        const double n_chunks = fmax(1, ceil(column_rows / (double)out.chunk_rows));
-        const stm_work work = {.n_rows = column_rows / n_chunks, .n_active = column_rows / n_chunks};
-        const double layer_s = e.cost.crowd * n_chunks *
-                               (stm_cost_forward_s(&e.cost, &work, false) + stm_cost_backward_s(&e.cost, &work, false));
-        const double layers = (double)planner->model->config.n_layers / (double)e.n_stages;
+        choose_minibatch(&e);
+        const double n_passes = e.n_updates * (double)e.minibatch.n_groups / (double)planner->batch->n_groups;
         const stm_plan_exchange sum = exchange_of(&e, (double)e.stages[e.heaviest].own.n);
-        guess = layers * layer_s * (1 + ((double)e.n_stages - 1) / n_chunks) + 2 * fmax(sum.inside_s, sum.between_s);
+        guess =
+            n_passes * guess_pass_s(&e) + e.n_updates * 2 * fmax(sum.inside_s, sum.between_s) + guess_decoding_s(&e);
     }
     end(&e);
     return guess;

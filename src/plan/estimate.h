@@ -86,7 +86,7 @@ typedef struct {
  * STM_ERR_MEMORY. */
 stm_status stm_plan_estimate(const stm_planner *planner, const stm_layout *layout, stm_estimate *out);
 
-/* About the time of an update, without a replay, to choose what is worth one; infinite where it does not fit. */
+/* About the time of a step, without a replay, to choose what is worth one; infinite where it does not fit. */
 double stm_plan_guess(const stm_planner *planner, const stm_layout *layout);
 
 #endif

@@ -78,6 +78,22 @@ static int compare_guesses(const void *left, const void *right)
     return a->layout.replica > b->layout.replica ? -1 : a->layout.replica < b->layout.replica;
 }
 
+/* Layouts of as many stages are guessed almost alike: those of other numbers that are nearly as quick come between
+ * them.
+ */
+static void sort_by_guess(candidates *c)
+{
+    static const double WORSE = 0.03; /* for each before it */
+    qsort(c->items, c->n, sizeof *c->items, compare_guesses);
+    for (size_t i = c->n; i-- > 0;) {
+        size_t n_before = 0;
+        for (size_t k = 0; k < i; k++)
+            n_before += c->items[k].layout.pipeline == c->items[i].layout.pipeline;
+        c->items[i].guess *= 1 + WORSE * (double)n_before;
+    }
+    qsort(c->items, c->n, sizeof *c->items, compare_guesses);
+}
+
 static int compare_estimates(const void *left, const void *right)
 {
     const stm_estimate *a = left, *b = right;
@@ -96,7 +112,7 @@ static stm_status estimate_best(candidates *c, size_t n_most, stm_estimates *out
     if (c->n == 0)
         return stm_fail(STM_ERR_INPUT, "parallel: found no layout of %lld ranks, expected sizes that fit into them",
                         (long long)(c->nodes * c->ranks_per_node));
-    qsort(c->items, c->n, sizeof *c->items, compare_guesses);
+    sort_by_guess(c);
     STM_TRY(stm_alloc(STM_MIN(c->n, n_most), sizeof *out->items, &out->items));
     for (; out->n < STM_MIN(c->n, n_most) && (out->n == 0 || isfinite(c->items[out->n].guess)); out->n++)
         STM_TRY(stm_plan_estimate(c->planner, &c->items[out->n].layout, &out->items[out->n]));
