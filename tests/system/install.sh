@@ -57,7 +57,7 @@ done
 {
     ninja -C "$built" -t deps | grep -v '^ninja'
     cat "$built/cmake_install.cmake"
-} | grep -o "$root/[^ \")]*" | sed "s|^$root/||" | grep -v '^tests/\|^build/' | sort -u > needed
+} | tr ' ")' '\n' | grep "^$root/" | sed "s|^$root/||" | grep -v '^tests/\|^build/' | sort -u > needed
 [ -s needed ] || die "no file that the build has read is found in $built"
 while read -r path; do
     for folder in $copied; do
