@@ -1,7 +1,7 @@
 /* src/backend/blas_kernels.h: which of its kernels OpenBLAS computes products with.
  *
  * OpenBLAS chooses when it is loaded, by the processor's model number. Up to 0.3.24 (Debian 12 has 0.3.21) it takes
- * those of 2004 for an Intel processor that is newer than itself, Emerald Rapids for one: products at a tenth of the
+ * those of 2004 for an Intel processor that is newer than itself, Emerald Rapids for one: products at a fifth of the
  * speed (OpenBLAS, pull request 4268). Local, nothing fails. */
 #ifndef STM_BACKEND_BLAS_KERNELS_H
 #define STM_BACKEND_BLAS_KERNELS_H

@@ -73,3 +73,13 @@ refused() {
     esac || die "${*:2}: found    $found
         expected stemma: $message"
 }
+
+# describe_model FOLDER: config.json of a Llama of 29 million parameters, without weights.
+describe_model() {
+cat > "$1/config.json" << 'END'
+{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 4096, "hidden_size": 512,
+ "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64,
+ "hidden_act": "silu", "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+ "tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false, "eos_token_id": 0}
+END
+}

@@ -5,12 +5,7 @@
 export OMP_NUM_THREADS=1
 
 mkdir "$work/model"
-cat > "$work/model/config.json" << 'END'
-{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 4096, "hidden_size": 512,
- "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64,
- "hidden_act": "silu", "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
- "tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false, "eos_token_id": 0}
-END
+describe_model "$work/model"
 cp "$tests/../inputs/lookup/model/tokenizer.json" "$work/model/"
 # Prompts of 200 tokens without two alike; answers of 8.
 awk 'BEGIN { srand(1); for (g = 0; g < 4; g++) { printf "{\"prompt_ids\": ["

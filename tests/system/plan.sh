@@ -38,12 +38,7 @@ plan 0 --max-nodes 0 parallel.pipeline=2 --nodes 2
 say "layouts are searched to 1,024 nodes, or as they are given"
 
 # A row of the table of sizes looks at six layouts: sampling counts where they are chosen, else the best is not among them.
-cat > "$work/model/config.json" << 'END'
-{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 4096, "hidden_size": 512,
- "intermediate_size": 1536, "num_hidden_layers": 8, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64,
- "hidden_act": "silu", "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
- "tie_word_embeddings": false, "attention_bias": false, "mlp_bias": false, "eos_token_id": 0}
-END
+describe_model "$work/model"
 plan 0 --max-nodes 0 --machine inputs/machines/cpu-cluster.yaml --nodes 16 --ranks-per-node 8 --prompt-tokens 100 \
     --answer-tokens 64 --group-sizes [4] model.path="$work/model" rollout.max_new_tokens=64 \
     rollout.prompts_per_step=256 rollout.group_size=4
