@@ -1,0 +1,192 @@
+/* cuda/tiles.cuh: what the forms of attention on tensor cores share: tall rows and keys in tiles of shared memory, a
+ * warp's products of them, and the softmax of its scores. Called by all threads of a block, or of a warp. */
+#ifndef STM_CUDA_TILES_CUH
+#define STM_CUDA_TILES_CUH
+
+#include "cuda/attend.cuh"
+#include "cuda/mma.cuh"
+
+enum { TILE = 64, ROWS = 32, THREADS = 128, PAD = 8 }; /* ROWS: of a step of key gradients */
+
+#define LOG_2 0.693147180559945f
+
+typedef __nv_bfloat16 bf16;
+
+static __device__ unsigned pack(float low, float high)
+{
+    return (unsigned)__bfloat16_as_ushort(__float2bfloat16(low)) |
+           (unsigned)__bfloat16_as_ushort(__float2bfloat16(high)) << 16;
+}
+
+/* Two neighbours, the first at an even place. */
+static __device__ unsigned pair_at(const bf16 *x)
+{
+    return *(const unsigned *)x;
+}
+
+/* The sum, or maximum, of the four lanes that share a row of a product's result. */
+static __device__ float quad_sum(float x)
+{
+    x += __shfl_xor_sync(STM_ALL_LANES, x, 1);
+    return x + __shfl_xor_sync(STM_ALL_LANES, x, 2);
+}
+
+static __device__ float quad_max(float x)
+{
+    x = fmaxf(x, __shfl_xor_sync(STM_ALL_LANES, x, 1));
+    return fmaxf(x, __shfl_xor_sync(STM_ALL_LANES, x, 2));
+}
+
+/* A KV head's tall matrix. */
+struct tall {
+    const stm_attend *a;
+    size_t head, share, n; /* n: tall rows */
+
+    __device__ size_t row(size_t t) const
+    {
+        return t / share;
+    }
+    /* Of the vectors [n_rows, n_heads], that of a tall row. */
+    __device__ size_t vector(size_t t) const
+    {
+        return t / share * a->n_heads + head * share + t % share;
+    }
+};
+
+static __device__ tall tall_of(const stm_attend &a, size_t head)
+{
+    const size_t share = a.n_heads / a.n_kv_heads;
+    return {&a, head, share, a.n_rows * share};
+}
+
+/* to [N][D + PAD]: tall rows [first, first + N) of x, zeros beyond them. turned [D][N + PAD] or NULL: the same,
+ * transposed. */
+template <int D, int N>
+static __device__ void load_tall(const tall &q, const float *x, size_t first, bf16 *to, bf16 *turned)
+{
+    const size_t d = q.a->head_dim;
+    for (int i = threadIdx.x; i < N * D; i += THREADS) {
+        const size_t t = first + i / D, at = i % D;
+        const float value = t < q.n && at < d ? x[q.vector(t) * d + at] : 0.0f;
+        to[i / D * (D + PAD) + i % D] = __float2bfloat16(value);
+        if (turned)
+            turned[i % D * (N + PAD) + i / D] = __float2bfloat16(value);
+    }
+}
+
+/* The same of keys [first, first + TILE) of n, whose numbers begin at x. to may be NULL, too. */
+template <int D>
+static __device__ void load_keys(const float *x, size_t d, size_t first, size_t n, bf16 *to, bf16 *turned)
+{
+    for (int i = threadIdx.x; i < TILE * D; i += THREADS) {
+        const size_t key = first + i / D, at = i % D;
+        const bf16 value = __float2bfloat16(key < n && at < d ? x[key * d + at] : 0.0f);
+        if (to)
+            to[i / D * (D + PAD) + i % D] = value;
+        if (turned)
+            turned[i % D * (TILE + PAD) + i / D] = value;
+    }
+}
+
+/* d [16, 8 N] = x [16, D] y^T: a warp's 16 rows of x and 8 N rows of y, both [.., D + PAD] in shared memory. */
+template <int D, int N>
+static __device__ __forceinline__ void multiply_rows(const bf16 *x, const bf16 *y, float d[N][4])
+{
+    const int g = threadIdx.x % STM_WARP / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int j = 0; j < N; j++)
+        d[j][0] = d[j][1] = d[j][2] = d[j][3] = 0;
+    for (int k = 0; k < D; k += 16) {
+        const bf16 *upper = x + g * (D + PAD) + k + 2 * t, *lower = upper + 8 * (D + PAD);
+        const unsigned a[4] = {pair_at(upper), pair_at(lower), pair_at(upper + 8), pair_at(lower + 8)};
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            const bf16 *column = y + (8 * j + g) * (D + PAD) + k + 2 * t;
+            const unsigned b[2] = {pair_at(column), pair_at(column + 8)};
+            stm_mma(d[j], a, b);
+        }
+    }
+}
+
+/* d [16, D] += p [16, 8 N] y: p a warp's result of multiply_rows, rounded; y transposed, [D][8 N + PAD] in shared
+ * memory. */
+template <int D, int N>
+static __device__ __forceinline__ void add_product(const float p[N][4], const bf16 *y, float d[D / 8][4])
+{
+    const int g = threadIdx.x % STM_WARP / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int k = 0; k < N; k += 2) {
+        const unsigned a[4] = {pack(p[k][0], p[k][1]), pack(p[k][2], p[k][3]), pack(p[k + 1][0], p[k + 1][1]),
+                               pack(p[k + 1][2], p[k + 1][3])};
+#pragma unroll
+        for (int j = 0; j < D / 8; j++) {
+            const bf16 *column = y + (8 * j + g) * (8 * N + PAD) + 8 * k + 2 * t;
+            const unsigned b[2] = {pair_at(column), pair_at(column + 8)};
+            stm_mma(d[j], a, b);
+        }
+    }
+}
+
+/* Keys of a part that any of tall rows [first, first + n) sees. */
+static __device__ size_t keys_of_tile(const tall &q, const stm_attend_part &part, size_t first, size_t n)
+{
+    const size_t low = q.row(first), high = q.row(STM_MIN(q.n, first + n) - 1);
+    if (high < part.first_row || low >= part.first_row + part.n_rows)
+        return 0;
+    return stm_keys_seen(part, STM_MIN(high, part.first_row + part.n_rows - 1));
+}
+
+/* Keys that tall row t sees. */
+static __device__ size_t keys_of_row(const tall &q, const stm_attend_part &part, size_t t)
+{
+    return t < q.n ? stm_keys_seen(part, q.row(t)) : 0;
+}
+
+/* Two rows of a warp's tile fall to a lane: g and g + 8. Weights are 2^(score - m) with scores in units of log 2 and m
+ * a whole number, no less than the largest: a greater m only halves weights, so that they round alike however keys are
+ * split into parts and tiles. */
+struct running {
+    float m, sum; /* sum: of this lane's columns */
+};
+
+/* Scores of one row become its weights; `which` of a tile's four numbers are the row's: 0 or 2. Returns what the former
+ * sums shrink by. */
+static __device__ __forceinline__ float soften(float s[TILE / 8][4], const int which, size_t n_seen, size_t first_key,
+                                               float scale, running *row)
+{
+    const int t = threadIdx.x % 4;
+    float most = -INFINITY;
+#pragma unroll
+    for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const size_t key = first_key + 8 * j + 2 * t + i;
+            s[j][which + i] = key < n_seen ? s[j][which + i] * scale : -INFINITY;
+            most = fmaxf(most, s[j][which + i]);
+        }
+    most = fmaxf(row->m, ceilf(quad_max(most)));
+    const float base = most == -INFINITY ? 0.0f : most, shrink = exp2f(row->m - base);
+    row->sum *= shrink;
+#pragma unroll
+    for (int j = 0; j < TILE / 8; j++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            s[j][which + i] = exp2f(s[j][which + i] - base);
+            row->sum += s[j][which + i];
+        }
+    row->m = most;
+    return shrink;
+}
+
+/* The numbers x[j][i] of a warp's tile [16, 8 N] that a lane holds: visit(j, i, row, column) for each. */
+template <int N, class Visit> static __device__ __forceinline__ void each_of_tile(Visit visit)
+{
+    const int g = threadIdx.x % STM_WARP / 4, t = threadIdx.x % 4;
+#pragma unroll
+    for (int j = 0; j < N; j++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            visit(j, i, (size_t)(g + i / 2 * 8), (size_t)(8 * j + 2 * t + i % 2));
+}
+
+#endif
