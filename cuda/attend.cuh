@@ -17,6 +17,10 @@ size_t stm_attend_end_of_wave(const stm_attend *a, size_t real_bytes, size_t fir
 stm_status stm_cuda_attend_bf16(stm_stream *stream, const stm_attend *a);
 stm_status stm_cuda_attend_backward_bf16(stm_stream *stream, const stm_attend *a);
 
+/* The same on tensor cores where the rows' tiles are fewer than the device's multiprocessors, as in a decode round:
+ * heads of up to 128 numbers. */
+stm_status stm_attend_few(stm_stream *stream, const stm_attend *a);
+
 /* Keys that row r of the call sees of a part; 0 where it is not of the part's rows. */
 static inline __device__ size_t stm_keys_seen(const stm_attend_part &part, size_t r)
 {

@@ -27,6 +27,15 @@ static __device__ void write_row(const tall &q, size_t t, const float o[D / 8][4
         ((float *)q.a->lse)[q.vector(t)] = (row.m + log2f(sum)) * LOG_2;
 }
 
+/* Keys of a part that any of tall rows [first, first + n) sees. */
+static __device__ size_t keys_of_tile(const tall &q, const stm_attend_part &part, size_t first, size_t n)
+{
+    const size_t low = q.row(first), high = q.row(STM_MIN(q.n, first + n) - 1);
+    if (high < part.first_row || low >= part.first_row + part.n_rows)
+        return 0;
+    return stm_keys_seen(part, STM_MIN(high, part.first_row + part.n_rows - 1));
+}
+
 /* Blocks' x counts tiles of tall rows, y KV heads. */
 template <int D>
 static __global__ void __launch_bounds__(THREADS) attend_tiles_kernel(stm_attend a, const stm_attend_part *parts)
@@ -36,35 +45,24 @@ static __global__ void __launch_bounds__(THREADS) attend_tiles_kernel(stm_attend
     const tall q = tall_of(a, blockIdx.y);
     const size_t first = (size_t)blockIdx.x * TILE, d = a.head_dim;
     const int own = (int)(threadIdx.x / STM_WARP) * 16;
-    const size_t upper = first + own + threadIdx.x % STM_WARP / 4, lower = upper + 8;
+    const size_t mine[2] = {first + own + threadIdx.x % STM_WARP / 4, first + own + threadIdx.x % STM_WARP / 4 + 8};
     const float scale = (float)a.scale / LOG_2;
-    float o[D / 8][4] = {}, s[TILE / 8][4];
-    running rows[2] = {{-INFINITY, 0}, {-INFINITY, 0}};
+    met<D> rows;
     load_tall<D, TILE>(q, (const float *)a.q, first, q_tile, NULL);
     for (size_t p = 0; p < a.n_parts; p++) {
         const stm_attend_part part = parts[p];
         const size_t n_keys = keys_of_tile(q, part, first, TILE), skipped = q.head * part.kv_stride * d;
-        const size_t n_upper = keys_of_row(q, part, upper), n_lower = keys_of_row(q, part, lower);
+        const size_t n_seen[2] = {keys_of_row(q, part, mine[0]), keys_of_row(q, part, mine[1])};
         for (size_t key = 0; key < n_keys; key += TILE) {
             __syncthreads(); /* the tiles may still be read */
             load_keys<D>((const float *)part.k + skipped, d, key, part.n_keys, k_tile, NULL);
             load_keys<D>((const float *)part.v + skipped, d, key, part.n_keys, NULL, v_turned);
             __syncthreads();
-            multiply_rows<D, TILE / 8>(q_tile + own * (D + PAD), k_tile, s);
-            const float up = soften(s, 0, n_upper, key, scale, &rows[0]);
-            const float low = soften(s, 2, n_lower, key, scale, &rows[1]);
-#pragma unroll
-            for (int j = 0; j < D / 8; j++) {
-                o[j][0] *= up;
-                o[j][1] *= up;
-                o[j][2] *= low;
-                o[j][3] *= low;
-            }
-            add_product<D, TILE / 8>(s, v_turned, o);
+            rows.template meet<TILE / 8, TILE + PAD>(q_tile + own * (D + PAD), k_tile, v_turned, n_seen, key, scale);
         }
     }
-    write_row<D>(q, upper, o, 0, rows[0]);
-    write_row<D>(q, lower, o, 2, rows[1]);
+    write_row<D>(q, mine[0], rows.o, 0, rows.rows[0]);
+    write_row<D>(q, mine[1], rows.o, 2, rows.rows[1]);
 }
 
 /* Backward */
@@ -192,15 +190,6 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* Launches */
 
-template <class... Parameters, class... Arguments>
-static stm_status launch_tiles(stm_stream *stream, dim3 grid, size_t n_shared, void (*kernel)(Parameters...),
-                               Arguments... arguments)
-{
-    const size_t bytes = n_shared * sizeof(bf16);
-    STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-    return stm_launch(stream, grid, THREADS, bytes, kernel, arguments...);
-}
-
 static dim3 grid_of_rows(const stm_attend *a)
 {
     const size_t n = a->n_rows * (a->n_heads / a->n_kv_heads);
@@ -212,8 +201,8 @@ template <int D> static stm_status attend_tiles(stm_stream *stream, const stm_at
     stm_attend_part *parts;
     void *none;
     STM_TRY(stm_attend_send_parts(stream, a, 0, &parts, &none));
-    return launch_tiles(stream, grid_of_rows(a), 2 * TILE * (D + PAD) + D * (TILE + PAD), attend_tiles_kernel<D>, *a,
-                        (const stm_attend_part *)parts);
+    return stm_launch_tiles(stream, grid_of_rows(a), 2 * TILE * (D + PAD) + D * (TILE + PAD), attend_tiles_kernel<D>,
+                            *a, (const stm_attend_part *)parts);
 }
 
 template <int D> static stm_status attend_tiles_backward(stm_stream *stream, const stm_attend *a)
@@ -225,23 +214,26 @@ template <int D> static stm_status attend_tiles_backward(stm_stream *stream, con
     float *delta = (float *)room;
     STM_TRY(
         stm_launch(stream, (unsigned)stm_pieces_of(n, STM_BLOCK / STM_WARP), STM_BLOCK, 0, delta_kernel, *a, delta));
-    STM_TRY(launch_tiles(stream, grid_of_rows(a), 4 * TILE * (D + PAD) + D * (TILE + PAD),
-                         query_gradient_tiles_kernel<D>, *a, (const stm_attend_part *)parts, (const float *)delta));
+    STM_TRY(stm_launch_tiles(stream, grid_of_rows(a), 4 * TILE * (D + PAD) + D * (TILE + PAD),
+                             query_gradient_tiles_kernel<D>, *a, (const stm_attend_part *)parts, (const float *)delta));
     for (size_t first = 0, end; first < a->n_parts; first = end) {
         size_t most_keys = 0;
         end = stm_attend_end_of_wave(a, sizeof(float), first);
         for (size_t p = first; p < end; p++)
             most_keys = STM_MAX(most_keys, a->parts[p].n_keys);
         const dim3 grid((unsigned)stm_pieces_of(most_keys, TILE), (unsigned)a->n_kv_heads, (unsigned)(end - first));
-        STM_TRY(launch_tiles(stream, grid, 2 * (TILE + ROWS) * (D + PAD) + 2 * D * (ROWS + PAD),
-                             key_gradient_tiles_kernel<D>, *a, (const stm_attend_part *)parts + first,
-                             (const float *)delta));
+        STM_TRY(stm_launch_tiles(stream, grid, 2 * (TILE + ROWS) * (D + PAD) + 2 * D * (ROWS + PAD),
+                                 key_gradient_tiles_kernel<D>, *a, (const stm_attend_part *)parts + first,
+                                 (const float *)delta));
     }
     return STM_OK;
 }
 
 stm_status stm_cuda_attend_bf16(stm_stream *stream, const stm_attend *a)
 {
+    const dim3 grid = grid_of_rows(a);
+    if (a->head_dim <= MOST_TENSOR_DIM && (size_t)grid.x * grid.y < (size_t)stream->n_multiprocessors)
+        return stm_attend_few(stream, a);
     return a->head_dim > MOST_TENSOR_DIM ? stm_cuda_ops<float>::attend(stream, a)
            : a->head_dim > 96            ? attend_tiles<128>(stream, a)
            : a->head_dim > 64            ? attend_tiles<96>(stream, a)

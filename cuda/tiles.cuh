@@ -108,9 +108,9 @@ static __device__ __forceinline__ void multiply_rows(const bf16 *x, const bf16 *
     }
 }
 
-/* d [16, D] += p [16, 8 N] y: p a warp's result of multiply_rows, rounded; y transposed, [D][8 N + PAD] in shared
- * memory. */
-template <int D, int N>
+/* d [16, D] += p [16, 8 N] y: p a warp's result of multiply_rows, rounded; y transposed, D rows of [8 N], `stride`
+ * apart, in shared memory. */
+template <int D, int N, int stride = 8 * N + PAD>
 static __device__ __forceinline__ void add_product(const float p[N][4], const bf16 *y, float d[D / 8][4])
 {
     const int g = threadIdx.x % STM_WARP / 4, t = threadIdx.x % 4;
@@ -120,20 +120,11 @@ static __device__ __forceinline__ void add_product(const float p[N][4], const bf
                                pack(p[k + 1][2], p[k + 1][3])};
 #pragma unroll
         for (int j = 0; j < D / 8; j++) {
-            const bf16 *column = y + (8 * j + g) * (8 * N + PAD) + 8 * k + 2 * t;
+            const bf16 *column = y + (8 * j + g) * stride + 8 * k + 2 * t;
             const unsigned b[2] = {pair_at(column), pair_at(column + 8)};
             stm_mma(d[j], a, b);
         }
     }
-}
-
-/* Keys of a part that any of tall rows [first, first + n) sees. */
-static __device__ size_t keys_of_tile(const tall &q, const stm_attend_part &part, size_t first, size_t n)
-{
-    const size_t low = q.row(first), high = q.row(STM_MIN(q.n, first + n) - 1);
-    if (high < part.first_row || low >= part.first_row + part.n_rows)
-        return 0;
-    return stm_keys_seen(part, STM_MIN(high, part.first_row + part.n_rows - 1));
 }
 
 /* Keys that tall row t sees. */
@@ -149,15 +140,16 @@ struct running {
     float m, sum; /* sum: of this lane's columns */
 };
 
-/* Scores of one row become its weights; `which` of a tile's four numbers are the row's: 0 or 2. Returns what the former
- * sums shrink by. */
-static __device__ __forceinline__ float soften(float s[TILE / 8][4], const int which, size_t n_seen, size_t first_key,
+/* Scores of one row and 8 N keys become its weights; `which` of a tile's four numbers are the row's: 0 or 2. Returns
+ * what the former sums shrink by. */
+template <int N>
+static __device__ __forceinline__ float soften(float s[N][4], const int which, size_t n_seen, size_t first_key,
                                                float scale, running *row)
 {
     const int t = threadIdx.x % 4;
     float most = -INFINITY;
 #pragma unroll
-    for (int j = 0; j < TILE / 8; j++)
+    for (int j = 0; j < N; j++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const size_t key = first_key + 8 * j + 2 * t + i;
@@ -168,7 +160,7 @@ static __device__ __forceinline__ float soften(float s[TILE / 8][4], const int w
     const float base = most == -INFINITY ? 0.0f : most, shrink = exp2f(row->m - base);
     row->sum *= shrink;
 #pragma unroll
-    for (int j = 0; j < TILE / 8; j++)
+    for (int j = 0; j < N; j++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             s[j][which + i] = exp2f(s[j][which + i] - base);
@@ -177,6 +169,32 @@ static __device__ __forceinline__ float soften(float s[TILE / 8][4], const int w
     row->m = most;
     return shrink;
 }
+
+/* What a warp's 16 tall rows have met so far: sums of weighted values, not yet divided by the sums of weights. */
+template <int D> struct met {
+    float o[D / 8][4] = {};
+    running rows[2] = {{-INFINITY, 0}, {-INFINITY, 0}};
+
+    /* 8 N keys, the first of number first_key: k [8 N][D + PAD], v transposed as in add_product; n_seen: keys that the
+     * lane's two rows see. */
+    template <int N, int stride>
+    __device__ __forceinline__ void meet(const bf16 *q, const bf16 *k, const bf16 *v, const size_t n_seen[2],
+                                         size_t first_key, float scale)
+    {
+        float s[N][4];
+        multiply_rows<D, N>(q, k, s);
+        const float up = soften<N>(s, 0, n_seen[0], first_key, scale, &rows[0]);
+        const float low = soften<N>(s, 2, n_seen[1], first_key, scale, &rows[1]);
+#pragma unroll
+        for (int j = 0; j < D / 8; j++) {
+            o[j][0] *= up;
+            o[j][1] *= up;
+            o[j][2] *= low;
+            o[j][3] *= low;
+        }
+        add_product<D, N, stride>(s, v, o);
+    }
+};
 
 /* The numbers x[j][i] of a warp's tile [16, 8 N] that a lane holds: visit(j, i, row, column) for each. */
 template <int N, class Visit> static __device__ __forceinline__ void each_of_tile(Visit visit)
@@ -187,6 +205,16 @@ template <int N, class Visit> static __device__ __forceinline__ void each_of_til
 #pragma unroll
         for (int i = 0; i < 4; i++)
             visit(j, i, (size_t)(g + i / 2 * 8), (size_t)(8 * j + 2 * t + i % 2));
+}
+
+/* Of THREADS a block, with shared memory for so many numbers. */
+template <class... Parameters, class... Arguments>
+static stm_status stm_launch_tiles(stm_stream *stream, dim3 grid, size_t n_shared, void (*kernel)(Parameters...),
+                                   Arguments... arguments)
+{
+    const size_t bytes = n_shared * sizeof(bf16);
+    STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    return stm_launch(stream, grid, THREADS, bytes, kernel, arguments...);
 }
 
 #endif

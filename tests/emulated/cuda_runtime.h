@@ -57,6 +57,7 @@ extern unsigned lane; /* of the thread in its warp */
 void wait_for_block();
 void wait_for_warp();
 uint64_t exchange_words(uint64_t word, unsigned from); /* gives the warp `word`, takes that of lane `from` */
+unsigned ballot(bool is_set);                          /* bit i: what lane i gave */
 void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel);
 
 template <class T> T exchange(T value, unsigned from)
@@ -99,6 +100,16 @@ template <class T> T __shfl_down_sync(unsigned, T value, unsigned delta)
 template <class T> T __shfl_up_sync(unsigned, T value, unsigned delta)
 {
     return emulated::exchange(value, emulated::lane >= delta ? emulated::lane - delta : emulated::lane);
+}
+
+inline unsigned __ballot_sync(unsigned, bool is_set)
+{
+    return emulated::ballot(is_set);
+}
+
+inline int __ffs(int x)
+{
+    return __builtin_ffs(x);
 }
 
 inline unsigned __float_as_uint(float x)

@@ -180,14 +180,29 @@ void wait_for_warp()
     wait(block.warps[block.current->warp].all);
 }
 
-uint64_t exchange_words(uint64_t word, unsigned from)
+/* Gives the warp a word; returns all of its lanes'. */
+static const uint64_t *give_word(uint64_t word)
 {
     context *self = block.current;
     warp_state &warp = block.warps[self->warp];
     uint64_t *words = warp.words[self->turn ^= 1];
     words[self->lane] = word;
     wait(warp.all);
-    return words[from];
+    return words;
+}
+
+uint64_t exchange_words(uint64_t word, unsigned from)
+{
+    return give_word(word)[from];
+}
+
+unsigned ballot(bool is_set)
+{
+    const uint64_t *words = give_word(is_set);
+    unsigned bits = 0;
+    for (unsigned i = 0; i < LANES; i++)
+        bits |= (unsigned)words[i] << i;
+    return bits;
 }
 
 static float half_of(unsigned word, int which)

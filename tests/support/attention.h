@@ -5,7 +5,7 @@
 
 #include "support/device.h"
 
-enum { MAX_PARTS = 12 };
+enum { MAX_PARTS = 40 };
 
 /* A part: its rows, its keys, and which array of keys (and accumulator) it reads. */
 typedef struct {

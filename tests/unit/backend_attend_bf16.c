@@ -139,6 +139,18 @@ static void a_decode_round_sees_prompt_and_own_keys(void **state)
     }
 }
 
+/* More rows, and so more parts, than a warp has lanes; the prompt of some is longer than that of the others. */
+static void a_decode_round_of_many_rows_agrees(void **state)
+{
+    (void)state;
+    attention p = {37, 2, 1, 48, .kv_stride = 530, .n_sources = 39, .n_parts = 39};
+    p.parts[0] = (part_shape){0, 37, 520, 0, false, 0};
+    p.parts[1] = (part_shape){5, 20, 70, 1, false, 0};
+    for (size_t r = 0; r < 37; r++)
+        p.parts[r + 2] = (part_shape){r, 1, 1 + 14 * (r % 5) * r % 530, r + 2, false, 0};
+    assert_within_rounding(&p);
+}
+
 /* Scores that rise from key to key by many powers of 2 raise the maximum again and again; those far below are 0. */
 static void a_rising_maximum_loses_nothing(void **state)
 {
@@ -267,6 +279,7 @@ int main(void)
         cmocka_unit_test(parts_may_share_accumulators),
         cmocka_unit_test(a_row_without_keys_in_a_part_is_not_touched_by_it),
         cmocka_unit_test(a_decode_round_sees_prompt_and_own_keys),
+        cmocka_unit_test(a_decode_round_of_many_rows_agrees),
         cmocka_unit_test(a_rising_maximum_loses_nothing),
         cmocka_unit_test(keys_round_alike_however_they_are_split),
         cmocka_unit_test(the_bounds_see_a_wrong_mask_and_a_missing_part),
