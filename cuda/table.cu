@@ -6,6 +6,7 @@ template <class R> static constexpr stm_backend table_of()
     stm_backend t = {};
     t.name = "cuda";
     t.real_bytes = sizeof(R);
+    t.activation_bytes = sizeof(R);
     t.choose_device = stm_cuda_choose_device;
     t.open = stm_cuda_open;
     t.close = stm_cuda_close;

@@ -113,7 +113,7 @@ static size_t order_of(const stm_route *route, size_t step)
 /* Where a step, counted as it travels, lies. */
 static void *step_at(const stm_route *route, size_t place)
 {
-    return (char *)route->reals + order_of(route, place) * route->n * route->real_bytes;
+    return (char *)route->numbers + order_of(route, place) * route->n * route->number_bytes;
 }
 
 /* The tags of a route may be those of a far later one, too: between two ranks equal tags keep their order. */
@@ -122,19 +122,25 @@ static int tag_of(const stm_route *route)
     return (int)(route->id % TAGS) * 2 + (route->kind == STM_RELAY_SUM);
 }
 
+/* Numbers of half the size are moved alone, never added. */
+static MPI_Datatype type_of(const stm_route *route)
+{
+    return route->number_bytes == sizeof(uint16_t) ? MPI_UINT16_T : stm_mpi_real(route->number_bytes);
+}
+
 static void send(stm_relay *relay, size_t i, size_t place, int to, bool told)
 {
     const stm_route *route = &relay->routes[i].route;
-    STM_MPI(MPI_Isend(step_at(route, place), told ? 0 : (int)route->n, stm_mpi_real(route->real_bytes), to,
-                      tag_of(route), relay->comm, new_request(relay, i, false)));
+    STM_MPI(MPI_Isend(step_at(route, place), told ? 0 : (int)route->n, type_of(route), to, tag_of(route), relay->comm,
+                      new_request(relay, i, false)));
 }
 
-static void receive(stm_relay *relay, size_t i, void *reals, int from)
+static void receive(stm_relay *relay, size_t i, void *numbers, int from)
 {
     const stm_route *route = &relay->routes[i].route;
     relay->routes[i].n_posted++;
-    STM_MPI(MPI_Irecv(reals, relay->routes[i].from_window ? 0 : (int)route->n, stm_mpi_real(route->real_bytes), from,
-                      tag_of(route), relay->comm, new_request(relay, i, true)));
+    STM_MPI(MPI_Irecv(numbers, relay->routes[i].from_window ? 0 : (int)route->n, type_of(route), from, tag_of(route),
+                      relay->comm, new_request(relay, i, true)));
 }
 
 /* Spreading */
@@ -180,7 +186,7 @@ static void advance_sum(stm_relay *relay, size_t i)
         if (r->n_added < r->n_children) {
             if (!r->arrived)
                 return;
-            add(r->route.n, r->route.real_bytes, r->route.room, step_at(&r->route, r->n_complete));
+            add(r->route.n, r->route.number_bytes, r->route.room, step_at(&r->route, r->n_complete));
             r->arrived = false;
             r->n_added++;
             post_sum(relay, i);

@@ -32,11 +32,11 @@ typedef struct {
     int n_members;
     const int *local; /* [n_local] SPREAD: a member and its guests, this rank among them; n_local 0: it has none */
     int n_local;
-    const stm_window *window; /* where n_local > 0, for what lies in `reals` */
+    const stm_window *window; /* where n_local > 0, for what lies in `numbers` */
     size_t id;                /* the same on all members; of those alive at a time, different */
-    size_t n_steps, n;        /* reals of a step */
-    size_t real_bytes;        /* 4 or 8 */
-    void *reals;              /* [n_steps, n]: the caller's, until finish */
+    size_t n_steps, n;        /* numbers of a step */
+    size_t number_bytes;      /* 4 or 8: reals; SPREAD also 2 */
+    void *numbers;            /* [n_steps, n]: the caller's, until finish */
     void *room;               /* [n], the caller's, until finish: SUM, where stm_relay_n_children > 0; else NULL */
 } stm_route;
 

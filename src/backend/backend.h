@@ -2,7 +2,10 @@
  *
  * Adding an operation: a row here, a plain loop in cpu.c, a kernel in cuda/, a case in tests/unit/backend_ops.c. `real`
  * below is the backend's number: float or double (real_bytes says). Pointers in argument structs are device memory
- * unless marked host; matrices are row-major. Work is queued on a stream, in order; `synchronize` waits for it. Sums
+ * unless marked host; matrices are row-major. Arrays are of reals, but for those said to be of activations: what
+ * products and attention hand to one another, in the backend's smaller number where it has one (activation_bytes
+ * says), rounded to nearest; sums are formed in reals. Rows of activations whose width is a multiple of 8 begin at
+ * multiples of 16 bytes. Work is queued on a stream, in order; `synchronize` waits for it. Sums
  * are taken in an order that depends on the shapes and the number of threads alone, so equal calls give equal bits.
  * Local, all of it. Fails: STM_ERR_DEVICE, STM_ERR_MEMORY. In-place accumulation is written `+=`; outputs never overlap
  * inputs unless said. */
@@ -16,6 +19,9 @@ typedef struct stm_stream stm_stream; /* opaque: a queue of work, and the scratc
 /* C[m,n] = alpha * op(A) op(B) + beta * C; op(A) is [m,k], op(B) is [k,n]; transposed: stored as [k,m], [n,k]. */
 typedef struct {
     bool transpose_a, transpose_b;
+    struct {
+        bool a, b, c;
+    } activations; /* which are of activations */
     size_t m, n, k;
     double alpha, beta;
     const void *a, *b;
@@ -33,15 +39,17 @@ typedef struct {
     void *dtable;       /* backward */
 } stm_embed;
 
-/* gather: y[i,:] = x[rows[i],:]. scatter_add: x[rows[i],:] += y[i,:]; rows are distinct. */
+/* gather: y[i,:] = x[rows[i],:], of reals or of activations. scatter_add: x[rows[i],:] += y[i,:], of reals; rows are
+ * distinct. */
 typedef struct {
+    bool activations; /* gather: x and y are */
     size_t n_rows, width;
     const int32_t *rows; /* [n_rows] */
     void *x, *y;
 } stm_rows;
 
 /* y[r,:] = x[r,:] * w / rms(x[r,:]), rms = sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019, arXiv 1910.07467);
- * inverse_rms [n_rows] is kept. backward: dx[r,:] += .., dw[:] += .. from dy, x, inverse_rms. */
+ * inverse_rms [n_rows] is kept. backward: dx[r,:] += .., dw[:] += .. from dy, x, inverse_rms. Activations: y. */
 typedef struct {
     size_t n_rows, width;
     double eps;
@@ -51,7 +59,7 @@ typedef struct {
     void *dx, *dw;
 } stm_rmsnorm;
 
-/* y[r,:] += b. backward: db += sum over r of dy[r,:]. Rows of y, dy start `stride` apart. */
+/* y[r,:] += b. backward: db += sum over r of dy[r,:]. Rows of y, dy start `stride` apart. Activations: y, dy. */
 typedef struct {
     size_t n_rows, width, stride;
     const void *b;
@@ -65,7 +73,8 @@ typedef struct {
  * [n_q_rows, >= n_heads*head_dim] -> q [n_q_rows, n_heads, head_dim] k_in, v_in [n_kv_rows, ..] -> k, v [n_kv_heads,
  * kv_stride, head_dim], rows 0 .. n_kv_rows-1 (v is copied only) Rows of the _in arrays start in_stride_q, in_stride_kv
  * elements apart. Either row count may be 0. backward: dq, dk, dv (laid out as q, k, v) -> dq_in, dk_in, dv_in (strided
- * as q_in, k_in, v_in; overwritten); the norms' inputs are read from q_in, k_in; dq_norm, dk_norm += . */
+ * as q_in, k_in, v_in; overwritten); the norms' inputs are read from q_in, k_in; dq_norm, dk_norm += . Activations:
+ * q_in, k_in, v_in, q, k, v, dq, dq_in, dk_in, dv_in; dk and dv are sums, in reals. */
 typedef struct {
     size_t n_q_rows, n_kv_rows, n_heads, n_kv_heads, head_dim;
     size_t in_stride_q, in_stride_kv, kv_stride;
@@ -81,8 +90,8 @@ typedef struct {
 } stm_rotary;
 
 /* Rows [first_row, first_row + n_rows) of the queries attend to keys 0 .. n_keys-1; if causal, the i-th of these rows
- * only to keys 0 .. i + diagonal. k, v: [n_kv_heads, kv_stride, head_dim]. dk, dv: accumulators of the same layout,
- * stride dkv_stride. */
+ * only to keys 0 .. i + diagonal. k, v: [n_kv_heads, kv_stride, head_dim], activations. dk, dv: accumulators of the
+ * same layout, stride dkv_stride, reals. */
 typedef struct {
     size_t first_row, n_rows;
     size_t n_keys, kv_stride, dkv_stride;
@@ -93,7 +102,7 @@ typedef struct {
 } stm_attend_part;
 
 /* Row i of k, v [n_kv_heads, n_rows, head_dim] goes to row positions[i] of slot slots[i] in k_cache, v_cache [..,
- * n_kv_heads, slot_rows, head_dim]. */
+ * n_kv_heads, slot_rows, head_dim]; all four are of activations. */
 typedef struct {
     size_t n_rows, n_kv_heads, head_dim, slot_rows;
     const int32_t *slots, *positions; /* [n_rows] */
@@ -105,7 +114,7 @@ typedef struct {
  * least one part. A query head h reads KV head h / (n_heads / n_kv_heads). For a block of rows all query heads of a KV
  * head form one tall matrix. forward: o [n_rows, n_heads, head_dim], lse [n_rows, n_heads]. backward: from q, o, lse,
  * d_o: dq (overwritten), dk, dv of each part (+=; two parts may share accumulators). parts is host memory, sorted so
- * that rows meet their parts from the root down. */
+ * that rows meet their parts from the root down. Activations: q, o, d_o, dq, and k, v of the parts. */
 typedef struct {
     size_t n_rows, n_heads, n_kv_heads, head_dim;
     double scale;  /* 1 / sqrt(head_dim) */
@@ -118,7 +127,7 @@ typedef struct {
 } stm_attend;
 
 /* h = silu(g) * u for gu = [g | u], [n_rows, 2 * width] -> h [n_rows, width] (Shazeer 2020, arXiv 2002.05202).
- * backward: dgu from dh; h is written again where it is not NULL. */
+ * backward: dgu from dh; h is written again where it is not NULL. All are of activations. */
 typedef struct {
     size_t n_rows, width;
     const void *gu;
@@ -190,7 +199,7 @@ typedef struct {
 typedef struct stm_backend {
     const char *name;      /* "cpu" */
     const char *precision; /* as --precision spells it; "bfloat16": reals are float, products round their operands */
-    size_t real_bytes;
+    size_t real_bytes, activation_bytes;
     size_t weight_bytes; /* that a model's weight takes: a real, and what round_weights keeps of it */
     /* Chooses this process's device, before open: those of a node in turn, by the process's place among the node's.
      * *name: what it is, for people; "" where there is nothing to choose. It stays the backend's. */
@@ -250,6 +259,12 @@ stm_status stm_backend_find(const char *name, stm_precision precision, const stm
 static inline void *stm_at(const stm_backend *backend, const void *array, size_t i)
 {
     return (char *)array + i * backend->real_bytes;
+}
+
+/* The same of an array of activations. */
+static inline void *stm_activation_at(const stm_backend *backend, const void *array, size_t i)
+{
+    return (char *)array + i * backend->activation_bytes;
 }
 
 #endif

@@ -13,7 +13,8 @@ static const double enough_s = 0.15; /* of measuring one rate */
 
 static stm_status best_gemm_s(const stm_backend *b, stm_stream *stream, void *x, double *best_s)
 {
-    const stm_gemm gemm = {.m = GEMM_N,
+    const stm_gemm gemm = {.activations = {.a = true, .b = true, .c = true},
+                           .m = GEMM_N,
                            .n = GEMM_N,
                            .k = GEMM_N,
                            .alpha = 1,

@@ -42,9 +42,11 @@ static void choose_backend(plan_run *run)
         [STM_FLOAT32] = "float32", [STM_FLOAT64] = "float64", [STM_BFLOAT16] = "bfloat16"};
     const stm_precision precision = run->options->precision;
     const size_t real_bytes = precision == STM_FLOAT64 ? sizeof(double) : sizeof(float), rounded_bytes = 2;
+    const bool rounds_activations = precision == STM_BFLOAT16 && run->machine.devices > 0; /* as cuda/ does */
     run->backend = (stm_backend){.name = "plan",
                                  .precision = names[precision],
                                  .real_bytes = real_bytes,
+                                 .activation_bytes = rounds_activations ? rounded_bytes : real_bytes,
                                  .weight_bytes = real_bytes + (precision == STM_BFLOAT16 ? rounded_bytes : 0)};
 }
 

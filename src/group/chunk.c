@@ -18,7 +18,8 @@ struct stm_chunk {
     size_t n_segments;
     size_t *segments, *first_rows; /* [n_segments], host */
     size_t n_rows, n_active;
-    void *kv, *dkv; /* [layers here, 2, n_kv_heads, n_rows, head_dim]; dkv NULL without gradient */
+    void *kv, *dkv; /* [layers here, 2, n_kv_heads, n_rows, head_dim], of activations, of reals; dkv NULL without
+                     * gradient */
     bool in_window; /* kv: written once */
 
     /* What follows only where the chunk is computed. Rows with loss are active: all that the last layer and the head
@@ -42,7 +43,7 @@ static size_t n_layers_here(const stm_model *model)
     return model->end_layer - model->first_layer;
 }
 
-static size_t kv_layer_reals(const stm_model *model, size_t n_rows)
+static size_t kv_layer_n(const stm_model *model, size_t n_rows)
 {
     return 2 * model->config.n_kv_heads * n_rows * model->config.head_dim;
 }
@@ -52,41 +53,47 @@ size_t stm_chunk_n_rows(const stm_chunk *chunk)
     return chunk->n_rows;
 }
 
-size_t stm_chunk_kv_reals(const stm_pass *pass, const stm_chunk *chunk)
+size_t stm_chunk_kv_n(const stm_pass *pass, const stm_chunk *chunk)
 {
-    return kv_layer_reals(pass->model, chunk->n_rows);
+    return kv_layer_n(pass->model, chunk->n_rows);
 }
 
 void *stm_chunk_kv(const stm_pass *pass, const stm_chunk *chunk, size_t layer)
 {
-    return stm_at(pass->model->backend, chunk->kv,
-                  (layer - pass->model->first_layer) * stm_chunk_kv_reals(pass, chunk));
+    return stm_activation_at(pass->model->backend, chunk->kv,
+                             (layer - pass->model->first_layer) * stm_chunk_kv_n(pass, chunk));
 }
 
 void *stm_chunk_dkv(const stm_pass *pass, const stm_chunk *chunk, size_t layer)
 {
-    return stm_at(pass->model->backend, chunk->dkv,
-                  (layer - pass->model->first_layer) * stm_chunk_kv_reals(pass, chunk));
+    return stm_at(pass->model->backend, chunk->dkv, (layer - pass->model->first_layer) * stm_chunk_kv_n(pass, chunk));
+}
+
+size_t stm_chunk_dkv_bytes(const stm_model *model, size_t n_rows)
+{
+    return n_layers_here(model) * kv_layer_n(model, n_rows) * model->backend->real_bytes;
 }
 
 size_t stm_chunk_kv_bytes(const stm_model *model, size_t n_rows, bool gradient)
 {
-    return n_layers_here(model) * kv_layer_reals(model, n_rows) * model->backend->real_bytes * (gradient ? 2 : 1);
+    return n_layers_here(model) * kv_layer_n(model, n_rows) * model->backend->activation_bytes +
+           (gradient ? stm_chunk_dkv_bytes(model, n_rows) : 0);
 }
 
 size_t stm_chunk_kept_bytes(const stm_model *model, size_t n_rows)
 {
-    return (n_layers_here(model) * stm_layer_kept_reals(model, n_rows, n_rows) + n_rows * model->config.hidden_size) *
-           model->backend->real_bytes;
+    return n_layers_here(model) * stm_layer_kept_bytes(model, n_rows, n_rows) +
+           n_rows * model->config.hidden_size * model->backend->real_bytes;
 }
 
 size_t stm_chunk_scratch_bytes(const stm_model *model, size_t n_rows, bool gradient)
 {
-    const size_t reals = stm_layer_scratch_reals(model, n_rows, gradient) +
-                         (gradient ? 2 : 1) * n_rows * model->config.hidden_size +
-                         (gradient ? kv_layer_reals(model, n_rows) : 0) +
-                         (gradient ? 0 : 2 * stm_layer_kept_reals(model, n_rows, n_rows));
-    return reals * model->backend->real_bytes + stm_head_scratch_bytes(model) + n_rows * 10 * sizeof(double);
+    const stm_backend *b = model->backend;
+    const size_t row_bytes = n_rows * model->config.hidden_size * b->real_bytes;
+    const size_t besides = gradient ? row_bytes + kv_layer_n(model, n_rows) * b->activation_bytes
+                                    : 2 * stm_layer_kept_bytes(model, n_rows, n_rows);
+    return stm_layer_scratch_bytes(model, n_rows, gradient) + row_bytes + besides + stm_head_scratch_bytes(model) +
+           n_rows * 10 * sizeof(double);
 }
 
 /* Room on the device for n elements, and for a copy of host's. */
@@ -98,6 +105,11 @@ static stm_status take(stm_pass *pass, size_t n, size_t element_bytes, void *out
 static stm_status take_reals(stm_pass *pass, size_t n, void *out)
 {
     return take(pass, n, pass->model->backend->real_bytes, out);
+}
+
+static stm_status take_activations(stm_pass *pass, size_t n, void *out)
+{
+    return take(pass, n, pass->model->backend->activation_bytes, out);
 }
 
 static stm_status take_copy(stm_pass *pass, size_t n, size_t element_bytes, const void *host, void *out)
@@ -245,12 +257,12 @@ stm_status stm_chunk_create(stm_pass *pass, const stm_bank *bank, const size_t *
     *chunk = (stm_chunk){.bank = *bank, .n_segments = n, .kv = kv, .in_window = kv != NULL};
     STM_TRY(place_segments(&lasting, chunk, segments));
     const stm_model *model = pass->model;
-    const size_t reals = n_layers_here(model) * kv_layer_reals(model, chunk->n_rows);
     if (!kv)
-        STM_TRY(take_reals(&lasting, reals, &chunk->kv));
+        STM_TRY(take(&lasting, 1, stm_chunk_kv_bytes(model, chunk->n_rows, false), &chunk->kv));
     if (pass->kind == STM_PASS_GRADIENT) {
-        STM_TRY(take_reals(&lasting, reals, &chunk->dkv));
-        STM_TRY(model->backend->zero(model->stream, chunk->dkv, reals * model->backend->real_bytes));
+        const size_t bytes = stm_chunk_dkv_bytes(model, chunk->n_rows);
+        STM_TRY(take(&lasting, 1, bytes, &chunk->dkv));
+        STM_TRY(model->backend->zero(model->stream, chunk->dkv, bytes));
     }
     *out = chunk;
     return computes ? describe_rows(&lasting, chunk) : STM_OK;
@@ -264,12 +276,12 @@ static stm_status layer_rows(stm_pass *pass, const stm_chunk *chunk, size_t laye
 {
     const stm_model *model = pass->model;
     const bool last = layer + 1 == model->config.n_layers;
-    const size_t half = stm_chunk_kv_reals(pass, chunk) / 2;
+    const size_t half = stm_chunk_kv_n(pass, chunk) / 2;
     void *kv = stm_chunk_kv(pass, chunk, layer), *dkv = chunk->dkv ? stm_chunk_dkv(pass, chunk, layer) : NULL;
     *rows = (stm_layer_rows){.n_rows = chunk->n_rows,
                              .positions = chunk->positions,
                              .k = kv,
-                             .v = stm_at(model->backend, kv, half),
+                             .v = stm_activation_at(model->backend, kv, half),
                              .kv_stride = chunk->n_rows,
                              .dk = dkv,
                              .dv = dkv ? stm_at(model->backend, dkv, half) : NULL,
@@ -293,17 +305,17 @@ static stm_status take_parts(stm_pass *pass, const stm_chunk *chunk, stm_attend_
 
 static stm_status take_layer_scratch(stm_pass *pass, size_t n_rows, bool backward, stm_layer_scratch *scratch)
 {
-    void *reals;
-    STM_TRY(take_reals(pass, stm_layer_scratch_reals(pass->model, n_rows, backward), &reals));
-    stm_layer_scratch_init(pass->model, n_rows, backward, reals, scratch);
+    void *memory;
+    STM_TRY(take(pass, 1, stm_layer_scratch_bytes(pass->model, n_rows, backward), &memory));
+    stm_layer_scratch_init(pass->model, n_rows, backward, memory, scratch);
     return STM_OK;
 }
 
 static stm_status take_kept(stm_pass *pass, size_t n_rows, size_t n_active, stm_layer_kept *kept)
 {
-    void *reals;
-    STM_TRY(take_reals(pass, stm_layer_kept_reals(pass->model, n_rows, n_active), &reals));
-    stm_layer_kept_init(pass->model, n_rows, n_active, reals, kept);
+    void *memory;
+    STM_TRY(take(pass, 1, stm_layer_kept_bytes(pass->model, n_rows, n_active), &memory));
+    stm_layer_kept_init(pass->model, n_rows, n_active, memory, kept);
     return STM_OK;
 }
 
@@ -355,14 +367,14 @@ static stm_status run_layers(stm_pass *pass, stm_chunk *chunk, stm_layer_kept *k
     STM_TRY(take_parts(pass, chunk, &parts));
     void *kv_again = NULL;
     if (again && chunk->in_window)
-        STM_TRY(take_reals(pass, stm_chunk_kv_reals(pass, chunk), &kv_again));
+        STM_TRY(take_activations(pass, stm_chunk_kv_n(pass, chunk), &kv_again));
     STM_TRY(begin_rows(pass, chunk, again, kept[0].x));
     for (size_t i = 0; i < n_layers; i++) {
         stm_layer_rows rows;
         STM_TRY(layer_rows(pass, chunk, model->first_layer + i, with_active, parts, &rows));
         if (kv_again) {
             rows.k = kv_again;
-            rows.v = stm_at(model->backend, kv_again, stm_chunk_kv_reals(pass, chunk) / 2);
+            rows.v = stm_activation_at(model->backend, kv_again, stm_chunk_kv_n(pass, chunk) / 2);
         }
         void *out = i + 1 == n_layers ? x_out : kept[(i + 1) % n_kept].x;
         STM_TRY(stm_layer_forward(model, model->first_layer + i, &rows, &kept[i % n_kept], &scratch, out));

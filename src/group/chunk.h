@@ -125,13 +125,15 @@ void stm_pass_without_backward(const stm_pass *pass);
 
 size_t stm_chunk_n_rows(const stm_chunk *chunk);
 
-/* K and V of one layer that is here, [2, n_kv_heads, n_rows, head_dim], and their accumulators; n reals each. */
+/* K and V of one layer that is here, [2, n_kv_heads, n_rows, head_dim] activations, and their accumulators, as many
+ * reals; n of each. */
 void *stm_chunk_kv(const stm_pass *pass, const stm_chunk *chunk, size_t layer);
 void *stm_chunk_dkv(const stm_pass *pass, const stm_chunk *chunk, size_t layer);
-size_t stm_chunk_kv_reals(const stm_pass *pass, const stm_chunk *chunk);
+size_t stm_chunk_kv_n(const stm_pass *pass, const stm_chunk *chunk);
 
-/* Memory of n_rows rows: their K and V over all layers (twice with accumulators), and the activations that backward
- * reads. */
+/* Memory of n_rows rows: the accumulators of their K and V over all layers; K and V (gradient: with accumulators); and
+ * the activations that backward reads. */
+size_t stm_chunk_dkv_bytes(const stm_model *model, size_t n_rows);
 size_t stm_chunk_kv_bytes(const stm_model *model, size_t n_rows, bool gradient);
 size_t stm_chunk_kept_bytes(const stm_model *model, size_t n_rows);
 

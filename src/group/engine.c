@@ -129,6 +129,7 @@ stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const
                                              .placement = {.in_flight = (size_t)options->parallel.prefixes_in_flight,
                                                            .context = options->parallel.context,
                                                            .prefix = options->parallel.prefix,
+                                                           .activation_bytes = model->backend->activation_bytes,
                                                            .real_bytes = model->backend->real_bytes}};
     STM_GOTO_OUT(choose_memory(engine, options));
     STM_GOTO_OUT(stm_agree_on(grid->team_comm, need_banks(engine, 1)));

@@ -185,8 +185,8 @@ static size_t open_read(stm_exchange *e, size_t i)
                              .n_members = shared->n_local,
                              .id = 2 * i + 1,
                              .n_steps = 1,
-                             .real_bytes = e->pass->model->backend->real_bytes,
-                             .reals = &e->nothing,
+                             .number_bytes = e->pass->model->backend->real_bytes,
+                             .numbers = &e->nothing,
                              .room = &e->nothing};
     return stm_relay_open(e->relay, &route);
 }
@@ -209,9 +209,9 @@ stm_status stm_exchange_open(stm_exchange *e, size_t chunk)
                        .window = shared->n_local > 0 ? pass->window : NULL,
                        .id = 2 * i,
                        .n_steps = model->end_layer - model->first_layer,
-                       .n = stm_chunk_kv_reals(pass, e->chunks[chunk]),
-                       .real_bytes = model->backend->real_bytes,
-                       .reals = stm_chunk_kv(pass, e->chunks[chunk], model->first_layer)};
+                       .n = stm_chunk_kv_n(pass, e->chunks[chunk]),
+                       .number_bytes = model->backend->activation_bytes,
+                       .numbers = stm_chunk_kv(pass, e->chunks[chunk], model->first_layer)};
     const size_t kv = stm_relay_open(e->relay, &route);
     e->routes[i] = (route_pair){.kv = kv, .dkv = STM_NONE, .read = STM_NONE, .open = true};
     if (shared->n_local > 0 && pass->kind != STM_PASS_PREFILL)
@@ -223,9 +223,10 @@ stm_status stm_exchange_open(stm_exchange *e, size_t chunk)
     route.n_members = shared->n_members;
     route.n_local = 0;
     route.window = NULL;
-    route.reals = stm_chunk_dkv(pass, e->chunks[chunk], model->first_layer);
+    route.number_bytes = model->backend->real_bytes;
+    route.numbers = stm_chunk_dkv(pass, e->chunks[chunk], model->first_layer);
     if (stm_relay_n_children(route.members, route.n_members, e->team_rank) > 0)
-        STM_TRY(stm_chunk_take(e->chunks[chunk], route.n * route.real_bytes, &route.room));
+        STM_TRY(stm_chunk_take(e->chunks[chunk], route.n * route.number_bytes, &route.room));
     e->routes[i].dkv = stm_relay_open(e->relay, &route);
     return STM_OK;
 }

@@ -36,14 +36,14 @@ static size_t row_bytes(const following *f, size_t n_rows)
 static size_t open_bytes(const following *f, const stm_planned_chunk *c)
 {
     const stm_shared_chunk *shared = c->shared == STM_NONE ? NULL : &f->schedule->shared[c->shared];
-    const size_t kv = stm_chunk_kv_bytes(f->model, c->n_rows, false);
-    const size_t here = shared && shared->n_local > 0 ? 0 : kv;
+    const size_t here = shared && shared->n_local > 0 ? 0 : stm_chunk_kv_bytes(f->model, c->n_rows, false);
+    const size_t dkv = stm_chunk_dkv_bytes(f->model, c->n_rows);
     if (!goes_back(f))
         return here;
     const bool adds =
         shared && shared->n_members > 1 &&
         stm_relay_n_children(f->schedule->members + shared->first_member, shared->n_members, f->options->team_rank) > 0;
-    return here + kv + (adds ? kv / (f->model->end_layer - f->model->first_layer) : 0);
+    return here + dkv + (adds ? dkv / (f->model->end_layer - f->model->first_layer) : 0);
 }
 
 /* What stays of a chunk's forward: activations, or the rows that a stage before it has sent. */
@@ -57,10 +57,10 @@ static size_t stays_bytes(const following *f, const stm_planned_chunk *c)
 static size_t forward_bytes(const following *f, const stm_planned_chunk *c)
 {
     const stm_model *m = f->model;
-    const size_t layer = stm_layer_scratch_reals(m, c->n_rows, false) * m->backend->real_bytes;
+    const size_t layer = stm_layer_scratch_bytes(m, c->n_rows, false);
     if (c->keeps)
         return layer;
-    const size_t two = 2 * stm_layer_kept_reals(m, c->n_rows, c->n_rows) * m->backend->real_bytes;
+    const size_t two = 2 * stm_layer_kept_bytes(m, c->n_rows, c->n_rows);
     const bool head = f->options->kind == STM_PASS_SCORE && stm_model_is_last(m);
     return layer + two + row_bytes(f, c->n_rows) + (head ? stm_head_scratch_bytes(m) : 0);
 }

@@ -98,7 +98,7 @@ void stm_parts_at_layer(const stm_pass *pass, const stm_parts *list, size_t laye
     const size_t head_dim = pass->model->config.head_dim;
     for (size_t i = 0; i < list->n; i++) {
         const stm_part *part = &list->parts[i];
-        const size_t k = part->key_row * head_dim, v = k + stm_chunk_kv_reals(pass, part->of) / 2;
+        const size_t k = part->key_row * head_dim, v = k + stm_chunk_kv_n(pass, part->of) / 2;
         void *kv = stm_chunk_kv(pass, part->of, layer), *dkv = NULL;
         if (pass->kind == STM_PASS_GRADIENT)
             dkv = stm_chunk_dkv(pass, part->of, layer);
@@ -107,8 +107,8 @@ void stm_parts_at_layer(const stm_pass *pass, const stm_parts *list, size_t laye
                                    .n_keys = part->n_keys,
                                    .kv_stride = stm_chunk_n_rows(part->of),
                                    .dkv_stride = stm_chunk_n_rows(part->of),
-                                   .k = stm_at(b, kv, k),
-                                   .v = stm_at(b, kv, v),
+                                   .k = stm_activation_at(b, kv, k),
+                                   .v = stm_activation_at(b, kv, v),
                                    .dk = dkv ? stm_at(b, dkv, k) : NULL,
                                    .dv = dkv ? stm_at(b, dkv, v) : NULL,
                                    .causal = part->causal,

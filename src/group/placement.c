@@ -302,9 +302,10 @@ static bool is_faster_everywhere(const placing *p, size_t segment)
     if (!knows_speed(rates) || rates->bandwidth <= 0)
         return false;
     const double times = p->gradient ? 3 : 1, messages = p->gradient ? 2 : 1;
-    const double kv_bytes = 2.0 * (double)p->forest->segments[segment].n_rows *
-                            (double)(config->n_kv_heads * config->head_dim * p->options->real_bytes);
-    const double sent_s = (double)config->n_layers * messages * (rates->latency_s + kv_bytes / rates->bandwidth);
+    const double n =
+        2.0 * (double)p->forest->segments[segment].n_rows * (double)(config->n_kv_heads * config->head_dim);
+    const double bytes = n * (double)(p->options->activation_bytes + (p->gradient ? p->options->real_bytes : 0));
+    const double sent_s = (double)config->n_layers * (messages * rates->latency_s + bytes / rates->bandwidth);
     const double spared = 1 - 1.0 / p->team_size;
     return sent_s > times * spared * stm_segment_cost(config, rates, &p->forest->segments[segment]);
 }

@@ -59,7 +59,7 @@ typedef struct {
     stm_context context; /* whether the pieces of a long segment go round the ranks (context parallelism) */
     stm_prefix prefix;   /* whether what is shared is sent, or computed by each rank */
     stm_rates rates;
-    size_t real_bytes; /* of K and V; 0: nothing is known of messages */
+    size_t activation_bytes, real_bytes; /* of K and V, of their gradients; 0: nothing is known of messages */
 } stm_placement_options;
 
 /* Ranks are the team's, 0 .. team_size-1. The caller clears *out, also after a failure. Fails: STM_ERR_MEMORY. */

@@ -5,7 +5,8 @@ enum { BLOCK_COLUMNS = 2048 };
 
 typedef struct {
     double *m, *s, *t, *z_target; /* [STM_HEAD_ROWS]: running sums of the softmax */
-    void *normed, *dnormed;       /* [STM_HEAD_ROWS, hidden] */
+    void *normed;                 /* activations [STM_HEAD_ROWS, hidden] */
+    void *dnormed;                /* [STM_HEAD_ROWS, hidden] */
     void *logits;                 /* [STM_HEAD_ROWS, width] */
     size_t width;                 /* of the vocabulary, or of a block of it */
 } head_scratch;
@@ -18,8 +19,9 @@ static size_t logits_width(const stm_model *model)
 
 size_t stm_head_scratch_bytes(const stm_model *model)
 {
-    const size_t reals = 2 * model->config.hidden_size + logits_width(model);
-    return STM_HEAD_ROWS * (4 * sizeof(double) + reals * model->backend->real_bytes);
+    const size_t hidden = model->config.hidden_size, reals = hidden + logits_width(model);
+    return STM_HEAD_ROWS *
+           (4 * sizeof(double) + reals * model->backend->real_bytes + hidden * model->backend->activation_bytes);
 }
 
 static head_scratch cut(const stm_model *model, void *memory)
@@ -30,7 +32,7 @@ static head_scratch cut(const stm_model *model, void *memory)
     s.t = s.s + STM_HEAD_ROWS;
     s.z_target = s.t + STM_HEAD_ROWS;
     s.normed = s.z_target + STM_HEAD_ROWS;
-    s.dnormed = stm_at(b, s.normed, STM_HEAD_ROWS * model->config.hidden_size);
+    s.dnormed = stm_activation_at(b, s.normed, STM_HEAD_ROWS * model->config.hidden_size);
     s.logits = stm_at(b, s.dnormed, STM_HEAD_ROWS * model->config.hidden_size);
     return s;
 }
@@ -82,6 +84,7 @@ static stm_status form_logits(const stm_model *model, const head_scratch *s, con
 {
     const size_t hidden = model->config.hidden_size;
     const stm_gemm gemm = {.transpose_b = true,
+                           .activations = {.a = true},
                            .m = block->n_rows,
                            .n = block->n_columns,
                            .k = hidden,
@@ -119,6 +122,7 @@ static stm_status logits_backward(const stm_model *model, const head_scratch *s,
     const stm_backend *b = model->backend;
     const size_t hidden = model->config.hidden_size, weight = model->head + block->first_column * hidden;
     const stm_gemm to_weight = {.transpose_a = true,
+                                .activations = {.b = true},
                                 .m = block->n_columns,
                                 .n = hidden,
                                 .k = block->n_rows,
@@ -169,19 +173,27 @@ stm_status stm_head_backward(const stm_model *model, const stm_head_rows *rows, 
     return b->rmsnorm_backward(model->stream, &args);
 }
 
+/* Numbers of one a row, so that what follows begins at a cache line. */
+static size_t padded(size_t n_rows)
+{
+    return (n_rows + 15) / 16 * 16;
+}
+
 size_t stm_head_spread_bytes(const stm_model *model, size_t n_rows)
 {
-    return n_rows * (model->config.hidden_size + BLOCK_COLUMNS + 1) * model->backend->real_bytes;
+    const stm_backend *b = model->backend;
+    return (n_rows * BLOCK_COLUMNS + padded(n_rows)) * b->real_bytes +
+           n_rows * model->config.hidden_size * b->activation_bytes;
 }
 
 stm_status stm_head_spread(const stm_model *model, const stm_head_positions *p, void *scratch)
 {
     const stm_backend *b = model->backend;
-    const size_t vocab = model->config.vocab_size, hidden = model->config.hidden_size;
-    void *logits = stm_at(b, scratch, p->n_rows * hidden);
-    const head_scratch s = {.normed = scratch, .logits = logits, .width = BLOCK_COLUMNS};
-    const stm_head_rows rows = {
-        .n_rows = p->n_rows, .x = p->x, .inverse_rms = stm_at(b, logits, p->n_rows * BLOCK_COLUMNS)};
+    const size_t vocab = model->config.vocab_size;
+    void *inverse_rms = stm_at(b, scratch, p->n_rows * BLOCK_COLUMNS);
+    const head_scratch s = {
+        .normed = stm_at(b, inverse_rms, padded(p->n_rows)), .logits = scratch, .width = BLOCK_COLUMNS};
+    const stm_head_rows rows = {.n_rows = p->n_rows, .x = p->x, .inverse_rms = inverse_rms};
     stm_head_block block = {.n_rows = p->n_rows, .stride = BLOCK_COLUMNS};
     STM_TRY(norm(model, &rows, 0, p->n_rows, s.normed));
     for (size_t column = 0; column < vocab; column += BLOCK_COLUMNS) {

@@ -15,90 +15,110 @@ static widths widths_of(const stm_model *model)
     return (widths){c->hidden_size, c->intermediate_size, c->n_heads * c->head_dim, 2 * c->n_kv_heads * c->head_dim};
 }
 
-/* Arrays begin at multiples of 16 reals: a whole cache line in either precision. */
-static size_t padded(size_t reals)
-{
-    return (reals + 15) / 16 * 16;
-}
+/* What is left of a piece of memory: takes bytes of it for arrays that begin at its cache lines; with a NULL base it
+ * only counts. */
+typedef struct {
+    const stm_backend *backend;
+    char *base;
+    size_t used;
+} cutting;
 
-/* Takes `reals` from *cursor; with a NULL base it only counts. */
-static void *take(const stm_backend *backend, void *base, size_t *cursor, size_t reals)
+static void *take(cutting *c, size_t bytes)
 {
-    void *at = base ? stm_at(backend, base, *cursor) : NULL;
-    *cursor += padded(reals);
+    void *at = c->base ? c->base + c->used : NULL;
+    c->used += (bytes + 63) / 64 * 64;
     return at;
 }
 
-static size_t cut_kept(const stm_model *model, size_t n_rows, size_t n, void *base, stm_layer_kept *kept)
+static void *take_reals(cutting *c, size_t n)
 {
-    const widths w = widths_of(model);
-    const stm_backend *b = model->backend;
-    const bool raw = model->config.qk_norm;
-    size_t used = 0;
-    kept->x = take(b, base, &used, n_rows * w.hidden);
-    kept->inverse_rms1 = take(b, base, &used, n_rows);
-    kept->q_raw = raw ? take(b, base, &used, n * w.q_width) : NULL;
-    kept->kv_raw = raw ? take(b, base, &used, n_rows * w.kv_width) : NULL;
-    kept->q = take(b, base, &used, n * w.q_width);
-    kept->o = take(b, base, &used, n * w.q_width);
-    kept->lse = take(b, base, &used, n * model->config.n_heads);
-    kept->x_mid = take(b, base, &used, n * w.hidden);
-    kept->inverse_rms2 = take(b, base, &used, n);
-    kept->gu = take(b, base, &used, n * 2 * w.inner);
-    return used;
+    return take(c, n * c->backend->real_bytes);
 }
 
-size_t stm_layer_kept_reals(const stm_model *model, size_t n_rows, size_t n_active)
+static void *take_activations(cutting *c, size_t n)
+{
+    return take(c, n * c->backend->activation_bytes);
+}
+
+static size_t cut_kept(const stm_model *model, size_t n_rows, size_t n, void *memory, stm_layer_kept *kept)
+{
+    const widths w = widths_of(model);
+    const bool raw = model->config.qk_norm;
+    cutting c = {model->backend, memory, 0};
+    kept->x = take_reals(&c, n_rows * w.hidden);
+    kept->inverse_rms1 = take_reals(&c, n_rows);
+    kept->q_raw = raw ? take_activations(&c, n * w.q_width) : NULL;
+    kept->kv_raw = raw ? take_activations(&c, n_rows * w.kv_width) : NULL;
+    kept->q = take_activations(&c, n * w.q_width);
+    kept->o = take_activations(&c, n * w.q_width);
+    kept->lse = take_reals(&c, n * model->config.n_heads);
+    kept->x_mid = take_reals(&c, n * w.hidden);
+    kept->inverse_rms2 = take_reals(&c, n);
+    kept->gu = take_activations(&c, n * 2 * w.inner);
+    return c.used;
+}
+
+size_t stm_layer_kept_bytes(const stm_model *model, size_t n_rows, size_t n_active)
 {
     stm_layer_kept kept;
     return cut_kept(model, n_rows, n_active, NULL, &kept);
 }
 
-void stm_layer_kept_init(const stm_model *model, size_t n_rows, size_t n_active, void *reals, stm_layer_kept *kept)
+void stm_layer_kept_init(const stm_model *model, size_t n_rows, size_t n_active, void *memory, stm_layer_kept *kept)
 {
-    cut_kept(model, n_rows, n_active, reals, kept);
+    cut_kept(model, n_rows, n_active, memory, kept);
 }
 
-static size_t cut_scratch(const stm_model *model, size_t n_rows, bool backward, void *base, stm_layer_scratch *scratch)
+/* When dgu has been read, `picked` takes its place. */
+static void take_dgu(cutting *c, size_t n_rows, const widths *w, stm_layer_scratch *scratch)
+{
+    const size_t row_bytes = STM_MAX(2 * w->inner * c->backend->activation_bytes, w->hidden * c->backend->real_bytes);
+    scratch->dgu = scratch->picked = take(c, n_rows * row_bytes);
+}
+
+static size_t cut_scratch(const stm_model *model, size_t n_rows, bool backward, void *memory,
+                          stm_layer_scratch *scratch)
 {
     const widths w = widths_of(model);
-    const stm_backend *b = model->backend;
-    size_t used = 0;
-    scratch->n_rows = n_rows;
-    scratch->a = take(b, base, &used, n_rows * w.hidden);
-    scratch->b = take(b, base, &used, n_rows * w.hidden);
-    scratch->q = take(b, base, &used, n_rows * w.q_width);
-    scratch->kv = take(b, base, &used, n_rows * w.kv_width);
-    scratch->h = take(b, base, &used, n_rows * w.inner);
-    scratch->dq = backward ? take(b, base, &used, n_rows * w.q_width) : NULL;
-    scratch->d_o = backward ? take(b, base, &used, n_rows * w.q_width) : NULL;
-    scratch->dh = backward ? take(b, base, &used, n_rows * w.inner) : NULL;
-    scratch->dgu = backward ? take(b, base, &used, n_rows * STM_MAX(2 * w.inner, w.hidden)) : NULL;
-    return used;
+    cutting c = {model->backend, memory, 0};
+    *scratch = (stm_layer_scratch){.n_rows = n_rows};
+    scratch->a = take_activations(&c, n_rows * w.hidden);
+    scratch->b = backward ? take_reals(&c, n_rows * w.hidden) : take_activations(&c, n_rows * w.hidden);
+    scratch->q = take_activations(&c, n_rows * w.q_width);
+    scratch->kv = take_activations(&c, n_rows * w.kv_width);
+    scratch->h = take_activations(&c, n_rows * w.inner);
+    if (!backward)
+        return c.used;
+    scratch->dq = take_activations(&c, n_rows * w.q_width);
+    scratch->d_o = take_activations(&c, n_rows * w.q_width);
+    scratch->dh = take_activations(&c, n_rows * w.inner);
+    take_dgu(&c, n_rows, &w, scratch);
+    return c.used;
 }
 
-size_t stm_layer_scratch_reals(const stm_model *model, size_t n_rows, bool backward)
+size_t stm_layer_scratch_bytes(const stm_model *model, size_t n_rows, bool backward)
 {
     stm_layer_scratch scratch;
     return cut_scratch(model, n_rows, backward, NULL, &scratch);
 }
 
-void stm_layer_scratch_init(const stm_model *model, size_t n_rows, bool backward, void *reals,
+void stm_layer_scratch_init(const stm_model *model, size_t n_rows, bool backward, void *memory,
                             stm_layer_scratch *scratch)
 {
-    cut_scratch(model, n_rows, backward, reals, scratch);
+    cut_scratch(model, n_rows, backward, memory, scratch);
 }
 
-/* y[rows, out] = x[rows, in] W[out, in]^T + beta y */
+/* y[rows, out] = x[rows, in] W[out, in]^T, of activations; residual: y += it, in reals. */
 static stm_status project(const stm_model *model, size_t rows, size_t in, size_t out, const void *x, size_t weight,
-                          double beta, void *y)
+                          bool residual, void *y)
 {
     const stm_gemm gemm = {.transpose_b = true,
+                           .activations = {.a = true, .c = !residual},
                            .m = rows,
                            .n = out,
                            .k = in,
                            .alpha = 1,
-                           .beta = beta,
+                           .beta = residual ? 1 : 0,
                            .a = x,
                            .lda = in,
                            .b = stm_at(model->backend, model->weights, weight),
@@ -108,11 +128,13 @@ static stm_status project(const stm_model *model, size_t rows, size_t in, size_t
     return model->backend->gemm(model->stream, &gemm);
 }
 
-/* dx[rows, in] = dy[rows, out] W[out, in] + beta dx */
-static stm_status project_back(const stm_model *model, size_t rows, size_t in, size_t out, const void *dy,
-                               size_t weight, double beta, void *dx)
+/* dx[rows, in] = dy[rows, out] W[out, in] + beta dx. residual: dy is of reals, and dx of activations; else dy is of
+ * activations, and dx the gradient of a norm's result, in reals. */
+static stm_status project_back(const stm_model *model, size_t rows, size_t in, size_t out, bool residual,
+                               const void *dy, size_t weight, double beta, void *dx)
 {
-    const stm_gemm gemm = {.m = rows,
+    const stm_gemm gemm = {.activations = {.a = !residual, .c = residual},
+                           .m = rows,
                            .n = in,
                            .k = out,
                            .alpha = 1,
@@ -126,11 +148,12 @@ static stm_status project_back(const stm_model *model, size_t rows, size_t in, s
     return model->backend->gemm(model->stream, &gemm);
 }
 
-/* dW[out, in] += dy[rows, out]^T x[rows, in] */
-static stm_status weight_gradient(const stm_model *model, size_t rows, size_t in, size_t out, const void *dy,
-                                  const void *x, void *gradient, size_t weight)
+/* dW[out, in] += dy[rows, out]^T x[rows, in], x of activations; dy, too, where it is not of the residual stream. */
+static stm_status weight_gradient(const stm_model *model, size_t rows, size_t in, size_t out, bool residual,
+                                  const void *dy, const void *x, void *gradient, size_t weight)
 {
     const stm_gemm gemm = {.transpose_a = true,
+                           .activations = {.a = !residual, .b = true},
                            .m = out,
                            .n = in,
                            .k = rows,
@@ -252,11 +275,12 @@ stm_status stm_layer_forward(const stm_model *model, size_t layer, const stm_lay
     void *normed = scratch->a, *normed_active = rows->active ? scratch->b : normed; /* [n_rows, hidden], [n, hidden] */
     STM_TRY(norm(model, n_rows, kept->x, at->input_norm, kept->inverse_rms1, normed));
     if (rows->active) {
-        const stm_rows pick = {.n_rows = n, .width = w.hidden, .rows = rows->active, .x = normed, .y = normed_active};
+        const stm_rows pick = {
+            .activations = true, .n_rows = n, .width = w.hidden, .rows = rows->active, .x = normed, .y = normed_active};
         STM_TRY(b->gather(model->stream, &pick));
     }
-    STM_TRY(project(model, n, w.hidden, w.q_width, normed_active, at->qkv, 0, q_in));
-    STM_TRY(project(model, n_rows, w.hidden, w.kv_width, normed, kv_weight, 0, kv_in));
+    STM_TRY(project(model, n, w.hidden, w.q_width, normed_active, at->qkv, false, q_in));
+    STM_TRY(project(model, n_rows, w.hidden, w.kv_width, normed, kv_weight, false, kv_in));
     if (model->config.qkv_bias) {
         STM_TRY(add_bias(model, n, w.q_width, at->qkv_bias, q_in));
         STM_TRY(add_bias(model, n_rows, w.kv_width, at->qkv_bias + w.q_width, kv_in));
@@ -264,7 +288,7 @@ stm_status stm_layer_forward(const stm_model *model, size_t layer, const stm_lay
     stm_rotary rotary = rotary_args(model, at, rows, n);
     rotary.q_in = q_in;
     rotary.k_in = kv_in;
-    rotary.v_in = stm_at(b, kv_in, w.kv_width / 2);
+    rotary.v_in = stm_activation_at(b, kv_in, w.kv_width / 2);
     rotary.q = kept->q;
     rotary.k = rows->k;
     rotary.v = rows->v;
@@ -284,16 +308,16 @@ stm_status stm_layer_forward(const stm_model *model, size_t layer, const stm_lay
     } else {
         STM_TRY(b->copy(model->stream, kept->x_mid, kept->x, n * w.hidden * b->real_bytes));
     }
-    STM_TRY(project(model, n, w.q_width, w.hidden, kept->o, at->o, 1, kept->x_mid));
+    STM_TRY(project(model, n, w.q_width, w.hidden, kept->o, at->o, true, kept->x_mid));
     drive(rows);
 
     STM_TRY(norm(model, n, kept->x_mid, at->post_norm, kept->inverse_rms2, scratch->a));
-    STM_TRY(project(model, n, w.hidden, 2 * w.inner, scratch->a, at->gate_up, 0, kept->gu));
+    STM_TRY(project(model, n, w.hidden, 2 * w.inner, scratch->a, at->gate_up, false, kept->gu));
     drive(rows);
     const stm_swiglu swiglu = {.n_rows = n, .width = w.inner, .gu = kept->gu, .h = scratch->h};
     STM_TRY(b->swiglu(model->stream, &swiglu));
     STM_TRY(b->copy(model->stream, out, kept->x_mid, n * w.hidden * b->real_bytes));
-    return project(model, n, w.inner, w.hidden, scratch->h, at->down, 1, out);
+    return project(model, n, w.inner, w.hidden, scratch->h, at->down, true, out);
 }
 
 /* The half above attention: dx [n, hidden], the gradient of the layer's output, becomes that of x_mid, in place. */
@@ -302,18 +326,18 @@ static stm_status feed_forward_backward(const stm_model *model, const stm_layer_
                                         void *gradient)
 {
     const widths w = widths_of(model);
-    STM_TRY(project_back(model, n, w.inner, w.hidden, dx, at->down, 0, scratch->dh));
+    STM_TRY(project_back(model, n, w.inner, w.hidden, true, dx, at->down, 0, scratch->dh));
     drive(rows);
     const stm_swiglu swiglu = {
         .n_rows = n, .width = w.inner, .gu = kept->gu, .h = scratch->h, .dh = scratch->dh, .dgu = scratch->dgu};
     STM_TRY(model->backend->swiglu_backward(model->stream, &swiglu));
-    STM_TRY(weight_gradient(model, n, w.inner, w.hidden, dx, scratch->h, gradient, at->down));
+    STM_TRY(weight_gradient(model, n, w.inner, w.hidden, true, dx, scratch->h, gradient, at->down));
     drive(rows);
     STM_TRY(norm(model, n, kept->x_mid, at->post_norm, kept->inverse_rms2,
                  scratch->a)); /* formed again: cheaper than kept */
-    STM_TRY(weight_gradient(model, n, w.hidden, 2 * w.inner, scratch->dgu, scratch->a, gradient, at->gate_up));
+    STM_TRY(weight_gradient(model, n, w.hidden, 2 * w.inner, false, scratch->dgu, scratch->a, gradient, at->gate_up));
     drive(rows);
-    STM_TRY(project_back(model, n, w.hidden, 2 * w.inner, scratch->dgu, at->gate_up, 0, scratch->b));
+    STM_TRY(project_back(model, n, w.hidden, 2 * w.inner, false, scratch->dgu, at->gate_up, 0, scratch->b));
     return norm_backward(model, n, kept->x_mid, at->post_norm, kept->inverse_rms2, scratch->b, dx, gradient);
 }
 
@@ -329,8 +353,8 @@ stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_la
 
     if (n > 0) {
         STM_TRY(feed_forward_backward(model, at, rows, n, kept, scratch, dx, gradient));
-        STM_TRY(project_back(model, n, w.q_width, w.hidden, dx, at->o, 0, scratch->d_o));
-        STM_TRY(weight_gradient(model, n, w.q_width, w.hidden, dx, kept->o, gradient, at->o));
+        STM_TRY(project_back(model, n, w.q_width, w.hidden, true, dx, at->o, 0, scratch->d_o));
+        STM_TRY(weight_gradient(model, n, w.q_width, w.hidden, true, dx, kept->o, gradient, at->o));
         drive(rows);
         stm_attend attend = attend_args(model, rows, n, kept);
         attend.d_o = scratch->d_o;
@@ -342,13 +366,13 @@ stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_la
     stm_rotary rotary = rotary_args(model, at, rows, n);
     rotary.q_in = kept->q_raw;
     rotary.k_in = kept->kv_raw;
-    rotary.v_in = kept->kv_raw ? stm_at(b, kept->kv_raw, w.kv_width / 2) : NULL;
+    rotary.v_in = kept->kv_raw ? stm_activation_at(b, kept->kv_raw, w.kv_width / 2) : NULL;
     rotary.dq = scratch->dq;
     rotary.dk = rows->dk;
     rotary.dv = rows->dv;
     rotary.dq_in = scratch->q;
     rotary.dk_in = scratch->kv;
-    rotary.dv_in = stm_at(b, scratch->kv, w.kv_width / 2);
+    rotary.dv_in = stm_activation_at(b, scratch->kv, w.kv_width / 2);
     rotary.dq_norm = rotary.q_norm ? stm_at(b, gradient, at->q_norm) : NULL;
     rotary.dk_norm = rotary.k_norm ? stm_at(b, gradient, at->k_norm) : NULL;
     STM_TRY(b->rotary_backward(model->stream, &rotary));
@@ -359,24 +383,28 @@ stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_la
         STM_TRY(bias_gradient(model, n, w.q_width, scratch->q, gradient, at->qkv_bias));
         STM_TRY(bias_gradient(model, n_rows, w.kv_width, scratch->kv, gradient, at->qkv_bias + w.q_width));
     }
-    STM_TRY(weight_gradient(model, n_rows, w.hidden, w.kv_width, scratch->kv, normed, gradient, kv_weight));
-    STM_TRY(project_back(model, n_rows, w.hidden, w.kv_width, scratch->kv, kv_weight, 0, dnormed));
+    STM_TRY(weight_gradient(model, n_rows, w.hidden, w.kv_width, false, scratch->kv, normed, gradient, kv_weight));
+    STM_TRY(project_back(model, n_rows, w.hidden, w.kv_width, false, scratch->kv, kv_weight, 0, dnormed));
     drive(rows);
     if (!rows->active) {
-        STM_TRY(weight_gradient(model, n, w.hidden, w.q_width, scratch->q, normed, gradient, at->qkv));
-        STM_TRY(project_back(model, n, w.hidden, w.q_width, scratch->q, at->qkv, 1, dnormed));
+        STM_TRY(weight_gradient(model, n, w.hidden, w.q_width, false, scratch->q, normed, gradient, at->qkv));
+        STM_TRY(project_back(model, n, w.hidden, w.q_width, false, scratch->q, at->qkv, 1, dnormed));
         if (dx_in != dx)
             STM_TRY(b->copy(model->stream, dx_in, dx, n * w.hidden * b->real_bytes));
     } else {
         STM_TRY(b->zero(model->stream, dx_in, n_rows * w.hidden * b->real_bytes));
         if (n > 0) {
-            void *picked = scratch->dgu; /* [n, hidden]; free by now, and wide enough: it is cut for 2*intermediate or
-                                            hidden, the larger */
-            const stm_rows pick = {.n_rows = n, .width = w.hidden, .rows = rows->active, .x = normed, .y = picked};
+            const stm_rows pick = {.activations = true,
+                                   .n_rows = n,
+                                   .width = w.hidden,
+                                   .rows = rows->active,
+                                   .x = normed,
+                                   .y = scratch->dgu}; /* which has been read */
             STM_TRY(b->gather(model->stream, &pick));
-            STM_TRY(weight_gradient(model, n, w.hidden, w.q_width, scratch->q, picked, gradient, at->qkv));
-            STM_TRY(project_back(model, n, w.hidden, w.q_width, scratch->q, at->qkv, 0, picked));
-            const stm_rows spread = {.n_rows = n, .width = w.hidden, .rows = rows->active, .x = dnormed, .y = picked};
+            STM_TRY(weight_gradient(model, n, w.hidden, w.q_width, false, scratch->q, scratch->dgu, gradient, at->qkv));
+            STM_TRY(project_back(model, n, w.hidden, w.q_width, false, scratch->q, at->qkv, 0, scratch->picked));
+            const stm_rows spread = {
+                .n_rows = n, .width = w.hidden, .rows = rows->active, .x = dnormed, .y = scratch->picked};
             STM_TRY(b->scatter_add(model->stream, &spread));
             const stm_rows residual = {.n_rows = n, .width = w.hidden, .rows = rows->active, .x = dx_in, .y = dx};
             STM_TRY(b->scatter_add(model->stream, &residual));

@@ -96,12 +96,15 @@ static stm_status measure_gemm(bed *b, size_t rows, double *flops_per_s)
         {.transpose_b = true, .m = rows, .n = WIDTH, .k = WIDTH, .alpha = 1, .a = x, .b = w, .c = y},
         {.m = rows, .n = WIDTH, .k = WIDTH, .alpha = 1, .a = y, .b = w, .c = x},
         {.transpose_a = true, .m = WIDTH, .n = WIDTH, .k = rows, .alpha = 1, .beta = 1, .a = y, .b = x, .c = dw}};
+    const bool weight_gradient[3] = {false, false, true};
     const size_t n = rows >= LEAST_ROWS_BACKWARD ? 3 : 1;
     double sum = 0;
     for (size_t i = 0; i < n; i++) {
         stm_gemm gemm = gemms[i];
         double seconds;
         gemm.lda = gemm.ldb = gemm.ldc = WIDTH;
+        gemm.activations.a = true;
+        *(weight_gradient[i] ? &gemm.activations.b : &gemm.activations.c) = true;
         STM_TRY(b->backend->zero(b->stream, x, MOST_ROWS * WIDTH * b->backend->real_bytes));
         STM_TRY(b->backend->zero(b->stream, y, MOST_ROWS * WIDTH * b->backend->real_bytes));
         STM_TRY(time_operation(b, run_gemm, &gemm, &seconds));
@@ -128,7 +131,8 @@ static stm_status measure_attention(bed *b, double *rates)
     const size_t n_q = ROWS * HEADS * HEAD_DIM, n_kv = (KEYS + ROWS) * KV_HEADS * HEAD_DIM;
     b->used = 0;
     void *q = take(b, n_q), *k = take(b, n_kv), *v = take(b, n_kv), *dk = take(b, n_kv), *dv = take(b, n_kv);
-    void *own = stm_at(b->backend, k, KEYS * HEAD_DIM), *own_v = stm_at(b->backend, v, KEYS * HEAD_DIM);
+    void *own = stm_activation_at(b->backend, k, KEYS * HEAD_DIM),
+         *own_v = stm_activation_at(b->backend, v, KEYS * HEAD_DIM);
     void *own_dk = stm_at(b->backend, dk, KEYS * HEAD_DIM), *own_dv = stm_at(b->backend, dv, KEYS * HEAD_DIM);
     const size_t stride = KEYS + ROWS;
     const stm_attend_part parts[2] = {
@@ -201,8 +205,8 @@ static stm_status measure_elementwise(bed *b, double *bytes_per_s, double *opera
     small.n_rows = 1;
     small.width = HEAD_DIM;
     STM_TRY(time_operation(b, run_elementwise, &e, &seconds));
-    *bytes_per_s =
-        node_rate(b, (double)b->backend->real_bytes * ROWS * (2.0 * HEADS * HEAD_DIM + 3.0 * INNER), seconds);
+    const double real = (double)b->backend->real_bytes, activation = (double)b->backend->activation_bytes;
+    *bytes_per_s = node_rate(b, ROWS * ((real + activation) * HEADS * HEAD_DIM + 3 * activation * INNER), seconds);
     STM_TRY(time_operation(b, run_small, &small, &seconds));
     stm_all_reduce_max(b->grid->world, &seconds, 1);
     *operation_s = seconds;

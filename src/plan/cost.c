@@ -43,9 +43,15 @@ static double memory_s(const stm_cost *cost, double bytes)
     return bytes / (cost->share * cost->machine->memory_bandwidth);
 }
 
-static double elementwise_s(const stm_cost *cost, double reals)
+/* Numbers that an operation reads and writes. */
+typedef struct {
+    double reals, activations;
+} moved;
+
+static double elementwise_s(const stm_cost *cost, moved n)
 {
-    return reals * cost->real_bytes / (cost->share * rates_of(cost)->elementwise);
+    return (n.reals * cost->real_bytes + n.activations * cost->activation_bytes) /
+           (cost->share * rates_of(cost)->elementwise);
 }
 
 static double attention_s(const stm_cost *cost, double flops, bool backward)
@@ -93,6 +99,11 @@ static double pair_flops(const stm_cost *cost)
 
 double stm_cost_kv_bytes(const stm_cost *cost)
 {
+    return 2.0 * (double)(cost->config->n_kv_heads * cost->config->head_dim) * cost->activation_bytes;
+}
+
+double stm_cost_dkv_bytes(const stm_cost *cost)
+{
     return 2.0 * (double)(cost->config->n_kv_heads * cost->config->head_dim) * cost->real_bytes;
 }
 
@@ -117,17 +128,20 @@ stm_work stm_work_of(const stm_forest *forest, const size_t *segments, size_t n)
     return work;
 }
 
-/* Operations of a layer on arrays; reals that they read and write, a row. */
+/* Operations of a layer on arrays, and what they read and write of n rows with loss, and of others, which have K and V
+ * alone. */
 enum { FORWARD_OPERATIONS = 10, BACKWARD_OPERATIONS = 20 };
 
-static double forward_reals(const widths *w)
+static moved of_forward(const widths *w, double n, double others)
 {
-    return 8 * w->hidden + 2 * (w->q + w->kv) + 3 * w->intermediate;
+    return (moved){n * 6 * w->hidden + others * w->hidden,
+                   n * (2 * w->hidden + 2 * (w->q + w->kv) + 3 * w->intermediate) + others * (w->hidden + 2 * w->kv)};
 }
 
-static double backward_reals(const widths *w)
+static moved of_backward(const widths *w, double n, double others)
 {
-    return 14 * w->hidden + 4 * (w->q + w->kv) + 6 * w->intermediate;
+    return (moved){n * 12 * w->hidden + others * 3 * w->hidden,
+                   n * (2 * w->hidden + 4 * (w->q + w->kv) + 6 * w->intermediate) + others * (w->hidden + 4 * w->kv)};
 }
 
 double stm_cost_forward_s(const stm_cost *cost, const stm_work *work, bool last)
@@ -138,7 +152,7 @@ double stm_cost_forward_s(const stm_cost *cost, const stm_work *work, bool last)
         return 0;
     return operations_s(cost, FORWARD_OPERATIONS) + product_s(cost, work->n_rows, w.kv_weights) +
            product_s(cost, n, w.other_weights) + attention_s(cost, pairs * pair_flops(cost), false) +
-           elementwise_s(cost, n * forward_reals(&w) + (work->n_rows - n) * 2 * (w.hidden + w.kv));
+           elementwise_s(cost, of_forward(&w, n, work->n_rows - n));
 }
 
 /* Twice the products; attention forms its scores again. */
@@ -150,7 +164,7 @@ double stm_cost_backward_s(const stm_cost *cost, const stm_work *work, bool last
         return 0;
     return operations_s(cost, BACKWARD_OPERATIONS) + 2 * product_s(cost, work->n_rows, w.kv_weights) +
            2 * product_s(cost, n, w.other_weights) + attention_s(cost, 2 * pairs * pair_flops(cost), true) +
-           elementwise_s(cost, n * backward_reals(&w) + (work->n_rows - n) * 4 * (w.hidden + w.kv));
+           elementwise_s(cost, of_backward(&w, n, work->n_rows - n));
 }
 
 /* model/head.h: blocks of rows; logits of a large vocabulary are formed again for the gradient. */
@@ -162,7 +176,8 @@ double stm_cost_head_s(const stm_cost *cost, double n_rows, bool gradient)
     if (n_rows <= 0)
         return 0;
     const double rows = fmin(n_rows, BLOCK_ROWS), n_blocks = n_rows / rows;
-    return n_blocks * products * product_s(cost, rows, vocab * hidden) + elementwise_s(cost, n_rows * vocab * passes) +
+    return n_blocks * products * product_s(cost, rows, vocab * hidden) +
+           elementwise_s(cost, (moved){n_rows * vocab * passes, 0}) +
            ceil(n_blocks) * operations_s(cost, gradient ? 8 : 4);
 }
 
@@ -173,7 +188,7 @@ double stm_cost_spread_s(const stm_cost *cost, double n_rows)
     if (n_rows <= 0)
         return 0;
     const double rows = fmin(n_rows, BLOCK_ROWS), n_blocks = n_rows / rows;
-    return n_blocks * product_s(cost, rows, vocab * hidden) + elementwise_s(cost, n_rows * vocab * PASSES) +
+    return n_blocks * product_s(cost, rows, vocab * hidden) + elementwise_s(cost, (moved){n_rows * vocab * PASSES, 0}) +
            ceil(n_blocks) * operations_s(cost, 4);
 }
 
@@ -187,10 +202,10 @@ double stm_cost_round_s(const stm_cost *cost, const stm_round *round, size_t n_l
     const double layer_s = operations_s(cost, FORWARD_OPERATIONS + 2) +
                            product_s(cost, n, w.kv_weights + w.other_weights) +
                            fmax(keys_s, attention_s(cost, round->pairs * pair_flops(cost), false)) +
-                           elementwise_s(cost, n * forward_reals(&w));
+                           elementwise_s(cost, of_forward(&w, n, 0));
     /* sampling: a softmax, and the sum that is inverted */
     const double head_s =
-        product_s(cost, n, vocab * w.hidden) + elementwise_s(cost, 4 * n * vocab) + operations_s(cost, 8);
+        product_s(cost, n, vocab * w.hidden) + elementwise_s(cost, (moved){4 * n * vocab, 0}) + operations_s(cost, 8);
     return (double)n_layers * layer_s + (has_head ? head_s : 0);
 }
 

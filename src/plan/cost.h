@@ -18,7 +18,7 @@ typedef struct {
     stm_precision precision;
     double share; /* of a node that a rank computes with, 0 to 1 */
     double crowd; /* ranks that want what one has, 1 or more; 1: there are cores, or devices, for all */
-    double real_bytes, weight_bytes;
+    double real_bytes, activation_bytes, weight_bytes; /* of backend.h */
 } stm_cost;
 
 /* Sets share and crowd: so many ranks on a node, each with so many threads (0: all cores that fall to it). */
@@ -62,7 +62,8 @@ double stm_cost_read_s(const stm_cost *cost, double bytes);
 /* AdamW, clipping and the rounded copy of so many parameters. */
 double stm_cost_optimizer_s(const stm_cost *cost, double n_owned, double n_held);
 
-/* Bytes that K and V of a row take in one layer. */
+/* Bytes that K and V of a row take in one layer, and their gradients. */
 double stm_cost_kv_bytes(const stm_cost *cost);
+double stm_cost_dkv_bytes(const stm_cost *cost);
 
 #endif

@@ -212,6 +212,7 @@ static stm_status replay(estimate *e, const stm_forest *forest, stm_pass_kind ki
                                            .context = e->options->parallel.context,
                                            .prefix = e->options->parallel.prefix,
                                            .rates = placement_rates(e),
+                                           .activation_bytes = e->planner->model->backend->activation_bytes,
                                            .real_bytes = e->planner->model->backend->real_bytes};
     const stm_schedule_options options = {
         .chunk_rows = e->out->chunk_rows, .recompute = e->recompute, .room_bytes = e->room_bytes};
@@ -473,6 +474,7 @@ static stm_status begin(const stm_planner *planner, const stm_layout *layout, st
                          .config = &planner->model->config,
                          .precision = precision,
                          .real_bytes = (double)planner->model->backend->real_bytes,
+                         .activation_bytes = (double)planner->model->backend->activation_bytes,
                          .weight_bytes = (double)planner->model->backend->weight_bytes};
     stm_cost_place(&e->cost, layout->ranks_per_node, planner->threads);
     if (!stm_machine_knows(planner->machine, precision))

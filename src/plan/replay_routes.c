@@ -38,7 +38,7 @@ stm_status stm_world_kv_is_here(stm_world *w, size_t r, size_t member, size_t st
         const size_t to = stm_world_member_actor(w, r, child);
         const bool here =
             w->replay->shares_kv && stm_world_node_of(w, &w->actors[from]) == stm_world_node_of(w, &w->actors[to]);
-        const double bytes = here ? 0 : x->bytes;
+        const double bytes = here ? 0 : x->kv_bytes;
         STM_TRY(stm_moments_push(
             &w->moments, (stm_moment){.time = stm_world_send(w, &w->actors[from], &w->actors[to], bytes, w->now),
                                       .kind = STM_MOMENT_KV_ARRIVES,
@@ -62,7 +62,7 @@ stm_status stm_world_sum_dkv(stm_world *w, size_t r, size_t member, size_t step)
     if (member > 0) {
         const size_t to = stm_world_member_actor(w, r, (member - 1) / 2);
         STM_TRY(stm_moments_push(
-            &w->moments, (stm_moment){.time = stm_world_send(w, &w->actors[from], &w->actors[to], x->bytes, w->now),
+            &w->moments, (stm_moment){.time = stm_world_send(w, &w->actors[from], &w->actors[to], x->dkv_bytes, w->now),
                                       .kind = STM_MOMENT_DKV_ARRIVES,
                                       .actor = to,
                                       .route = r,
@@ -118,7 +118,8 @@ stm_status stm_world_open_routes(stm_world *w)
             stm_kv_route *x = &w->routes[stage * w->n_shared + i];
             x->open = c->n_members > 1 && c->n_rows > 0;
             x->n_steps = stm_world_n_steps(w, stage);
-            x->bytes = (double)c->n_rows * stm_cost_kv_bytes(w->replay->cost) * (double)w->group;
+            x->kv_bytes = (double)c->n_rows * stm_cost_kv_bytes(w->replay->cost) * (double)w->group;
+            x->dkv_bytes = (double)c->n_rows * stm_cost_dkv_bytes(w->replay->cost) * (double)w->group;
             const size_t n = (size_t)c->n_members * x->n_steps;
             if (x->open) {
                 STM_TRY(stm_alloc(4 * n, 1, &x->has));

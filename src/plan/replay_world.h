@@ -50,7 +50,7 @@ typedef struct {
     size_t n_steps;
     uint8_t *has, *offered, *received, *summed;
     size_t *child, *next; /* [n_members]: who hears of K and V from a member: the first, and who is told after it */
-    double bytes;         /* of a step */
+    double kv_bytes, dkv_bytes; /* of a step */
 } stm_kv_route;
 
 /* Sums of a stage's gradients, as they stand: rounds and, in each, steps from the last to the first. */

@@ -12,9 +12,9 @@ struct stm_draw {
 
     size_t n_rows; /* of the batch */
     const stm_occupant *rows;
-    void *normed, *inverse_rms, *logits;          /* device; [n_rows, hidden], [n_rows], a block of whole rows */
-    void *other_normed;                           /* [n_rows, hidden], device */
-    int32_t *sampled;                             /* device */
+    void *normed, *inverse_rms, *logits; /* device; activations [n_rows, hidden], [n_rows], a block of whole rows */
+    void *other_normed;                  /* [n_rows, hidden] activations, device */
+    int32_t *sampled;                    /* device */
     double *uniform, *logp, *entropy, *kept_mass; /* device */
     uint8_t *banned, *banned_early;               /* [n_ids], device; early: end tokens too */
     size_t n_ids;
@@ -35,12 +35,13 @@ static size_t logits_rows(const stm_model *model, size_t most_rows)
 size_t stm_draw_bytes(const stm_model *model, size_t most_rows)
 {
     const size_t logits = logits_rows(model, most_rows) * model->config.vocab_size;
-    return (logits + most_rows * model->config.hidden_size) * model->backend->real_bytes;
+    return logits * model->backend->real_bytes +
+           most_rows * model->config.hidden_size * model->backend->activation_bytes;
 }
 
 size_t stm_draw_other_bytes(const stm_model *model, size_t most_rows)
 {
-    return most_rows * model->config.hidden_size * model->backend->real_bytes;
+    return most_rows * model->config.hidden_size * model->backend->activation_bytes;
 }
 
 static stm_status take_rows(stm_arena *device, stm_arena *host, stm_draw *d)
@@ -48,7 +49,7 @@ static stm_status take_rows(stm_arena *device, stm_arena *host, stm_draw *d)
     const size_t n = d->most_rows, real = d->model->backend->real_bytes;
     STM_TRY(take(host, n, sizeof(int32_t), &d->host_ids));
     STM_TRY(take(host, n, sizeof(double), &d->host_numbers));
-    STM_TRY(take(device, n * d->model->config.hidden_size, real, &d->normed));
+    STM_TRY(take(device, n * d->model->config.hidden_size, d->model->backend->activation_bytes, &d->normed));
     STM_TRY(take(device, n, real, &d->inverse_rms));
     STM_TRY(take(device, logits_rows(d->model, d->most_rows) * d->model->config.vocab_size, real, &d->logits));
     STM_TRY(take(device, n, sizeof(int32_t), &d->sampled));
@@ -88,7 +89,7 @@ stm_status stm_draw_create(const stm_decode_work *work, size_t most_rows, stm_dr
     STM_TRY(take_rows(work->pass->device, work->pass->host, d));
     if (work->other) {
         d->other_model = work->other->model;
-        STM_TRY(take(work->other->device, most_rows * model->config.hidden_size, model->backend->real_bytes,
+        STM_TRY(take(work->other->device, most_rows * model->config.hidden_size, model->backend->activation_bytes,
                      &d->other_normed));
     }
     return take_bans(work->pass->device, work->pass->host, d);
@@ -131,12 +132,13 @@ static stm_status run_head(const stm_draw *d, const stm_model *model, const void
     const stm_backend *b = model->backend;
     const size_t hidden = model->config.hidden_size, vocab = model->config.vocab_size;
     const stm_gemm gemm = {.transpose_b = true,
+                           .activations = {.a = true},
                            .m = n,
                            .n = vocab,
                            .k = hidden,
                            .alpha = share,
                            .beta = add ? 1 : 0,
-                           .a = stm_at(b, normed, first * hidden),
+                           .a = stm_activation_at(b, normed, first * hidden),
                            .lda = hidden,
                            .b = stm_at(b, model->weights, model->head),
                            .ldb = hidden,

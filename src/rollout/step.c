@@ -14,8 +14,8 @@ struct stm_step {
     size_t n_rows; /* of the batch that runs */
     const stm_occupant *rows;
 
-    void *cache; /* [n layers here, 2, n_slots, n_kv_heads, max_new_tokens, head_dim] */
-    void *kv;    /* [2, n_kv_heads, n_rows, head_dim]: of the rows of a round, before they are appended */
+    void *cache; /* activations [n layers here, 2, n_slots, n_kv_heads, max_new_tokens, head_dim] */
+    void *kv;    /* activations [2, n_kv_heads, n_rows, head_dim]: of the rows of a round, before they are appended */
     stm_layer_kept kept[2];
     stm_layer_scratch scratch;
     void *x_out;                                /* [n_rows, hidden] */
@@ -32,7 +32,7 @@ struct stm_step {
 
 /* Memory */
 
-static size_t cache_layer_reals(const stm_model *model, size_t n_slots, size_t max_new_tokens)
+static size_t cache_layer_n(const stm_model *model, size_t n_slots, size_t max_new_tokens)
 {
     return n_slots * model->config.n_kv_heads * max_new_tokens * model->config.head_dim;
 }
@@ -40,23 +40,24 @@ static size_t cache_layer_reals(const stm_model *model, size_t n_slots, size_t m
 size_t stm_decode_slot_bytes(const stm_model *model, size_t n_slots, size_t max_new_tokens)
 {
     const size_t n_layers = model->end_layer - model->first_layer;
-    return 2 * n_layers * cache_layer_reals(model, n_slots, max_new_tokens) * model->backend->real_bytes;
+    return 2 * n_layers * cache_layer_n(model, n_slots, max_new_tokens) * model->backend->activation_bytes;
 }
 
 size_t stm_step_bytes(const stm_model *model, size_t n_slots, size_t most_rows, size_t max_new_tokens)
 {
     const stm_model_config *c = &model->config;
-    const size_t reals = 2 * stm_layer_kept_reals(model, most_rows, most_rows) +
-                         stm_layer_scratch_reals(model, most_rows, false) +
-                         most_rows * (2 * c->n_kv_heads * c->head_dim + c->hidden_size);
-    return stm_decode_slot_bytes(model, n_slots, max_new_tokens) + reals * model->backend->real_bytes;
+    const size_t layers =
+        2 * stm_layer_kept_bytes(model, most_rows, most_rows) + stm_layer_scratch_bytes(model, most_rows, false);
+    const size_t kv = most_rows * 2 * c->n_kv_heads * c->head_dim * model->backend->activation_bytes;
+    return stm_decode_slot_bytes(model, n_slots, max_new_tokens) + layers + kv +
+           most_rows * c->hidden_size * model->backend->real_bytes;
 }
 
 static void *cache_at(const stm_step *d, size_t layer, size_t which)
 {
-    return stm_at(d->model->backend, d->cache,
-                  (2 * (layer - d->model->first_layer) + which) *
-                      cache_layer_reals(d->model, d->n_slots, d->sampling->max_new_tokens));
+    return stm_activation_at(d->model->backend, d->cache,
+                             (2 * (layer - d->model->first_layer) + which) *
+                                 cache_layer_n(d->model, d->n_slots, d->sampling->max_new_tokens));
 }
 
 static stm_status take(const stm_step *d, size_t n, size_t element_bytes, void *out)
@@ -72,17 +73,18 @@ static stm_status take_host(const stm_step *d, size_t n, size_t element_bytes, v
 static stm_status take_layers(stm_step *d)
 {
     const stm_model *model = d->model;
-    const size_t real = model->backend->real_bytes, n = d->most_rows;
+    const stm_backend *b = model->backend;
+    const size_t n = d->most_rows;
     void *memory;
     for (int i = 0; i < 2; i++) {
-        STM_TRY(take(d, stm_layer_kept_reals(model, n, n), real, &memory));
+        STM_TRY(take(d, 1, stm_layer_kept_bytes(model, n, n), &memory));
         stm_layer_kept_init(model, n, n, memory, &d->kept[i]);
     }
-    STM_TRY(take(d, stm_layer_scratch_reals(model, n, false), real, &memory));
+    STM_TRY(take(d, 1, stm_layer_scratch_bytes(model, n, false), &memory));
     stm_layer_scratch_init(model, n, false, memory, &d->scratch);
     STM_TRY(take(d, 1, stm_decode_slot_bytes(model, d->n_slots, d->sampling->max_new_tokens), &d->cache));
-    STM_TRY(take(d, 2 * n * model->config.n_kv_heads * model->config.head_dim, real, &d->kv));
-    return take(d, n * model->config.hidden_size, real, &d->x_out);
+    STM_TRY(take(d, 2 * n * model->config.n_kv_heads * model->config.head_dim, b->activation_bytes, &d->kv));
+    return take(d, n * model->config.hidden_size, b->real_bytes, &d->x_out);
 }
 
 static stm_status take_rows(stm_step *d)
@@ -176,26 +178,27 @@ static void parts_at_layer(stm_step *d, size_t layer)
 {
     const stm_backend *b = d->model->backend;
     const size_t head_dim = d->model->config.head_dim, rows = d->sampling->max_new_tokens;
-    const size_t slot_reals = d->model->config.n_kv_heads * rows * head_dim;
+    const size_t slot_n = d->model->config.n_kv_heads * rows * head_dim;
     d->n_parts = 0;
     for (size_t i = 0; i < d->n_shared; i++) {
         const stm_place *place = &d->pass->places[d->shared[i].segment];
-        const size_t k = place->first_row * head_dim, v = k + stm_chunk_kv_reals(d->pass, place->chunk) / 2;
+        const size_t k = place->first_row * head_dim, v = k + stm_chunk_kv_n(d->pass, place->chunk) / 2;
         void *kv = stm_chunk_kv(d->pass, place->chunk, layer);
         d->parts[d->n_parts++] = (stm_attend_part){.first_row = d->shared[i].first_row,
                                                    .n_rows = d->shared[i].n_rows,
                                                    .n_keys = d->shared[i].n_keys,
                                                    .kv_stride = stm_chunk_n_rows(place->chunk),
-                                                   .k = stm_at(b, kv, k),
-                                                   .v = stm_at(b, kv, v)};
+                                                   .k = stm_activation_at(b, kv, k),
+                                                   .v = stm_activation_at(b, kv, v)};
     }
     for (size_t r = 0; r < d->n_rows; r++)
-        d->parts[d->n_parts++] = (stm_attend_part){.first_row = r,
-                                                   .n_rows = 1,
-                                                   .n_keys = (size_t)d->host_lengths[r] + 1,
-                                                   .kv_stride = rows,
-                                                   .k = stm_at(b, cache_at(d, layer, 0), d->rows[r].slot * slot_reals),
-                                                   .v = stm_at(b, cache_at(d, layer, 1), d->rows[r].slot * slot_reals)};
+        d->parts[d->n_parts++] =
+            (stm_attend_part){.first_row = r,
+                              .n_rows = 1,
+                              .n_keys = (size_t)d->host_lengths[r] + 1,
+                              .kv_stride = rows,
+                              .k = stm_activation_at(b, cache_at(d, layer, 0), d->rows[r].slot * slot_n),
+                              .v = stm_activation_at(b, cache_at(d, layer, 1), d->rows[r].slot * slot_n)};
 }
 
 /* The rows' last tokens, their positions and their places in the cache. */
@@ -251,13 +254,13 @@ static stm_status run_layers(stm_step *d)
                                    .slots = d->slots,
                                    .positions = d->lengths,
                                    .k = d->kv,
-                                   .v = stm_at(b, d->kv, half),
+                                   .v = stm_activation_at(b, d->kv, half),
                                    .k_cache = cache_at(d, l, 0),
                                    .v_cache = cache_at(d, l, 1)};
         const stm_layer_rows rows = {.n_rows = d->n_rows,
                                      .positions = d->positions,
                                      .k = d->kv,
-                                     .v = stm_at(b, d->kv, half),
+                                     .v = stm_activation_at(b, d->kv, half),
                                      .kv_stride = d->n_rows,
                                      .n_parts = d->n_parts,
                                      .parts = d->parts,

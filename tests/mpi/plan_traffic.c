@@ -112,6 +112,7 @@ static traffic replay_pass(const fixture *f, int n_stages)
                            .share = 1,
                            .crowd = 1,
                            .real_bytes = sizeof(double),
+                           .activation_bytes = sizeof(double),
                            .weight_bytes = sizeof(double)};
     const stm_placement_options placing = {.in_flight = (size_t)o->parallel.prefixes_in_flight,
                                            .context = o->parallel.context};

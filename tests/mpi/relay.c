@@ -76,14 +76,16 @@ static void open_route(stm_relay *relay, stm_relay_kind kind, uint64_t seed, int
     assert_ok(stm_alloc(n, sizeof *t->room, &t->room));
     for (size_t i = 0; i < N_STEPS * n && (kind == STM_RELAY_SUM || t->members[0] == rank); i++)
         t->reals[i] = (float)content(seed, k, rank, i);
+    /* Half of the time the same bytes, as twice as many numbers. */
+    const size_t halves = kind == STM_RELAY_SPREAD && seed % 2 ? 2 : 1;
     const stm_route route = {.kind = kind,
                              .members = t->members,
                              .n_members = t->n_members,
                              .id = (size_t)k,
                              .n_steps = N_STEPS,
-                             .n = n,
-                             .real_bytes = sizeof(float),
-                             .reals = t->reals,
+                             .n = halves * n,
+                             .number_bytes = sizeof(float) / halves,
+                             .numbers = t->reals,
                              .room = stm_relay_n_children(t->members, t->n_members, rank) > 0 ? t->room : NULL};
     t->number = stm_relay_open(relay, &route);
 }

@@ -303,7 +303,7 @@ static void the_faster_of_sending_and_computing_again_is_taken(void **state)
     const double flops = stm_segment_cost(config(), &unknown, &forest.segments[0]);
     const double kv_bytes = 2.0 * (double)(config()->n_layers * forest.segments[0].n_rows * config()->n_kv_heads *
                                            config()->head_dim * sizeof(float));
-    stm_placement_options o = {.in_flight = 2, .real_bytes = sizeof(float)};
+    stm_placement_options o = {.in_flight = 2, .activation_bytes = sizeof(float), .real_bytes = sizeof(float)};
     assert_int_equal(n_everywhere(&forest, &o, 2), 0); /* nothing is known */
     o.prefix = STM_PREFIX_RECOMPUTE;
     assert_int_equal(n_everywhere(&forest, &o, 2), 1);

@@ -36,6 +36,7 @@ static stm_cost cost_of(const stm_machine *machine)
                       .share = 1,
                       .crowd = 1,
                       .real_bytes = 4,
+                      .activation_bytes = 4,
                       .weight_bytes = 4};
 }
 

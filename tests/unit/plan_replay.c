@@ -12,7 +12,8 @@ static const stm_model_config config = {
 enum { WEIGHTS = HIDDEN * KV + HIDDEN * (2 * 16 + 3 * 8) };
 
 static double one_row[] = {1}, gemm[] = {2.0 * ROWS * WEIGHTS}, attention[] = {1e30, 1e30};
-static const stm_backend backend = {.name = "plan", .precision = "float32", .real_bytes = 4, .weight_bytes = 4};
+static const stm_backend backend = {
+    .name = "plan", .precision = "float32", .real_bytes = 4, .activation_bytes = 4, .weight_bytes = 4};
 
 /* Ranks of up to MOST stages and one team; every rank has a list of events. */
 typedef struct {
@@ -47,6 +48,7 @@ static void set_up(fixture *f, size_t n_stages, size_t layers, int team_size, st
                          .share = 1,
                          .crowd = 1,
                          .real_bytes = 4,
+                         .activation_bytes = 4,
                          .weight_bytes = 4};
     for (size_t s = 0; s < n_stages; s++)
         f->stages[s] = (stm_model){
