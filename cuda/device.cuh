@@ -21,6 +21,15 @@ struct stm_cuda_rounded {
     __nv_bfloat16 *rounded;
 };
 
+struct stm_cuda_mapping; /* memory in a range of addresses: memory.cu */
+
+enum { STM_CUDA_EVENTS = 64 };
+
+/* Bytes of a message that are copied at once: less, and a copy's own price tells. */
+#ifndef STM_CUDA_PIECE_BYTES
+#define STM_CUDA_PIECE_BYTES ((size_t)1 << 20)
+#endif
+
 struct stm_stream {
     cudaStream_t queue;
     cublasHandle_t blas;
@@ -30,6 +39,11 @@ struct stm_stream {
     size_t scratch_bytes;
     stm_cuda_rounded *rounded;
     size_t n_rounded, rounded_capacity;
+    stm_cuda_mapping *mappings;
+    size_t n_mappings, mapping_capacity;
+    /* Of a queue beside another: beside.cu. */
+    cudaEvent_t joint, events[STM_CUDA_EVENTS];
+    uint64_t n_noted, n_passed;
 };
 
 /* Stores what the runtime or cuBLAS said and returns the status: STM_ERR_MEMORY or STM_ERR_DEVICE. */
@@ -59,10 +73,6 @@ stm_status stm_cuda_choose_device(int node_rank, const char **name);
 size_t stm_cuda_device_bytes(stm_stream *stream);
 stm_status stm_cuda_open(int n_threads, stm_stream **out);
 void stm_cuda_close(stm_stream *stream);
-stm_status stm_cuda_alloc(stm_stream *stream, size_t bytes, void *out);
-void stm_cuda_free(stm_stream *stream, void *memory);
-stm_status stm_cuda_reserve(stm_stream *stream, size_t bytes, const stm_byte_range *ranges, size_t n_ranges, void *out);
-void stm_cuda_unreserve(stm_stream *stream, void *array, size_t bytes);
 stm_status stm_cuda_copy_bytes(stm_stream *stream, void *to, const void *from, size_t bytes);
 stm_status stm_cuda_write(stm_stream *stream, void *device, const void *host, size_t bytes);
 stm_status stm_cuda_read(stm_stream *stream, void *host, const void *device, size_t bytes);
@@ -73,6 +83,24 @@ stm_status stm_cuda_round_weights(stm_stream *stream, const void *weights, size_
 stm_status stm_cuda_gemm_f64(stm_stream *stream, const stm_gemm *gemm);
 stm_status stm_cuda_gemm_f32(stm_stream *stream, const stm_gemm *gemm);
 stm_status stm_cuda_gemm_bf16(stm_stream *stream, const stm_gemm *gemm);
+
+/* memory.cu */
+stm_status stm_cuda_alloc(stm_stream *stream, size_t bytes, void *out);
+void stm_cuda_free(stm_stream *stream, void *memory);
+stm_status stm_cuda_alloc_host(stm_stream *stream, size_t bytes, void *out);
+void stm_cuda_free_host(stm_stream *stream, void *memory);
+stm_status stm_cuda_reserve(stm_stream *stream, size_t bytes, const stm_byte_range *ranges, size_t n_ranges, void *out);
+stm_status stm_cuda_commit(stm_stream *stream, void *array, size_t first, size_t end);
+void stm_cuda_unreserve(stm_stream *stream, void *array, size_t bytes);
+
+/* beside.cu */
+stm_status stm_cuda_open_beside(stm_stream *stream, stm_stream **out);
+void stm_cuda_close_beside(stm_stream *stream); /* frees what open_beside has taken for it; of another, nothing */
+stm_status stm_cuda_follow(stm_stream *beside, stm_stream *first);
+stm_status stm_cuda_note(stm_stream *beside, uint64_t *mark);
+stm_status stm_cuda_has_passed(stm_stream *beside, uint64_t mark, bool *passed);
+template <class R>
+stm_status stm_cuda_add_in_order(stm_stream *stream, size_t n_parts, size_t n, const void *parts, void *sum);
 
 /* Those that do; each is compiled for float and double in the file that its topic names. */
 template <class R> struct stm_cuda_ops {

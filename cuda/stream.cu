@@ -1,7 +1,4 @@
-/* The stream, its memory, and copies.
- *
- * Memory is managed: the driver keeps it on the device, where it stays while kernels alone touch it, and brings a page
- * over when the host does, as messages and files must. */
+/* The stream, and copies. */
 #include "cuda/device.cuh"
 
 #include <stdio.h>
@@ -57,18 +54,13 @@ size_t stm_cuda_device_bytes(stm_stream *stream)
 static stm_status check_device(stm_stream *stream)
 {
     cudaDeviceProp properties;
-    int n, is_concurrent = 0;
+    int n;
     STM_TRY(count_devices(&n));
     STM_CUDA(cudaGetDevice(&stream->device));
     STM_CUDA(cudaGetDeviceProperties(&properties, stream->device));
     if (properties.major < 8)
         return stm_fail(STM_ERR_INPUT, "backend: cuda: %s has compute capability %d.%d; expected 8.0 or later",
                         properties.name, properties.major, properties.minor);
-    STM_CUDA(cudaDeviceGetAttribute(&is_concurrent, cudaDevAttrConcurrentManagedAccess, stream->device));
-    if (!is_concurrent)
-        return stm_fail(STM_ERR_INPUT,
-                        "backend: cuda: %s and its driver cannot share memory with the host while kernels run",
-                        properties.name);
     stream->device_bytes = properties.totalGlobalMem;
     stream->n_multiprocessors = properties.multiProcessorCount;
     return STM_OK;
@@ -109,6 +101,8 @@ void stm_cuda_close(stm_stream *stream)
     for (size_t i = 0; i < stream->n_rounded; i++)
         (void)cudaFree(stream->rounded[i].rounded);
     free(stream->rounded);
+    free(stream->mappings);
+    stm_cuda_close_beside(stream);
     if (stream->blas)
         (void)cublasDestroy(stream->blas);
     (void)cudaFree(stream->workspace);
@@ -116,50 +110,6 @@ void stm_cuda_close(stm_stream *stream)
     if (stream->queue)
         (void)cudaStreamDestroy(stream->queue);
     free(stream);
-}
-
-static stm_status take_managed(stm_stream *stream, size_t bytes, void *out)
-{
-    void *memory;
-    cudaMemLocation location = {};
-    location.type = cudaMemLocationTypeDevice;
-    location.id = stream->device;
-    bytes = STM_MAX(bytes, (size_t)1);
-    STM_CUDA(cudaMallocManaged(&memory, bytes));
-    const cudaError_t advised = cudaMemAdvise(memory, bytes, cudaMemAdviseSetPreferredLocation, location);
-    if (advised != cudaSuccess) {
-        (void)cudaFree(memory);
-        return stm_cuda_failed(advised, "cudaMemAdvise");
-    }
-    memcpy(out, &memory, sizeof memory);
-    return STM_OK;
-}
-
-stm_status stm_cuda_alloc(stm_stream *stream, size_t bytes, void *out)
-{
-    return take_managed(stream, bytes, out);
-}
-
-void stm_cuda_free(stm_stream *stream, void *memory)
-{
-    if (!memory)
-        return;
-    (void)cudaStreamSynchronize(stream->queue);
-    (void)cudaFree(memory);
-}
-
-/* Pages come into being where they are first touched, and no others are. */
-stm_status stm_cuda_reserve(stm_stream *stream, size_t bytes, const stm_byte_range *ranges, size_t n_ranges, void *out)
-{
-    (void)ranges;
-    (void)n_ranges;
-    return take_managed(stream, bytes, out);
-}
-
-void stm_cuda_unreserve(stm_stream *stream, void *array, size_t bytes)
-{
-    (void)bytes;
-    stm_cuda_free(stream, array);
 }
 
 stm_status stm_cuda_scratch(stm_stream *stream, size_t bytes, void *out)

@@ -1,6 +1,19 @@
 /* The tables of the module, one for each precision; backend/open.c finds them by name. */
 #include "cuda/attend.cuh"
 
+template <class R>
+static constexpr stm_apart apart = {
+    .piece_bytes = STM_CUDA_PIECE_BYTES,
+    .commit = stm_cuda_commit,
+    .alloc_host = stm_cuda_alloc_host,
+    .free_host = stm_cuda_free_host,
+    .open_beside = stm_cuda_open_beside,
+    .follow = stm_cuda_follow,
+    .note = stm_cuda_note,
+    .has_passed = stm_cuda_has_passed,
+    .add_in_order = stm_cuda_add_in_order<R>,
+};
+
 template <class R> static constexpr stm_backend table_of()
 {
     stm_backend t = {};
@@ -13,6 +26,7 @@ template <class R> static constexpr stm_backend table_of()
     t.alloc = stm_cuda_alloc;
     t.free = stm_cuda_free;
     t.device_bytes = stm_cuda_device_bytes;
+    t.apart = &apart<R>;
     t.reserve = stm_cuda_reserve;
     t.unreserve = stm_cuda_unreserve;
     t.write = stm_cuda_write;

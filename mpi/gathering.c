@@ -22,7 +22,8 @@ static void *find(const void *owner, size_t place, int peer, bool sends, size_t 
     return g->reals + first * g->real_bytes;
 }
 
-stm_status stm_gathering_create(MPI_Comm comm, const stm_shards *shards, size_t real_bytes, stm_gathering **out)
+stm_status stm_gathering_create(MPI_Comm comm, const stm_shards *shards, size_t real_bytes, const stm_reach *reach,
+                                stm_gathering **out)
 {
     stm_gathering *g;
     STM_TRY(stm_alloc(1, sizeof *g, &g));
@@ -34,6 +35,7 @@ stm_status stm_gathering_create(MPI_Comm comm, const stm_shards *shards, size_t 
                                           .n_places = stm_shards_n_ranges(shards),
                                           .n_slots = SLOTS,
                                           .real_bytes = real_bytes,
+                                          .reach = reach,
                                           .find = find,
                                           .owner = g};
     return shards->n_ranks > 1 ? stm_pairwise_create(&options, &g->pairwise) : STM_OK;

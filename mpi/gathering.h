@@ -1,18 +1,20 @@
 /* mpi/gathering.h: every rank's owned ranges of a vector to all, bucket after bucket, while the ranks still write them.
  *
  * The way back of mpi/reduction.h: as the optimizer has written a rank's share of a bucket, the share leaves for all
- * others, and theirs arrive in their places. Buckets go from the first to the last. Buffers are memory that MPI can
- * reach. */
+ * others, and theirs arrive in their places. Buckets go from the first to the last. */
 #ifndef STM_MPI_GATHERING_H
 #define STM_MPI_GATHERING_H
 
 #include "mpi/grid.h"
+#include "mpi/reach.h"
 
 typedef struct stm_gathering stm_gathering;
 
-/* comm: its ranks are shards->n_ranks; no other point-to-point message on it has the tag STM_TAG_GATHERING. The caller
- * destroys *out, also after a failure. Local. Fails: STM_ERR_MEMORY. */
-stm_status stm_gathering_create(MPI_Comm comm, const stm_shards *shards, size_t real_bytes, stm_gathering **out);
+/* comm: its ranks are shards->n_ranks; no other point-to-point message on it has the tag STM_TAG_GATHERING. reach: of
+ * the vector (mpi/reach.h), the caller's until destroy. The caller destroys *out, also after a failure. Local. Fails:
+ * STM_ERR_MEMORY. */
+stm_status stm_gathering_create(MPI_Comm comm, const stm_shards *shards, size_t real_bytes, const stm_reach *reach,
+                                stm_gathering **out);
 void stm_gathering_destroy(stm_gathering *gathering); /* not between begin and finish; NULL is fine */
 
 /* From here on, other ranks' shares of `reals` (the whole vector's address, the caller's until finish) are written.

@@ -51,6 +51,9 @@ typedef struct {
     int *team_nodes;          /* [team_size]: equal where ranks of the team are on one node and can share memory */
     int *team_first;          /* [n_teams + 1]: stage rank of the first member of each team */
     int node_rank, node_size; /* among the ranks of this host */
+    /* How messages get at arrays of numbers (mpi/reach.h); NULL, as create leaves it: they are the host's memory. The
+     * caller's, until destroy. */
+    const struct stm_reach *reach;
 } stm_grid;
 
 /* How many ranks each axis has; suffix and replica may be STM_AUTO (-1). */

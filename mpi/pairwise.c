@@ -4,8 +4,8 @@
 #include <stdlib.h>
 
 #include "mpi/collectives.h"
+#include "mpi/courier.h"
 
-enum { MOST_REQUESTS = 2 * STM_PAIRWISE_MESSAGES };
 static const size_t MOST_REALS = (size_t)1 << 30; /* of a message */
 static const double drive_s = 1e-4;
 
@@ -15,24 +15,15 @@ typedef struct {
     int round;
 } cursor;
 
-/* Whose a request is. */
-typedef struct {
-    size_t place;
-    bool sends;
-} claim;
-
 struct stm_pairwise {
     stm_pairwise_options options;
     int rank, n_ranks;
     cursor ways[2]; /* receives, sends */
     size_t n_offered, n_done;
     size_t n_under_way[2]; /* receives, sends */
-    int n;                 /* requests under way */
-    MPI_Request requests[MOST_REQUESTS];
-    claim claims[MOST_REQUESTS];
-    int done[MOST_REQUESTS];
-    double driven_s;   /* monotonic clock */
-    size_t n_coming[]; /* [n_slots]: posted and not arrived, of each place in the window */
+    stm_courier *courier;  /* its messages are of places */
+    double driven_s;       /* monotonic clock */
+    size_t n_coming[];     /* [n_slots]: posted and not arrived, of each place in the window */
 };
 
 stm_status stm_pairwise_create(const stm_pairwise_options *options, stm_pairwise **out)
@@ -41,6 +32,11 @@ stm_status stm_pairwise_create(const stm_pairwise_options *options, stm_pairwise
     if (!p)
         return stm_fail(STM_ERR_MEMORY, "out of memory");
     *p = (stm_pairwise){.options = *options};
+    const stm_status status = stm_courier_create(options->reach, 2 * STM_PAIRWISE_MESSAGES, &p->courier);
+    if (status != STM_OK) {
+        free(p);
+        return status;
+    }
     for (size_t i = 0; i < options->n_slots; i++)
         p->n_coming[i] = 0;
     STM_MPI(MPI_Comm_rank(options->comm, &p->rank));
@@ -54,7 +50,8 @@ void stm_pairwise_destroy(stm_pairwise *pairwise)
 {
     if (!pairwise)
         return;
-    assert(pairwise->n == 0 && pairwise->n_done == pairwise->options.n_places);
+    assert(pairwise->n_done == pairwise->options.n_places);
+    stm_courier_destroy(pairwise->courier);
     free(pairwise);
 }
 
@@ -70,15 +67,14 @@ static void start(stm_pairwise *p, bool sends)
         return;
     if (n > MOST_REALS)
         stm_mpi_abort(MPI_ERR_COUNT, "a share of a bucket", __FILE__, __LINE__);
-    const MPI_Datatype type = stm_mpi_real(o->real_bytes);
-    MPI_Request *request = &p->requests[p->n];
-    p->claims[p->n++] = (claim){c->place, sends};
+    const stm_message message = {
+        .comm = o->comm, .peer = peer, .tag = o->tag, .numbers = reals, .n = n, .number_bytes = o->real_bytes};
     p->n_under_way[sends]++;
     if (sends) {
-        STM_MPI(MPI_Isend(reals, (int)n, type, peer, o->tag, o->comm, request));
+        stm_courier_send(p->courier, &message, c->place);
     } else {
         p->n_coming[c->place % o->n_slots]++;
-        STM_MPI(MPI_Irecv(reals, (int)n, type, peer, o->tag, o->comm, request));
+        stm_courier_receive(p->courier, &message, c->place);
     }
 }
 
@@ -115,53 +111,34 @@ static void advance(stm_pairwise *p)
     } while (complete_next(p));
 }
 
-/* Drops the requests that are through, in order. */
-static void compact(stm_pairwise *p)
-{
-    int n = 0;
-    for (int k = 0; k < p->n; k++) {
-        if (p->requests[k] == MPI_REQUEST_NULL)
-            continue;
-        p->requests[n] = p->requests[k];
-        p->claims[n++] = p->claims[k];
-    }
-    p->n = n;
-}
-
 /* Acts on the messages that are through; blocks: waits for one. False: there was none. */
 static bool poll(stm_pairwise *p, bool blocks)
 {
-    int n_through = 0;
-    if (p->n == 0)
-        return false;
-    if (blocks)
-        STM_MPI(MPI_Waitsome(p->n, p->requests, &n_through, p->done, MPI_STATUSES_IGNORE));
-    else
-        STM_MPI(MPI_Testsome(p->n, p->requests, &n_through, p->done, MPI_STATUSES_IGNORE));
-    for (int k = 0; k < n_through; k++) {
-        const claim of = p->claims[p->done[k]];
+    const size_t n_through = stm_courier_poll(p->courier, blocks);
+    for (size_t k = 0; k < n_through; k++) {
+        const stm_claim of = stm_courier_through(p->courier, k);
         p->n_under_way[of.sends]--;
         if (!of.sends)
-            p->n_coming[of.place % p->options.n_slots]--;
+            p->n_coming[of.of % p->options.n_slots]--;
     }
     if (n_through == 0)
         return false;
-    compact(p);
     advance(p);
     return true;
 }
 
 void stm_pairwise_begin(stm_pairwise *p)
 {
-    assert(p->n == 0 && p->n_done == p->options.n_places);
+    assert(stm_courier_n(p->courier) == 0 && p->n_done == p->options.n_places);
     p->ways[false] = p->ways[true] = (cursor){0, 1};
     p->n_offered = p->n_done = 0;
+    stm_reach_follow(p->options.reach); /* arrays may have served for something else until now */
     advance(p);
 }
 
 void stm_pairwise_begin_places(stm_pairwise *p, size_t n_places)
 {
-    assert(p->n == 0 && p->n_done == p->options.n_places);
+    assert(stm_courier_n(p->courier) == 0 && p->n_done == p->options.n_places);
     p->options.n_places = p->n_done = n_places;
     stm_pairwise_begin(p);
 }
@@ -172,12 +149,13 @@ void stm_pairwise_offer(stm_pairwise *p, size_t n)
         return;
     assert(n <= p->options.n_places);
     p->n_offered = n;
+    stm_reach_follow(p->options.reach);
     advance(p);
 }
 
 void stm_pairwise_drive(stm_pairwise *p)
 {
-    if (p->n == 0)
+    if (stm_courier_n(p->courier) == 0)
         return;
     const double now_s = stm_now_s();
     if (now_s - p->driven_s < drive_s)
@@ -195,8 +173,8 @@ size_t stm_pairwise_n_done(const stm_pairwise *p)
 size_t stm_pairwise_n_free(const stm_pairwise *p)
 {
     size_t n = STM_MIN(p->n_done, p->ways[true].place);
-    for (int k = 0; k < p->n; k++)
-        n = STM_MIN(n, p->claims[k].place);
+    for (size_t k = 0; k < stm_courier_n(p->courier); k++)
+        n = STM_MIN(n, stm_courier_claim(p->courier, k).of);
     return n;
 }
 
@@ -211,6 +189,6 @@ void stm_pairwise_finish(stm_pairwise *p)
 {
     stm_pairwise_offer(p, p->options.n_places);
     stm_pairwise_wait(p, p->options.n_places);
-    while (p->n > 0)
+    while (stm_courier_n(p->courier) > 0)
         poll(p, true);
 }

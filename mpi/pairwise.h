@@ -11,12 +11,14 @@
  * ahead of the slowest, whatever MPI may buffer, and has at most STM_PAIRWISE_MESSAGES under way each way. Two ranks
  * exchange at most one message a place and way, in the order of places: one tag is enough, and none is ever used up.
  *
- * Messages are point to point and never block; they move inside offer, drive and the waits. Nothing is allocated after
- * create. A failed MPI call prints and aborts. Local, all of it, but that every rank must take part. */
+ * Messages are point to point and never block; they move inside offer, drive and the waits. What a device does to the
+ * arrays (mpi/reach.h) comes before an offer, or begin, if it was asked for before. Nothing is allocated after create.
+ * A failed MPI call prints and aborts. Local, all of it, but that every rank must take part. */
 #ifndef STM_MPI_PAIRWISE_H
 #define STM_MPI_PAIRWISE_H
 
 #include "mpi/grid.h"
+#include "mpi/reach.h"
 
 enum { STM_PAIRWISE_MESSAGES = 64 };
 
@@ -29,6 +31,7 @@ typedef struct {
     MPI_Comm comm; /* used for nothing else that has this tag */
     int tag;
     size_t n_places, n_slots, real_bytes;
+    const stm_reach *reach; /* of the arrays; the caller's, until destroy */
     /* The reals of the message to `peer` (sends) or from it; *n of them, at most 2^30. 0: there is none, as the peer
      * must find, too. */
     void *(*find)(const void *owner, size_t place, int peer, bool sends, size_t *n);

@@ -3,7 +3,6 @@
 #include <assert.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "mpi/collectives.h"
 #include "mpi/pairwise.h"
@@ -14,6 +13,7 @@ struct stm_reduction {
     MPI_Comm comm;
     stm_shards shards;
     size_t real_bytes;
+    const stm_reach *reach;
     int rank;
     stm_pairwise *pairwise; /* its places are the buckets from the last to the first */
     char *reals;            /* the whole vector's address */
@@ -68,8 +68,8 @@ static void sum_parts(void *owner, size_t place)
     char *share = r->reals + first * r->real_bytes, *parts = parts_at(r, place);
     if (n == 0)
         return;
-    memcpy(parts + (size_t)r->rank * n * r->real_bytes, share, n * r->real_bytes);
-    stm_add_in_order((size_t)r->shards.n_ranks, n, r->real_bytes, parts, share);
+    stm_reach_copy(r->reach, parts + (size_t)r->rank * n * r->real_bytes, share, n * r->real_bytes);
+    stm_reach_add_in_order(r->reach, (size_t)r->shards.n_ranks, n, r->real_bytes, parts, share);
 }
 
 static stm_status set_up(stm_reduction *r, MPI_Comm comm)
@@ -80,21 +80,26 @@ static stm_status set_up(stm_reduction *r, MPI_Comm comm)
                                           .n_places = n_buckets,
                                           .n_slots = n_slots(&r->shards),
                                           .real_bytes = r->real_bytes,
+                                          .reach = r->reach,
                                           .find = find,
                                           .complete = sum_parts,
                                           .owner = r};
     STM_TRY(stm_alloc(n_buckets, sizeof *r->n_missing, &r->n_missing));
-    STM_TRY(stm_alloc(n_slots(&r->shards), r->slot_bytes, &r->parts));
+    STM_TRY(stm_reach_alloc(r->reach, n_slots(&r->shards) * r->slot_bytes, &r->parts));
     return stm_pairwise_create(&options, &r->pairwise);
 }
 
-stm_status stm_reduction_create(MPI_Comm comm, const stm_shards *shards, size_t real_bytes, stm_reduction **out)
+stm_status stm_reduction_create(MPI_Comm comm, const stm_shards *shards, size_t real_bytes, const stm_reach *reach,
+                                stm_reduction **out)
 {
     stm_reduction *r;
     STM_TRY(stm_alloc(1, sizeof *r, &r));
     *out = r;
-    *r = (stm_reduction){
-        .comm = comm, .shards = *shards, .real_bytes = real_bytes, .slot_bytes = slot_bytes(shards, real_bytes)};
+    *r = (stm_reduction){.comm = comm,
+                         .shards = *shards,
+                         .real_bytes = real_bytes,
+                         .reach = reach,
+                         .slot_bytes = slot_bytes(shards, real_bytes)};
     STM_MPI(MPI_Comm_rank(comm, &r->rank));
     return shards->n_ranks > 1 ? set_up(r, comm) : STM_OK;
 }
@@ -104,7 +109,7 @@ void stm_reduction_destroy(stm_reduction *reduction)
     if (!reduction)
         return;
     stm_pairwise_destroy(reduction->pairwise);
-    free(reduction->parts);
+    stm_reach_free(reduction->reach, reduction->parts);
     free(reduction->n_missing);
     free(reduction);
 }

@@ -8,19 +8,21 @@
  *      gradient   [ .. bucket 2 ][ bucket 3  ][ bucket 4  ][ bucket 5 ]
  *                   not final     final        parts arrive   summed       <- backward
  *
- * Buffers are memory that MPI and the processor can reach. What is waited for must come before in the order by which
+ * What is waited for must come before in the order by which
  * ranks compute: a rank that has met a failure still says that all is ready, and finishes. */
 #ifndef STM_MPI_REDUCTION_H
 #define STM_MPI_REDUCTION_H
 
 #include "mpi/grid.h"
+#include "mpi/reach.h"
 
 typedef struct stm_reduction stm_reduction;
 
 /* Takes the room for the parts of a few buckets; later calls take none. comm: its ranks are shards->n_ranks; no other
- * point-to-point message on it has the tag STM_TAG_REDUCTION. The caller destroys *out, also after a failure. Local.
- * Fails: STM_ERR_MEMORY. */
-stm_status stm_reduction_create(MPI_Comm comm, const stm_shards *shards, size_t real_bytes, stm_reduction **out);
+ * point-to-point message on it has the tag STM_TAG_REDUCTION. reach: of the vector, and of the room; the caller's until
+ * destroy. The caller destroys *out, also after a failure. Local. Fails: STM_ERR_MEMORY. */
+stm_status stm_reduction_create(MPI_Comm comm, const stm_shards *shards, size_t real_bytes, const stm_reach *reach,
+                                stm_reduction **out);
 void stm_reduction_destroy(stm_reduction *reduction); /* not between begin and finish; NULL is fine */
 
 /* Bytes that create takes on every rank. Local. */

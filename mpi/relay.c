@@ -6,7 +6,7 @@
 
 #include "mpi/collectives.h"
 
-enum { NOBODY = -1, TAGS = 16384 };
+enum { NOBODY = -1, TAGS = STM_COURIER_TAGS / 2 };
 static const double drive_s = 1e-4;
 
 /* A route under way. Steps are counted in the order in which they travel. */
@@ -22,22 +22,12 @@ typedef struct {
     size_t n_requests;              /* under way */
 } under_way;
 
-/* Whose a request is. */
-typedef struct {
-    size_t route;
-    bool receives;
-} claim;
-
 struct stm_relay {
     MPI_Comm comm;
     int rank;
+    stm_courier *courier;
     size_t n_routes, route_capacity;
     under_way *routes;
-    int n; /* requests under way */
-    size_t request_capacity, claim_capacity, done_capacity;
-    MPI_Request *requests;
-    claim *claims;
-    int *done;
     double driven_s; /* monotonic clock */
 };
 
@@ -71,10 +61,10 @@ static void demand(stm_status status)
         stm_mpi_abort(MPI_ERR_NO_MEM, "memory for messages", __FILE__, __LINE__);
 }
 
-stm_relay *stm_relay_create(MPI_Comm comm)
+stm_relay *stm_relay_create(MPI_Comm comm, stm_courier *courier)
 {
     stm_relay *relay = stm_scratch(sizeof *relay);
-    *relay = (stm_relay){.comm = comm};
+    *relay = (stm_relay){.comm = comm, .courier = courier};
     STM_MPI(MPI_Comm_rank(comm, &relay->rank));
     return relay;
 }
@@ -83,26 +73,12 @@ void stm_relay_destroy(stm_relay *relay)
 {
     if (!relay)
         return;
-    assert(relay->n == 0);
+    assert(stm_courier_n(relay->courier) == 0);
     free(relay->routes);
-    free(relay->requests);
-    free(relay->claims);
-    free(relay->done);
     stm_scratch_free(relay);
 }
 
-/* Requests */
-
-static MPI_Request *new_request(stm_relay *relay, size_t route, bool receives)
-{
-    const size_t n = (size_t)relay->n + 1;
-    demand(stm_reserve(&relay->requests, &relay->request_capacity, n, sizeof *relay->requests));
-    demand(stm_reserve(&relay->claims, &relay->claim_capacity, n, sizeof *relay->claims));
-    demand(stm_reserve(&relay->done, &relay->done_capacity, n, sizeof *relay->done));
-    relay->routes[route].n_requests++;
-    relay->claims[relay->n] = (claim){route, receives};
-    return &relay->requests[relay->n++];
-}
+/* Messages */
 
 /* From a step to its place in the order in which steps travel, or back. */
 static size_t order_of(const stm_route *route, size_t step)
@@ -122,25 +98,31 @@ static int tag_of(const stm_route *route)
     return (int)(route->id % TAGS) * 2 + (route->kind == STM_RELAY_SUM);
 }
 
-/* Numbers of half the size are moved alone, never added. */
-static MPI_Datatype type_of(const stm_route *route)
+/* told: without content. */
+static stm_message message_of(const stm_relay *relay, size_t i, void *numbers, int peer, bool told)
 {
-    return route->number_bytes == sizeof(uint16_t) ? MPI_UINT16_T : stm_mpi_real(route->number_bytes);
+    const stm_route *route = &relay->routes[i].route;
+    return (stm_message){.comm = relay->comm,
+                         .peer = peer,
+                         .tag = tag_of(route),
+                         .numbers = numbers,
+                         .n = told ? 0 : route->n,
+                         .number_bytes = route->number_bytes};
 }
 
 static void send(stm_relay *relay, size_t i, size_t place, int to, bool told)
 {
-    const stm_route *route = &relay->routes[i].route;
-    STM_MPI(MPI_Isend(step_at(route, place), told ? 0 : (int)route->n, type_of(route), to, tag_of(route), relay->comm,
-                      new_request(relay, i, false)));
+    const stm_message message = message_of(relay, i, step_at(&relay->routes[i].route, place), to, told);
+    relay->routes[i].n_requests++;
+    stm_courier_send(relay->courier, &message, i);
 }
 
 static void receive(stm_relay *relay, size_t i, void *numbers, int from)
 {
-    const stm_route *route = &relay->routes[i].route;
+    const stm_message message = message_of(relay, i, numbers, from, relay->routes[i].from_window);
     relay->routes[i].n_posted++;
-    STM_MPI(MPI_Irecv(numbers, relay->routes[i].from_window ? 0 : (int)route->n, type_of(route), from, tag_of(route),
-                      relay->comm, new_request(relay, i, true)));
+    relay->routes[i].n_requests++;
+    stm_courier_receive(relay->courier, &message, i);
 }
 
 /* Spreading */
@@ -162,16 +144,6 @@ static void advance_spread(stm_relay *relay, size_t i)
 
 /* Summing */
 
-static void add(size_t n, size_t real_bytes, const void *x, void *y)
-{
-    if (real_bytes == sizeof(float))
-        for (size_t i = 0; i < n; i++)
-            ((float *)y)[i] += ((const float *)x)[i];
-    else
-        for (size_t i = 0; i < n; i++)
-            ((double *)y)[i] += ((const double *)x)[i];
-}
-
 static void post_sum(stm_relay *relay, size_t i)
 {
     const under_way *r = &relay->routes[i];
@@ -186,7 +158,8 @@ static void advance_sum(stm_relay *relay, size_t i)
         if (r->n_added < r->n_children) {
             if (!r->arrived)
                 return;
-            add(r->route.n, r->route.number_bytes, r->route.room, step_at(&r->route, r->n_complete));
+            stm_reach_add(stm_courier_reach(relay->courier), r->route.n, r->route.number_bytes, r->route.room,
+                          step_at(&r->route, r->n_complete));
             r->arrived = false;
             r->n_added++;
             post_sum(relay, i);
@@ -222,37 +195,16 @@ static void receive_done(stm_relay *relay, size_t i)
     advance(relay, i);
 }
 
-/* Drops the requests that are done, in order. */
-static void compact(stm_relay *relay)
-{
-    int n = 0;
-    for (int k = 0; k < relay->n; k++) {
-        if (relay->requests[k] == MPI_REQUEST_NULL)
-            continue;
-        relay->requests[n] = relay->requests[k];
-        relay->claims[n++] = relay->claims[k];
-    }
-    relay->n = n;
-}
-
 bool stm_relay_poll(stm_relay *relay, bool blocks)
 {
-    int n_done = 0;
-    if (relay->n == 0)
-        return false;
-    if (blocks)
-        STM_MPI(MPI_Waitsome(relay->n, relay->requests, &n_done, relay->done, MPI_STATUSES_IGNORE));
-    else
-        STM_MPI(MPI_Testsome(relay->n, relay->requests, &n_done, relay->done, MPI_STATUSES_IGNORE));
-    for (int k = 0; k < n_done; k++) {
-        const claim of = relay->claims[relay->done[k]];
-        relay->routes[of.route].n_requests--;
-        if (of.receives)
-            receive_done(relay, of.route);
+    const size_t n_through = stm_courier_poll(relay->courier, blocks);
+    for (size_t k = 0; k < n_through; k++) {
+        const stm_claim of = stm_courier_through(relay->courier, k);
+        relay->routes[of.of].n_requests--;
+        if (!of.sends)
+            receive_done(relay, of.of);
     }
-    if (n_done > 0)
-        compact(relay);
-    return n_done > 0;
+    return n_through > 0;
 }
 
 /* The parent and children that this rank has in the heap of `ranks`. */
@@ -281,6 +233,7 @@ size_t stm_relay_open(stm_relay *relay, const stm_route *route)
         hang(r, route->members, route->n_members, relay->rank, false);
     if (route->n_local > 0)
         hang(r, route->local, route->n_local, relay->rank, true);
+    stm_reach_follow(stm_courier_reach(relay->courier)); /* the buffers may have served for something else until now */
     if (route->kind == STM_RELAY_SPREAD)
         post_spread(relay, i);
     else
@@ -292,7 +245,10 @@ void stm_relay_offer(stm_relay *relay, size_t route, size_t step)
 {
     under_way *r = &relay->routes[route];
     stm_window_synchronize(r->route.window);
-    r->n_offered = STM_MAX(r->n_offered, order_of(&r->route, step) + 1);
+    if (r->n_offered > order_of(&r->route, step))
+        return;
+    stm_reach_follow(stm_courier_reach(relay->courier));
+    r->n_offered = order_of(&r->route, step) + 1;
     advance(relay, route);
 }
 
@@ -305,7 +261,7 @@ bool stm_relay_has(const stm_relay *relay, size_t route, size_t step)
 void stm_relay_wait(stm_relay *relay, size_t route, size_t step)
 {
     while (!stm_relay_has(relay, route, step)) {
-        assert(relay->n > 0);
+        assert(stm_courier_n(relay->courier) > 0);
         stm_relay_poll(relay, true);
     }
 }
@@ -323,7 +279,7 @@ bool stm_relay_is_done(const stm_relay *relay, size_t route)
 
 void stm_relay_drive(stm_relay *relay)
 {
-    if (relay->n == 0)
+    if (stm_courier_n(relay->courier) == 0)
         return;
     const double now_s = stm_now_s();
     if (now_s - relay->driven_s < drive_s)
@@ -337,7 +293,7 @@ void stm_relay_finish(stm_relay *relay)
 {
     for (size_t i = 0; i < relay->n_routes; i++) {
         while (!stm_relay_is_done(relay, i)) {
-            assert(relay->n > 0);
+            assert(stm_courier_n(relay->courier) > 0);
             stm_relay_poll(relay, true);
         }
     }

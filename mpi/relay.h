@@ -14,11 +14,13 @@
  *
  * Messages are point to point and never block; they move inside drive, poll, wait and finish. Every member opens a
  * route in the same place of one total order over all routes, and finishes alike. No call is collective by itself: what
- * a member waits for must come before it in the order by which the members compute. Knows neither models nor devices:
- * buffers are memory that MPI can reach. A failed MPI call, or no memory for the bookkeeping, prints and aborts. */
+ * a member waits for must come before it in the order by which the members compute. Buffers, `room` too, are where the
+ * courier's reach says (mpi/reach.h); what a device does to them comes before an offer, or open, if it was asked for
+ * before. A failed MPI call, or no memory for the bookkeeping, prints and aborts. */
 #ifndef STM_MPI_RELAY_H
 #define STM_MPI_RELAY_H
 
+#include "mpi/courier.h"
 #include "mpi/grid.h"
 #include "mpi/window.h"
 
@@ -31,7 +33,7 @@ typedef struct {
     const int *members; /* [n_members] ranks of the communicator, the owner first; this rank is one, or a guest */
     int n_members;
     const int *local; /* [n_local] SPREAD: a member and its guests, this rank among them; n_local 0: it has none */
-    int n_local;
+    int n_local;      /* 0, where buffers are a device's */
     const stm_window *window; /* where n_local > 0, for what lies in `numbers` */
     size_t id;                /* the same on all members; of those alive at a time, different */
     size_t n_steps, n;        /* numbers of a step */
@@ -48,8 +50,9 @@ void stm_relay_prepare(void);
 /* How many members hang on `rank`. Local. */
 int stm_relay_n_children(const int *members, int n_members, int rank);
 
-/* comm is used until destroy, and for nothing else that is point to point. Local. */
-stm_relay *stm_relay_create(MPI_Comm comm);
+/* comm is used until destroy, and for nothing else that is point to point; the courier until then for nothing else.
+ * Local. */
+stm_relay *stm_relay_create(MPI_Comm comm, stm_courier *courier);
 void stm_relay_destroy(stm_relay *relay); /* NULL is fine; all routes are done with */
 
 /* Begins a route; members is read until finish. Returns its number among those open. Local. */

@@ -150,11 +150,12 @@ static void add_parts(void *owner, size_t place)
     stm_shards_range(&r->options.shards, r->rank, of->bucket, &range_first, &range_n);
     const size_t real_bytes = r->options.real_bytes;
     char *sum = r->sums + (r->packed[of->bucket] + first - range_first) * real_bytes;
-    memcpy(part_at(r, place, 0, n), sum, n * real_bytes);
+    stm_reach_copy(r->options.reach, part_at(r, place, 0, n), sum, n * real_bytes);
     const size_t mine = part_of(r, place, r->rank);
     if (mine > 0)
-        memcpy(part_at(r, place, mine, n), mine_at(r, place, first), n * real_bytes);
-    stm_add_in_order(part_of(r, place, r->options.shards.n_ranks), n, real_bytes, part_at(r, place, 0, n), sum);
+        stm_reach_copy(r->options.reach, part_at(r, place, mine, n), mine_at(r, place, first), n * real_bytes);
+    stm_reach_add_in_order(r->options.reach, part_of(r, place, r->options.shards.n_ranks), n, real_bytes,
+                           part_at(r, place, 0, n), sum);
 }
 
 /* Creation */
@@ -198,12 +199,13 @@ static stm_status set_up(stm_rounds *r)
     STM_TRY(stm_alloc(n_buckets(o), sizeof *r->packed, &r->packed));
     STM_TRY(stm_alloc(most_pieces(o), sizeof *r->pieces, &r->pieces));
     STM_TRY(stm_alloc(o->n_layers, sizeof *r->layer_end, &r->layer_end));
-    STM_TRY(stm_alloc(SLOTS * ((size_t)o->shards.n_ranks + 1), r->share_bytes, &r->parts));
+    STM_TRY(stm_reach_alloc(o->reach, SLOTS * ((size_t)o->shards.n_ranks + 1) * r->share_bytes, &r->parts));
     cut(r);
     const stm_pairwise_options pairwise = {.comm = o->comm,
                                            .tag = STM_TAG_ROUNDS,
                                            .n_slots = SLOTS,
                                            .real_bytes = o->real_bytes,
+                                           .reach = o->reach,
                                            .find = find,
                                            .complete = add_parts,
                                            .owner = r};
@@ -229,7 +231,7 @@ void stm_rounds_destroy(stm_rounds *rounds)
     free(rounds->packed);
     free(rounds->pieces);
     free(rounds->layer_end);
-    free(rounds->parts);
+    stm_reach_free(rounds->options.reach, rounds->parts);
     free(rounds->table);
     free(rounds);
 }

@@ -20,6 +20,7 @@
 #define STM_MPI_ROUNDS_H
 
 #include "mpi/grid.h"
+#include "mpi/reach.h"
 
 enum { STM_ROUNDS_ROOMS = 2 };
 
@@ -33,7 +34,8 @@ typedef struct stm_rounds_options {
     size_t n_layers;
     const size_t *bounds; /* [n_layers + 1], copied */
     size_t real_bytes;
-    void *rooms; /* [STM_ROUNDS_ROOMS, stm_rounds_room_reals], the caller's */
+    void *rooms;            /* [STM_ROUNDS_ROOMS, stm_rounds_room_reals], the caller's */
+    const stm_reach *reach; /* of the arrays; the caller's, until destroy */
 } stm_rounds_options;
 
 /* The caller destroys *out, also after a failure. Local. Fails: STM_ERR_MEMORY. */

@@ -196,6 +196,27 @@ typedef struct {
     size_t first, n;
 } stm_byte_range;
 
+/* What a backend does whose memory is apart from the host's, which cannot touch it.
+ *
+ * A second queue runs beside the stream's, for messages: its stream serves the rows below, copies between the device
+ * and alloc_host's memory, `add` and `synchronize`. */
+typedef struct {
+    size_t piece_bytes; /* that are worth a copy of their own; a multiple of 8 */
+    /* Memory behind bytes [first, end) of a reserved array, where there is none yet. */
+    stm_status (*commit)(stm_stream *, void *array, size_t first, size_t end);
+    /* Host memory that the device copies from and to by itself: `copy` then does not wait. */
+    stm_status (*alloc_host)(stm_stream *, size_t bytes, void *out);
+    void (*free_host)(stm_stream *, void *memory);
+    stm_status (*open_beside)(stm_stream *, stm_stream **out); /* closed before the first, by close */
+    stm_status (*follow)(stm_stream *beside, stm_stream *); /* what the other holds by now comes before what follows */
+    /* *mark: a number, greater each time, for all that the queue holds; and whether that is done. */
+    stm_status (*note)(stm_stream *beside, uint64_t *mark);
+    stm_status (*has_passed)(stm_stream *beside, uint64_t mark, bool *passed);
+    /* sum[i] = parts[0][i] + parts[1][i] + .., in this order, float in double; parts [n_parts, n], sum maybe the first
+     */
+    stm_status (*add_in_order)(stm_stream *, size_t n_parts, size_t n, const void *parts, void *sum);
+} stm_apart;
+
 typedef struct stm_backend {
     const char *name;      /* "cpu" */
     const char *precision; /* as --precision spells it; "bfloat16": reals are float, products round their operands */
@@ -210,13 +231,14 @@ typedef struct stm_backend {
                         void *out); /* out: address of a pointer; aligned to 64; contents undefined */
     void (*free)(stm_stream *, void *memory);
     size_t (*device_bytes)(stm_stream *); /* of a device that has memory of its own; NULL: it is the host's */
+    const stm_apart *apart;               /* the same */
     /* An array with addresses for all of `bytes`, and memory for ranges of it alone; nothing else may be touched.
      * Contents undefined; aligned to 64. unreserve: with the same number of bytes. */
     stm_status (*reserve)(stm_stream *, size_t bytes, const stm_byte_range *ranges, size_t n_ranges, void *out);
     void (*unreserve)(stm_stream *, void *array, size_t bytes);
     stm_status (*write)(stm_stream *, void *device, const void *host, size_t bytes);
     stm_status (*read)(stm_stream *, void *host, const void *device, size_t bytes); /* waits */
-    stm_status (*copy)(stm_stream *, void *to, const void *from, size_t bytes);     /* device to device */
+    stm_status (*copy)(stm_stream *, void *to, const void *from, size_t bytes); /* device to device, or stm_apart's */
     stm_status (*zero)(stm_stream *, void *device, size_t bytes);
     stm_status (*synchronize)(stm_stream *);
     /* The n reals at `weights` are a model's, new or changed: a backend that multiplies in a smaller precision makes

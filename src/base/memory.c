@@ -56,7 +56,8 @@ struct stm_arena {
     char *base;
     size_t reserved, committed; /* bytes of addresses, and of those that may be touched */
     size_t used, peak;
-    bool is_guest; /* in another's range */
+    stm_arena_commit *commit; /* in another's range; NULL: in its own */
+    void *context;
 };
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 1 << 21, COMMIT_STEP = 16 << 20 };
@@ -110,12 +111,12 @@ stm_status stm_arena_create(stm_arena **out)
     return STM_OK;
 }
 
-stm_status stm_arena_create_in(void *range, size_t bytes, stm_arena **out)
+stm_status stm_arena_create_in(void *range, size_t bytes, stm_arena_commit *commit_range, void *context,
+                               stm_arena **out)
 {
     stm_arena *arena = NULL;
     STM_TRY(stm_alloc(1, sizeof *arena, &arena));
-    *arena = (stm_arena){.base = range, .reserved = bytes, .committed = bytes, .is_guest = true};
-    ASAN_POISON_MEMORY_REGION(arena->base, arena->committed);
+    *arena = (stm_arena){.base = range, .reserved = bytes, .commit = commit_range, .context = context};
     *out = arena;
     return STM_OK;
 }
@@ -125,7 +126,7 @@ void stm_arena_destroy(stm_arena *arena)
     if (!arena)
         return;
     ASAN_UNPOISON_MEMORY_REGION(arena->base, arena->committed);
-    if (!arena->is_guest)
+    if (!arena->commit)
         (void)munmap(arena->base, arena->reserved);
     free(arena);
 }
@@ -136,8 +137,11 @@ static stm_status commit(stm_arena *arena, size_t end)
     if (end <= arena->committed)
         return STM_OK;
     const size_t target = STM_MIN(arena->reserved, round_up(end, COMMIT_STEP));
-    if (end > arena->reserved ||
-        mprotect(arena->base + arena->committed, target - arena->committed, PROT_READ | PROT_WRITE) != 0)
+    if (end > arena->reserved)
+        return no_memory(1, end);
+    if (arena->commit)
+        STM_TRY(arena->commit(arena->context, arena->base, arena->committed, target));
+    else if (mprotect(arena->base + arena->committed, target - arena->committed, PROT_READ | PROT_WRITE) != 0)
         return no_memory(1, end);
     ASAN_POISON_MEMORY_REGION(arena->base + arena->committed, target - arena->committed);
     arena->committed = target;

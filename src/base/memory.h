@@ -28,9 +28,10 @@ typedef struct {
 /* The caller destroys *out. Local. Fails: STM_ERR_MEMORY. */
 stm_status stm_arena_create(stm_arena **out);
 
-/* An arena in bytes [0, bytes) of `range`, which stays the caller's and may be used as it is: a device's memory. The
- * caller destroys *out. Local. Fails: STM_ERR_MEMORY. */
-stm_status stm_arena_create_in(void *range, size_t bytes, stm_arena **out);
+/* An arena in bytes [0, bytes) of `range`, addresses that stay the caller's: a device's. commit: puts memory behind
+ * bytes [first, end) of them, once each. The caller destroys *out. Local. Fails: STM_ERR_MEMORY. */
+typedef stm_status stm_arena_commit(void *context, void *range, size_t first, size_t end);
+stm_status stm_arena_create_in(void *range, size_t bytes, stm_arena_commit *commit, void *context, stm_arena **out);
 void stm_arena_destroy(stm_arena *arena); /* NULL is fine */
 
 /* `bytes` of memory, aligned to 64, contents undefined; the arena owns it until reset. Local. Fails: STM_ERR_MEMORY. */

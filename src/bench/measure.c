@@ -7,9 +7,12 @@
 #include "bench/bytes.h"
 #include "bench/rates.h"
 #include "group/score.h"
+#include "group/stage_sum.h"
 #include "group/tied.h"
 #include "metrics/log.h"
 #include "rollout/rollout.h"
+
+enum { BUCKET = 1 << 20 }; /* elements of a gradient that are summed at once */
 
 static const char *const work_names[] = {"tree", "prompt", "repeated", "decode"};
 
@@ -57,14 +60,12 @@ static stm_status run_update(measuring *m)
 {
     const stm_bench *bench = m->bench;
     const stm_model *model = bench->model;
-    const stm_shards shards = {
-        .first = model->own.first, .n = model->own.n, .bucket_n = 1 << 20, .n_ranks = bench->grid->stage_size};
     stm_objective_sums sums;
     STM_TRY(stm_objective_gradient(m->engine, bench->grid, m->batch, stm_objective_find(bench->options->objective.name),
                                    &bench->options->objective, bench->gradient, &sums));
     const double start = stm_now_s();
     stm_tied_add_gradient(bench->grid, model, bench->gradient);
-    stm_reduce_scatter(bench->grid->stage_comm, &shards, bench->gradient, model->backend->real_bytes);
+    STM_TRY(stm_agree(bench->grid, stm_stage_sum(bench->grid, model, BUCKET, false, bench->gradient)));
     m->outside_s = stm_now_s() - start;
     m->row->n_rows = stm_engine_counts(m->engine)->rows;
     stm_all_reduce(bench->grid->world, &m->row->n_rows, 1, sizeof(double));

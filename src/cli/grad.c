@@ -8,7 +8,10 @@
 #include "cli/groups_input.h"
 #include "group/elsewhere.h"
 #include "group/score.h"
+#include "group/stage_sum.h"
 #include "group/tied.h"
+
+enum { BUCKET = 1 << 20 }; /* elements that are summed at once */
 
 /* Rank 0 writes, and asks the other stages for theirs. */
 static stm_status write_gradient(const char *path, const stm_grid *grid, const stm_model *model, double loss,
@@ -31,8 +34,7 @@ static stm_status compute(const stm_options *options, const stm_objective *objec
     stm_objective_sums sums;
     STM_TRY(stm_objective_gradient(session->engine, grid, batch, objective, &options->objective, gradient, &sums));
     stm_tied_add_gradient(grid, model, gradient);
-    stm_all_reduce(grid->stage_comm, stm_at(session->backend, gradient, model->own.first), model->own.n,
-                   session->backend->real_bytes);
+    STM_TRY(stm_agree(grid, stm_stage_sum(grid, model, BUCKET, true, gradient)));
     stm_groups_input_report(session, batch, true, stm_now_s() - start);
     if (grid->rank == 0)
         printf("loss %.10g over %.0f tokens\n", sums.loss, sums.n_tokens);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "checkpoint/open.h"
+#include "group/device_reach.h"
 #include "group/memory.h"
 #include "metrics/log.h"
 #include "model/layout.h"
@@ -78,7 +79,8 @@ static stm_status open_backend(const stm_options *options, stm_static_bytes *sta
         status = session->backend->choose_device(place, &session->device);
     if (status == STM_OK)
         status = session->backend->open(0, &session->stream);
-    return stm_agree_on(MPI_COMM_WORLD, status);
+    STM_TRY(stm_agree_on(MPI_COMM_WORLD, status));
+    return stm_device_reach_open(session->backend, session->stream, &session->reach);
 }
 
 /* Stages */
@@ -194,6 +196,7 @@ stm_status stm_session_grid(stm_session *session, const stm_options *options, si
     const stm_axes axes = {session->n_stages, options->parallel.suffix, options->parallel.replica};
     STM_TRY(stm_grid_create(session->comm, &axes, n_groups, &session->grid));
     session->grid.n_idle = session->n_idle;
+    session->grid.reach = session->reach;
     session->has_grid = true;
     return STM_OK;
 }
@@ -216,6 +219,7 @@ void stm_session_close(stm_session *session)
     stm_template_destroy(session->chat);
     stm_tokenizer_destroy(session->tokenizer);
     stm_model_destroy(session->model);
+    stm_device_reach_close(session->reach);
     if (session->stream)
         session->backend->close(session->stream);
     if (session->has_comm)

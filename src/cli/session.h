@@ -8,6 +8,7 @@
 
 #include "data/text_context.h"
 #include "group/engine.h"
+#include "mpi/reach.h"
 
 /* What a command holds on a rank besides the weights, in bytes, where stage_size ranks hold the model's stage. */
 typedef size_t stm_static_bytes(const stm_options *options, const stm_model *model, int stage_size);
@@ -21,6 +22,7 @@ typedef struct {
     size_t kept_bytes; /* what the command holds besides that, where it says so before the engine is made */
     const stm_backend *backend;
     stm_stream *stream;
+    const stm_reach *reach;   /* of the backend's memory; NULL: it is the host's */
     const char *device;       /* what this rank computes on; "" for the host itself */
     stm_model *model;         /* of this rank's stage */
     stm_tokenizer *tokenizer; /* NULL: the model has none */

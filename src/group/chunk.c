@@ -575,13 +575,10 @@ stm_status stm_chunk_forward(stm_pass *pass, stm_chunk *chunk, bool keep)
 /* Backward */
 
 /* Elements [first, end) of the gradient have all that this rank adds to them, if this chunk is the last. */
-static stm_status finish_gradient(const stm_pass *pass, size_t first, size_t end)
+static void finish_gradient(const stm_pass *pass, size_t first, size_t end)
 {
-    if (!pass->reduction || !pass->last_backward || first == end)
-        return STM_OK;
-    STM_TRY(pass->model->backend->synchronize(pass->model->stream));
-    stm_reduction_ready(pass->reduction, first, end - first);
-    return STM_OK;
+    if (pass->reduction && pass->last_backward && first < end)
+        stm_reduction_ready(pass->reduction, first, end - first);
 }
 
 /* Where the gradients of what lies behind a layer begin: the next layer, final norm and head, or another stage. */
@@ -619,14 +616,12 @@ static stm_status begin_layer(const stm_pass *pass, size_t layer, void **gradien
     return model->backend->zero(model->stream, room, (end_of_layer(model, layer) - first) * real_bytes);
 }
 
-static stm_status finish_layer(const stm_pass *pass, size_t layer)
+static void finish_layer(const stm_pass *pass, size_t layer)
 {
-    const stm_model *model = pass->model;
-    if (!pass->rounds)
-        return finish_gradient(pass, model->layers[layer].input_norm, end_of_layer(model, layer));
-    STM_TRY(model->backend->synchronize(model->stream));
-    stm_rounds_offer(pass->rounds);
-    return STM_OK;
+    if (pass->rounds)
+        stm_rounds_offer(pass->rounds);
+    else
+        finish_gradient(pass, pass->model->layers[layer].input_norm, end_of_layer(pass->model, layer));
 }
 
 static stm_status layers_backward(stm_pass *pass, stm_chunk *chunk, void *dx, void *dx_other)
@@ -646,7 +641,7 @@ static stm_status layers_backward(stm_pass *pass, stm_chunk *chunk, void *dx, vo
                                    rows.active ? dx_other : dx, gradient));
         if (rows.active)
             dx = dx_other;
-        STM_TRY(finish_layer(pass, l));
+        finish_layer(pass, l);
     }
     if (!stm_model_is_first(model))
         return stm_neighbours_send(pass->neighbours, true, chunk->n_rows, dx);
@@ -678,7 +673,7 @@ static stm_status backward(stm_pass *pass, stm_chunk *chunk)
         stm_profile_lap(pass, STM_STAGE_HEAD);
     }
     if (stm_model_is_last(pass->model))
-        STM_TRY(finish_gradient(pass, pass->model->final_norm, pass->model->n_parameters));
+        finish_gradient(pass, pass->model->final_norm, pass->model->n_parameters);
     STM_TRY(layers_backward(pass, chunk, dx, dx_other));
     stm_profile_lap(pass, STM_STAGE_BACKWARD);
     return STM_OK;

@@ -89,6 +89,7 @@ typedef struct {
     stm_profile *profile;                         /* NULL: none */
     const stm_layer_hooks *hooks;                 /* of a team or a pipeline; NULL: alone */
     const struct stm_window *window;              /* K and V that ranks of a node share (mpi/window.h); NULL: none */
+    struct stm_courier *courier;                  /* of the messages within the team (mpi/courier.h) */
     struct stm_neighbours *neighbours;            /* the stages beside this one; NULL: all layers are here */
     struct stm_reduction *reduction; /* of the gradient over ranks (mpi/reduction.h); NULL: not while it is computed */
     struct stm_rounds *rounds;       /* of its layers over ranks (mpi/rounds.h), in place of `gradient`; NULL: none */

@@ -1,9 +1,9 @@
 #include "group/engine_state.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/limit.h"
+#include "group/device_reach.h"
 #include "group/walk.h"
 #include "mpi/rounds.h"
 
@@ -28,7 +28,7 @@ size_t stm_engine_least_bytes(const stm_model *model)
 size_t stm_engine_process_bytes(const stm_model *m)
 {
     const size_t tables = m->config.max_positions * m->config.head_dim * m->backend->real_bytes; /* cosine and sine */
-    return PROCESS_BYTES + tables;
+    return PROCESS_BYTES + tables + stm_device_reach_courier_bytes(m->backend);
 }
 
 double stm_engine_limit_bytes(const stm_options *options, int node_size)
@@ -72,6 +72,12 @@ static stm_status choose_memory(stm_engine *engine, const stm_options *options)
     return STM_OK;
 }
 
+static stm_status commit(void *context, void *range, size_t first, size_t end)
+{
+    const stm_model *model = context;
+    return model->backend->apart->commit(model->stream, range, first, end);
+}
+
 /* A device's own memory is addresses until it is used, as the host's is. */
 static stm_status create_bank(const stm_model *model, stm_bank *bank)
 {
@@ -80,7 +86,7 @@ static stm_status create_bank(const stm_model *model, stm_bank *bank)
         return stm_arena_create(&bank->device);
     bank->range_bytes = model->backend->device_bytes(model->stream);
     STM_TRY(model->backend->reserve(model->stream, bank->range_bytes, NULL, 0, &bank->range));
-    return stm_arena_create_in(bank->range, bank->range_bytes, &bank->device);
+    return stm_arena_create_in(bank->range, bank->range_bytes, commit, (void *)(uintptr_t)model, &bank->device);
 }
 
 static void destroy_bank(const stm_model *model, stm_bank *bank)
@@ -111,9 +117,15 @@ static stm_status need_banks(stm_engine *engine, size_t n)
 /* Device memory is no matter of windows. */
 static stm_status create_window(stm_engine *engine, const stm_options *options)
 {
-    if (options->parallel.shared_kv == STM_SHARED_KV_OFF || strcmp(engine->model->backend->name, "cpu") != 0)
+    if (options->parallel.shared_kv == STM_SHARED_KV_OFF || engine->model->backend->apart)
         return STM_OK;
     return stm_window_create(engine->grid, &engine->window);
+}
+
+/* Who is alone in its team has nobody to send to. */
+static stm_status create_courier(stm_engine *engine)
+{
+    return stm_courier_create(engine->grid->team_size > 1 ? engine->grid->reach : NULL, 0, &engine->courier);
 }
 
 stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const stm_options *options,
@@ -133,6 +145,7 @@ stm_status stm_engine_create(const stm_model *model, const stm_grid *grid, const
                                                            .real_bytes = model->backend->real_bytes}};
     STM_GOTO_OUT(choose_memory(engine, options));
     STM_GOTO_OUT(stm_agree_on(grid->team_comm, need_banks(engine, 1)));
+    STM_GOTO_OUT(stm_agree_on(grid->team_comm, create_courier(engine)));
     STM_GOTO_OUT(create_window(engine, options));
     engine->settings.shares_kv = engine->window != NULL;
     *out = engine;
@@ -152,6 +165,7 @@ void stm_engine_destroy(stm_engine *engine)
         destroy_bank(engine->model, &engine->banks[i]);
     destroy_bank(engine->model, &engine->scratch);
     stm_window_destroy(engine->window);
+    stm_courier_destroy(engine->courier);
     free(engine->banks);
     free(engine);
 }
@@ -244,6 +258,7 @@ static stm_status run_placed(stm_engine *engine, stm_pass *pass, const stm_place
     pass->device = room->device;
     pass->host = room->host;
     pass->window = engine->window;
+    pass->courier = engine->courier;
     pass->profile = s->profile;
     pass->reduction = pass->kind == STM_PASS_GRADIENT ? s->reduction : NULL;
     pass->rounds = pass->kind == STM_PASS_GRADIENT ? s->rounds : NULL;

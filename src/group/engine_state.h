@@ -5,6 +5,7 @@
 
 #include "group/engine.h"
 #include "group/schedule.h"
+#include "mpi/courier.h"
 #include "mpi/window.h"
 
 enum { STM_SMALLEST_CHUNK_ROWS = 32 };
@@ -15,11 +16,12 @@ struct stm_engine {
     stm_engine_settings settings;
     size_t static_bytes;
     size_t n_banks, bank_capacity;
-    stm_bank *banks;     /* the first also holds what lives while a chunk runs, where it is the only one */
-    stm_bank scratch;    /* for that, where there are several */
-    stm_window *window;  /* for K and V that ranks of the team share; NULL: each has its own */
-    bool window_is_read; /* others may still read what lies there */
-    stm_pass pass;       /* of the prompts, from prefill to release */
+    stm_bank *banks;      /* the first also holds what lives while a chunk runs, where it is the only one */
+    stm_bank scratch;     /* for that, where there are several */
+    stm_window *window;   /* for K and V that ranks of the team share; NULL: each has its own */
+    stm_courier *courier; /* of a pass's messages within the team */
+    bool window_is_read;  /* others may still read what lies there */
+    stm_pass pass;        /* of the prompts, from prefill to release */
     stm_forest prompts;
     stm_pass_counts counts;
     stm_footprint planned; /* of what was said to come */

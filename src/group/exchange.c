@@ -121,10 +121,8 @@ static void meet_backward(stm_exchange *e, size_t layer)
 static stm_status meet(void *context, size_t layer, bool backward)
 {
     stm_exchange *e = context;
-    const stm_model *model = e->pass->model;
     if (backward != e->backward || e->schedule->n_shared == 0)
         return STM_OK; /* forward before backward: again, for activations, and nobody waits for it */
-    STM_TRY(model->backend->synchronize(model->stream));
     if (backward)
         meet_backward(e, layer);
     else
@@ -153,7 +151,7 @@ stm_status stm_exchange_create(stm_pass *pass, const stm_schedule *schedule, stm
     STM_TRY(stm_arena_take(pass->host, schedule->n_shared * sizeof *e->routes, &e->routes));
     for (size_t i = 0; i < schedule->n_shared; i++)
         e->routes[i] = (route_pair){.open = false};
-    e->relay = stm_relay_create(grid->team_comm);
+    e->relay = stm_relay_create(grid->team_comm, pass->courier);
     *out = e;
     e->hooks = (stm_layer_hooks){.meet = meet, .drive = drive, .context = e};
     if (grid->n_stages > 1)

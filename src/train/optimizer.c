@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "group/device_reach.h"
 #include "group/tied.h"
 
 stm_shards stm_optimizer_cut(const stm_model *model, int n_ranks, size_t bucket_n)
@@ -63,7 +64,9 @@ size_t stm_optimizer_owned(const stm_model *model, int n_ranks)
 size_t stm_optimizer_bytes(const stm_model *model, int n_ranks, stm_shard shard)
 {
     const stm_shards shards = stm_optimizer_cut(model, n_ranks, stm_optimizer_bucket(n_ranks));
-    const size_t real_bytes = model->backend->real_bytes, state = 2 * stm_shards_count(&shards, 0) * real_bytes;
+    const size_t real_bytes = model->backend->real_bytes;
+    const size_t couriers = n_ranks > 1 ? 2 * stm_device_reach_courier_bytes(model->backend) : 0;
+    const size_t state = 2 * stm_shards_count(&shards, 0) * real_bytes + couriers;
     if (stm_optimizer_in_rounds(shard, n_ranks))
         return state + rounds_bytes(model, &shards);
     return state + stm_model_own_bytes(model) + (n_ranks > 1 ? stm_reduction_bytes(&shards, real_bytes) : 0);
@@ -90,7 +93,8 @@ static stm_status reserve_ends(const stm_model *model, void **out)
 static stm_status create_rounds(const stm_model *model, const stm_grid *grid, stm_optimizer *o)
 {
     const size_t real_bytes = model->backend->real_bytes;
-    stm_rounds_options options = {.comm = grid->stage_comm, .shards = o->shards, .real_bytes = real_bytes};
+    stm_rounds_options options = {
+        .comm = grid->stage_comm, .shards = o->shards, .real_bytes = real_bytes, .reach = grid->reach};
     size_t *bounds;
     stm_status status;
     STM_GOTO_OUT(stm_optimizer_bounds(model, &options, &bounds));
@@ -107,7 +111,8 @@ out:
 static stm_status create_whole(const stm_model *model, const stm_grid *grid, stm_optimizer *o)
 {
     if (grid->stage_size > 1)
-        STM_TRY(stm_reduction_create(grid->stage_comm, &o->shards, model->backend->real_bytes, &o->reduction));
+        STM_TRY(
+            stm_reduction_create(grid->stage_comm, &o->shards, model->backend->real_bytes, grid->reach, &o->reduction));
     STM_TRY(stm_model_array_create(model, &o->gradient));
     return stm_model_array_zero(model, o->gradient);
 }
@@ -119,7 +124,8 @@ stm_status stm_optimizer_create(const stm_model *model, const stm_grid *grid, st
     const size_t owned = stm_shards_count(&optimizer->shards, grid->stage_rank),
                  real_bytes = model->backend->real_bytes;
     if (grid->stage_size > 1)
-        STM_TRY(stm_gathering_create(grid->stage_comm, &optimizer->shards, real_bytes, &optimizer->gathering));
+        STM_TRY(
+            stm_gathering_create(grid->stage_comm, &optimizer->shards, real_bytes, grid->reach, &optimizer->gathering));
     STM_TRY((stm_optimizer_in_rounds(shard, grid->stage_size) ? create_rounds : create_whole)(model, grid, optimizer));
     STM_TRY(take_zeroed(model, owned, &optimizer->exp_avg));
     return take_zeroed(model, owned, &optimizer->exp_avg_sq);
@@ -224,14 +230,12 @@ static void finish_gathering(const stm_optimizer *o)
 }
 
 /* The first n buckets of this rank are written: they leave while it goes on. */
-static stm_status offer_buckets(const stm_optimizer *o, const stm_policy *policy, size_t n)
+static void offer_buckets(const stm_optimizer *o, size_t n)
 {
     if (!o->gathering)
-        return STM_OK;
-    STM_TRY(policy->model->backend->synchronize(policy->model->stream));
+        return;
     stm_gathering_offer(o->gathering, n);
     stm_gathering_drive(o->gathering);
-    return STM_OK;
 }
 
 /* AdamW on the ranges that this rank owns. */
@@ -258,7 +262,7 @@ static stm_status step_shard(stm_optimizer *o, const stm_policy *policy, double 
         if (n > 0)
             STM_TRY(backend->adamw(policy->model->stream, &args));
         packed += n;
-        STM_TRY(offer_buckets(o, policy, i + 1));
+        offer_buckets(o, i + 1);
     }
     return backend->synchronize(policy->model->stream);
 }

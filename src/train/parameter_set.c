@@ -2,7 +2,9 @@
 
 #include <stdlib.h>
 
+#include "group/device_reach.h"
 #include "group/tied.h"
+#include "mpi/gathering.h"
 #include "train/optimizer.h"
 
 struct stm_parameter_set {
@@ -11,6 +13,7 @@ struct stm_parameter_set {
     stm_shards shards;
     void *shard; /* [stm_shards_count]: this rank's ranges one after the other */
     void *room;  /* for the largest of them, while it is swapped */
+    stm_gathering *gathering;
 };
 
 static size_t largest_range(const stm_shards *shards, int rank)
@@ -27,7 +30,8 @@ static size_t largest_range(const stm_shards *shards, int rank)
 size_t stm_parameter_set_bytes(const stm_model *model, int n_ranks, size_t bucket_n)
 {
     const stm_shards shards = stm_optimizer_cut(model, n_ranks, bucket_n);
-    return (stm_shards_count(&shards, 0) + largest_range(&shards, 0)) * model->backend->real_bytes;
+    return (stm_shards_count(&shards, 0) + largest_range(&shards, 0)) * model->backend->real_bytes +
+           (n_ranks > 1 ? stm_device_reach_courier_bytes(model->backend) : 0);
 }
 
 stm_status stm_parameter_set_renew(stm_parameter_set *set)
@@ -57,6 +61,8 @@ stm_status stm_parameter_set_create(const stm_model *model, const stm_grid *grid
                  n_room = largest_range(&set->shards, grid->stage_rank);
     STM_GOTO_OUT(backend->alloc(model->stream, n * backend->real_bytes, &set->shard));
     STM_GOTO_OUT(backend->alloc(model->stream, n_room * backend->real_bytes, &set->room));
+    STM_GOTO_OUT(
+        stm_gathering_create(grid->stage_comm, &set->shards, backend->real_bytes, grid->reach, &set->gathering));
     STM_GOTO_OUT(stm_parameter_set_renew(set));
     *out = set;
     return STM_OK;
@@ -78,6 +84,7 @@ void stm_parameter_set_destroy(stm_parameter_set *set)
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
         if (memory[i])
             set->model->backend->free(set->model->stream, memory[i]);
+    stm_gathering_destroy(set->gathering);
     free(set);
 }
 
@@ -109,7 +116,8 @@ stm_status stm_parameter_set_exchange(stm_parameter_set *set)
 {
     const stm_model *model = set->model;
     stm_status status = swap_shard(set);
-    stm_all_gather_shards(set->grid->stage_comm, &set->shards, model->weights, model->backend->real_bytes);
+    stm_gathering_begin(set->gathering, model->weights);
+    stm_gathering_finish(set->gathering);
     stm_tied_copy_weights(set->grid, model, model->weights);
     if (status == STM_OK)
         status = stm_model_weights_changed(model);

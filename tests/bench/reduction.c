@@ -182,8 +182,8 @@ int main(int argc, char **argv)
     check(stm_alloc(n, sizeof *b.reals, &b.reals));
     for (size_t i = 0; i < n; i++)
         b.reals[i] = 1;
-    check(stm_reduction_create(MPI_COMM_WORLD, &b.shards, sizeof *b.reals, &b.reduction));
-    check(stm_gathering_create(MPI_COMM_WORLD, &b.shards, sizeof *b.reals, &b.gathering));
+    check(stm_reduction_create(MPI_COMM_WORLD, &b.shards, sizeof *b.reals, NULL, &b.reduction));
+    check(stm_gathering_create(MPI_COMM_WORLD, &b.shards, sizeof *b.reals, NULL, &b.gathering));
     MPI_Barrier(MPI_COMM_WORLD);
     b.rounds_per_s = measure_rounds_per_s();
     const double computed_s = measure_computation(&b, repeats);

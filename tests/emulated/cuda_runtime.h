@@ -2,8 +2,11 @@
  * toolkit's header, so that the module's own sources run, and are tested, where there is no GPU.
  *
  * Blocks run one after the other; a block's threads are contexts that take turns, and change where they wait for each
- * other (__syncthreads, warps' exchanges). Device memory is host memory. What this cannot show: races between threads
- * that do not wait, caches, speed. One thread of the host may use it at a time. */
+ * other (__syncthreads, warps' exchanges). Device memory is out of the host's reach (memory.h), and the "device" works
+ * when the host waits for it, not before: what the host reads too early is old, what it writes too early is seen.
+ * Streams can be captured into graphs. Where the environment's STEMMA_EMULATED_COUNTS names a file, a process adds a
+ * line to it at its end, of what its host has done. What this cannot show: races between threads that do not wait,
+ * caches, speed. One thread of the host may use it at a time. */
 #ifndef STM_TESTS_EMULATED_CUDA_RUNTIME_H
 #define STM_TESTS_EMULATED_CUDA_RUNTIME_H
 
@@ -12,6 +15,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <tuple>
 
 using std::isfinite;
 
@@ -58,7 +62,8 @@ void wait_for_block();
 void wait_for_warp();
 uint64_t exchange_words(uint64_t word, unsigned from); /* gives the warp `word`, takes that of lane `from` */
 unsigned ballot(bool is_set);                          /* bit i: what lane i gave */
-void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel);
+void check_launch(dim3 grid, dim3 block, size_t shared_bytes);
+void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel);
 
 template <class T> T exchange(T value, unsigned from)
 {
@@ -147,17 +152,28 @@ inline unsigned long long atomicAdd(unsigned long long *to, unsigned long long x
 
 /* The runtime's calls */
 
-enum cudaError_t { cudaSuccess, cudaErrorMemoryAllocation = 2, cudaErrorNoDevice = 100 };
+#define CUDART_VERSION 12050
+
+enum cudaError_t {
+    cudaSuccess,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorNoDevice = 100,
+    cudaErrorNotReady = 600,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorGraphExecUpdateFailure = 910
+};
 enum cudaMemcpyKind { cudaMemcpyDefault = 4 };
-enum { cudaStreamNonBlocking = 1, cudaMemAttachGlobal = 1 };
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaEnableDefault = 0 };
+enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess, cudaDriverEntryPointSymbolNotFound };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-enum cudaMemLocationType { cudaMemLocationTypeDevice = 1 };
-enum cudaMemoryAdvise { cudaMemAdviseSetPreferredLocation = 3 };
-enum cudaDeviceAttr { cudaDevAttrConcurrentManagedAccess = 89 };
 typedef struct emulated_stream *cudaStream_t;
-struct cudaMemLocation {
-    cudaMemLocationType type;
-    int id;
+typedef struct emulated_event *cudaEvent_t;
+typedef struct emulated_graph *cudaGraph_t;
+typedef struct emulated_recording *cudaGraphExec_t;
+struct cudaGraphExecUpdateResultInfo {
+    int result;
 };
 struct cudaDeviceProp {
     char name[256];
@@ -179,31 +195,56 @@ cudaError_t cudaGetDeviceCount(int *n);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDevice(int *device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
-cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaMalloc(void **memory, size_t bytes);
-cudaError_t cudaMallocManaged(void **memory, size_t bytes, unsigned flags = cudaMemAttachGlobal);
 cudaError_t cudaMallocHost(void **memory, size_t bytes);
 cudaError_t cudaFree(void *memory);
 cudaError_t cudaFreeHost(void *memory);
-cudaError_t cudaMemAdvise(const void *memory, size_t bytes, cudaMemoryAdvise advice, cudaMemLocation location);
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream);
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventQuery(cudaEvent_t event);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaGetDriverEntryPointByVersion(const char *name, void **function, unsigned version,
+                                             unsigned long long flags, cudaDriverEntryPointQueryResult *found);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *recording, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t recording, cudaGraph_t graph, cudaGraphExecUpdateResultInfo *result);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t recording);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t recording, cudaStream_t stream);
+
+namespace emulated
+{
+enum class kind { kernel, copy, set };
+
+/* Queues work on a stream, or records it where the stream is captured. */
+cudaError_t queue(cudaStream_t stream, kind kind, std::function<void()> work);
+} // namespace emulated
 
 template <class Kernel> cudaError_t cudaFuncSetAttribute(Kernel *, cudaFuncAttribute, int)
 {
     return cudaSuccess;
 }
 
+/* Arguments are copied as the kernel's parameters when it is launched. */
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(Parameters...),
                                Arguments &&...arguments)
 {
-    emulated::launch(config->gridDim, config->blockDim, config->dynamicSmemBytes, [&] { kernel(arguments...); });
-    return cudaGetLastError();
+    const dim3 grid = config->gridDim, block = config->blockDim;
+    const size_t shared_bytes = config->dynamicSmemBytes;
+    emulated::check_launch(grid, block, shared_bytes);
+    const std::tuple<std::decay_t<Parameters>...> parameters(arguments...);
+    return emulated::queue(config->stream, emulated::kind::kernel,
+                           [=] { emulated::run(grid, block, shared_bytes, [&] { std::apply(kernel, parameters); }); });
 }
 
 #endif

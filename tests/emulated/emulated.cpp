@@ -1,4 +1,4 @@
-/* tests/emulated/emulated.cpp: threads of blocks as contexts that take turns, and the runtime's and cuBLAS's calls. */
+/* tests/emulated/emulated.cpp: threads of blocks as contexts that take turns, and cuBLAS's calls. */
 #include <cublas_v2.h>
 #include <cuda_bf16.h>
 
@@ -242,7 +242,7 @@ static void refuse(const char *what, size_t found, size_t most)
     std::abort();
 }
 
-void launch(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()> &kernel)
+void check_launch(dim3 grid, dim3 size, size_t shared_bytes)
 {
     const size_t n_blocks = (size_t)grid.x * grid.y * grid.z, n_threads = (size_t)size.x * size.y * size.z;
     if (n_threads < 1 || n_threads > 1024)
@@ -251,6 +251,11 @@ void launch(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void(
         refuse("blocks of a grid", n_blocks, 65535);
     if (shared_bytes > SHARED_BYTES)
         refuse("bytes of shared memory", shared_bytes, SHARED_BYTES);
+}
+
+void run(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()> &kernel)
+{
+    const size_t n_blocks = (size_t)grid.x * grid.y * grid.z;
     for (size_t i = 0; i < n_blocks; i++)
         run_block(grid, size, (unsigned)i, shared_bytes, kernel);
 }
@@ -261,128 +266,27 @@ void stm_mma(float d[4], const unsigned a[4], const unsigned b[2])
     emulated::multiply(d, a, b);
 }
 
-/* The runtime */
-
-const char *cudaGetErrorString(cudaError_t error)
-{
-    return error == cudaSuccess ? "no error" : error == cudaErrorMemoryAllocation ? "out of memory" : "no device";
-}
-
-cudaError_t cudaGetLastError()
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDeviceCount(int *n)
-{
-    *n = 1;
-    return cudaSuccess;
-}
-
-cudaError_t cudaSetDevice(int)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDevice(int *device)
-{
-    *device = 0;
-    return cudaSuccess;
-}
-
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int)
-{
-    *properties = cudaDeviceProp{"emulated on the host", (size_t)8 << 30, 9, 0, 4};
-    return cudaSuccess;
-}
-
-cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr, int)
-{
-    *value = 1;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
-{
-    *stream = nullptr;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaMalloc(void **memory, size_t bytes)
-{
-    *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-    return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-
-cudaError_t cudaMallocManaged(void **memory, size_t bytes, unsigned)
-{
-    return cudaMalloc(memory, bytes);
-}
-
-cudaError_t cudaMallocHost(void **memory, size_t bytes)
-{
-    return cudaMalloc(memory, bytes);
-}
-
-cudaError_t cudaFree(void *memory)
-{
-    std::free(memory);
-    return cudaSuccess;
-}
-
-cudaError_t cudaFreeHost(void *memory)
-{
-    return cudaFree(memory);
-}
-
-cudaError_t cudaMemAdvise(const void *, size_t, cudaMemoryAdvise, cudaMemLocation)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t)
-{
-    std::memcpy(to, from, bytes);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
-{
-    std::memset(memory, value, bytes);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
-{
-    *free_bytes = *total_bytes = (size_t)8 << 30;
-    return cudaSuccess;
-}
-
 /* cuBLAS */
+
+struct emulated_blas {
+    cudaStream_t stream;
+};
 
 cublasStatus_t cublasCreate(cublasHandle_t *handle)
 {
-    *handle = nullptr;
+    *handle = new emulated_blas{nullptr};
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasDestroy(cublasHandle_t)
+cublasStatus_t cublasDestroy(cublasHandle_t handle)
 {
+    delete handle;
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasSetStream(cublasHandle_t, cudaStream_t)
+cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream)
 {
+    handle->stream = stream;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -440,27 +344,46 @@ static double scalar(const void *x, cublasComputeType_t compute)
     return compute == CUBLAS_COMPUTE_64F ? *(const double *)x : *(const float *)x;
 }
 
-cublasStatus_t cublasGemmEx(cublasHandle_t, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                            const void *alpha_, const void *a, cudaDataType a_type, int lda, const void *b,
-                            cudaDataType b_type, int ldb, const void *beta_, void *c, cudaDataType c_type, int ldc,
+/* A product with its scalars, as it was asked for. */
+struct product {
+    cublasOperation_t ta, tb;
+    int m, n, k;
+    double alpha, beta;
+    const void *a, *b;
+    void *c;
+    cudaDataType type, c_type;
+    int lda, ldb, ldc;
+};
+
+static void multiply(const product &g)
+{
+    const size_t k = (size_t)g.k;
+    std::vector<double> rows((size_t)g.m * k), columns((size_t)g.n * k); /* the operands, k running fastest */
+    for (int i = 0; i < g.m; i++)
+        for (int l = 0; l < g.k; l++)
+            rows[(size_t)i * k + l] =
+                element(g.a, g.type, g.ta == CUBLAS_OP_T ? (size_t)i * g.lda + l : (size_t)l * g.lda + i);
+    for (int j = 0; j < g.n; j++)
+        for (int l = 0; l < g.k; l++)
+            columns[(size_t)j * k + l] =
+                element(g.b, g.type, g.tb == CUBLAS_OP_T ? (size_t)l * g.ldb + j : (size_t)j * g.ldb + l);
+    for (int j = 0; j < g.n; j++)
+        for (int i = 0; i < g.m; i++) {
+            const double sum = dot(&rows[(size_t)i * k], &columns[(size_t)j * k], g.k);
+            const size_t at = (size_t)j * g.ldc + i;
+            store(g.c, g.c_type, at, g.alpha * sum + (g.beta == 0 ? 0 : g.beta * element(g.c, g.c_type, at)));
+        }
+}
+
+cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
+                            const void *alpha, const void *a, cudaDataType a_type, int lda, const void *b,
+                            cudaDataType b_type, int ldb, const void *beta, void *c, cudaDataType c_type, int ldc,
                             cublasComputeType_t compute, cublasGemmAlgo_t)
 {
     if (a_type != b_type || (a_type == CUDA_R_64F) != (compute == CUBLAS_COMPUTE_64F))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    const double alpha = scalar(alpha_, compute), beta = scalar(beta_, compute);
-    std::vector<double> rows((size_t)m * k), columns((size_t)n * k); /* the operands, k running fastest */
-    for (int i = 0; i < m; i++)
-        for (int l = 0; l < k; l++)
-            rows[(size_t)i * k + l] = element(a, a_type, ta == CUBLAS_OP_T ? (size_t)i * lda + l : (size_t)l * lda + i);
-    for (int j = 0; j < n; j++)
-        for (int l = 0; l < k; l++)
-            columns[(size_t)j * k + l] =
-                element(b, b_type, tb == CUBLAS_OP_T ? (size_t)l * ldb + j : (size_t)j * ldb + l);
-    for (int j = 0; j < n; j++)
-        for (int i = 0; i < m; i++) {
-            const double sum = dot(&rows[(size_t)i * k], &columns[(size_t)j * k], k);
-            const size_t at = (size_t)j * ldc + i;
-            store(c, c_type, at, alpha * sum + (beta == 0 ? 0 : beta * element(c, c_type, at)));
-        }
-    return CUBLAS_STATUS_SUCCESS;
+    const product g = {ta,     tb,     m,   n,   k,  scalar(alpha, compute), scalar(beta, compute), a, b, c,
+                       a_type, c_type, lda, ldb, ldc};
+    const cudaError_t queued = emulated::queue(handle->stream, emulated::kind::kernel, [=] { multiply(g); });
+    return queued == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }

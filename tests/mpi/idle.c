@@ -102,7 +102,7 @@ static void gradient_on(MPI_Comm comm, fixture *f, int n_stages)
     assert_ok(stm_model_array_create(&stage, &gradient));
     assert_ok(stm_model_array_zero(&stage, gradient));
     const stm_shards shards = stm_optimizer_cut(&stage, grid.stage_size, BUCKET);
-    assert_ok(stm_reduction_create(grid.stage_comm, &shards, sizeof(double), &reduction));
+    assert_ok(stm_reduction_create(grid.stage_comm, &shards, sizeof(double), NULL, &reduction));
     n_to_sum = n_behind_embedding(&stage, &shards);
     assert_true(n_to_sum > 8); /* more than may be under way at a time */
 

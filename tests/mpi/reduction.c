@@ -1,12 +1,13 @@
 /* The sum of a gradient while ranks compute it, and the way back: the bits are those of stm_reduce_scatter and
- * stm_all_gather_shards, whatever the order in which elements become final, whoever is late, and whatever MPI buffers.
- */
+ * stm_all_gather_shards, whatever the order in which elements become final, whoever is late, whatever MPI buffers,
+ * and wherever the vector is (support/far.h). */
 #include "mpi/reduction.h"
 
 #include <unistd.h>
 
 #include "base/random.h"
 #include "mpi/gathering.h"
+#include "support/far.h"
 #include "support/mpi.h"
 
 static int rank, n_ranks;
@@ -97,8 +98,8 @@ static void assert_owned_equal(const stm_shards *shards, void *a, void *b, size_
 
 /* Writes the vector piece by piece, and says that each is final: from the end to the front, or in an order of this rank
  * alone; sometimes the rest is left to finish. Elements before and behind the cut are among them. */
-static void write_pieces(stm_reduction *reduction, const test_cut *cut, uint64_t seed, size_t real_bytes, void *from,
-                         void *to)
+static void write_pieces(stm_reduction *reduction, const test_cut *cut, const stm_reach *reach, uint64_t seed,
+                         size_t real_bytes, void *from, void *to)
 {
     const size_t n = cut->first + cut->n + cut->n_behind, n_pieces = 1 + seed % 7;
     size_t order[8];
@@ -112,25 +113,30 @@ static void write_pieces(stm_reduction *reduction, const test_cut *cut, uint64_t
     for (size_t k = 0; k < n_pieces; k++) {
         const size_t begin = order[k] * n / n_pieces, end = (order[k] + 1) * n / n_pieces;
         dawdle(seed, k);
-        memcpy(at(to, begin, real_bytes), at(from, begin, real_bytes), (end - begin) * real_bytes);
+        far_write(reach, at(to, begin, real_bytes), at(from, begin, real_bytes), (end - begin) * real_bytes);
         if (k + 1 < n_pieces || seed % 3 > 0)
             stm_reduction_ready(reduction, begin, end - begin);
         stm_reduction_drive(reduction);
     }
 }
 
-static void reduce_like_the_collective(const test_cut *cut, size_t real_bytes)
+static void reduce_like_the_collective(const test_cut *cut, const stm_reach *reach, size_t real_bytes)
 {
+    const size_t bytes = (cut->first + cut->n + cut->n_behind) * real_bytes;
     const stm_shards shards = shards_of(cut);
     stm_reduction *reduction;
-    assert_ok(stm_reduction_create(MPI_COMM_WORLD, &shards, real_bytes, &reduction));
+    assert_ok(stm_reduction_create(MPI_COMM_WORLD, &shards, real_bytes, reach, &reduction));
     stm_reduction_drive(reduction); /* nothing was begun */
-    for (uint64_t seed = 0; seed < 8; seed++) {
+    for (uint64_t seed = 0; seed < (reach ? 3 : 8); seed++) {
         void *together = vector_of(cut, seed, real_bytes), *before = vector_of(cut, seed, real_bytes), *meanwhile;
-        assert_ok(stm_alloc(cut->first + cut->n + cut->n_behind + 1, real_bytes, &meanwhile));
-        stm_reduction_begin(reduction, meanwhile);
-        write_pieces(reduction, cut, seed, real_bytes, before, meanwhile);
+        void *vector;
+        assert_ok(stm_alloc(bytes + 1, 1, &meanwhile));
+        assert_ok(stm_reach_alloc(reach, bytes, &vector));
+        stm_reduction_begin(reduction, vector);
+        write_pieces(reduction, cut, reach, seed, real_bytes, before, vector);
         stm_reduction_finish(reduction);
+        far_read(reach, meanwhile, vector, bytes);
+        stm_reach_free(reach, vector);
         assert_int_equal(stm_reduction_n_done(reduction), stm_shards_n_ranges(&shards));
         stm_reduce_scatter(MPI_COMM_WORLD, &shards, together, real_bytes);
         assert_owned_equal(&shards, together, meanwhile, real_bytes);
@@ -148,9 +154,9 @@ static void sums_have_the_bits_of_the_collective(void **state)
 {
     (void)state;
     find_ranks();
-    for (size_t i = 0; i < N_CUTS; i++) {
-        reduce_like_the_collective(&cuts[i], sizeof(float));
-        reduce_like_the_collective(&cuts[i], sizeof(double));
+    for (size_t i = 0; i < N_CUTS * FAR_KINDS; i++) {
+        reduce_like_the_collective(&cuts[i / FAR_KINDS], far_reach((int)(i % FAR_KINDS)), sizeof(float));
+        reduce_like_the_collective(&cuts[i / FAR_KINDS], far_reach((int)(i % FAR_KINDS)), sizeof(double));
     }
 }
 
@@ -173,7 +179,7 @@ static void sums_are_in_rank_order(void **state)
     float *mine = vector_of(cut, 5, sizeof *mine), *all;
     assert_ok(stm_alloc(cut->n * (size_t)n_ranks, sizeof *all, &all));
     MPI_Allgather(mine, (int)cut->n, MPI_FLOAT, all, (int)cut->n, MPI_FLOAT, MPI_COMM_WORLD);
-    assert_ok(stm_reduction_create(MPI_COMM_WORLD, &shards, sizeof *mine, &reduction));
+    assert_ok(stm_reduction_create(MPI_COMM_WORLD, &shards, sizeof *mine, NULL, &reduction));
     stm_reduction_begin(reduction, mine);
     stm_reduction_finish(reduction);
     for (size_t b = 0; b < stm_shards_n_ranges(&shards); b++) {
@@ -191,33 +197,38 @@ static void sums_are_in_rank_order(void **state)
     free(all);
 }
 
-static void gather_like_the_collective(const test_cut *cut, size_t real_bytes)
+static void gather_like_the_collective(const test_cut *cut, const stm_reach *reach, size_t real_bytes)
 {
     const stm_shards shards = shards_of(cut);
     const size_t n_buckets = stm_shards_n_ranges(&shards), n = cut->first + cut->n + cut->n_behind;
     stm_gathering *gathering;
-    assert_ok(stm_gathering_create(MPI_COMM_WORLD, &shards, real_bytes, &gathering));
+    assert_ok(stm_gathering_create(MPI_COMM_WORLD, &shards, real_bytes, reach, &gathering));
     stm_gathering_drive(gathering);
-    for (uint64_t seed = 0; seed < 6; seed++) {
-        void *together = vector_of(cut, seed, real_bytes), *meanwhile = vector_of(cut, seed, real_bytes);
+    for (uint64_t seed = 0; seed < (reach ? 2 : 6); seed++) {
+        void *together = vector_of(cut, seed, real_bytes), *meanwhile = vector_of(cut, seed, real_bytes), *vector;
         stm_all_gather_shards(MPI_COMM_WORLD, &shards, together, real_bytes);
         memset(at(meanwhile, cut->first, real_bytes), 0, cut->n * real_bytes);
-        stm_gathering_begin(gathering, meanwhile);
+        assert_ok(stm_reach_alloc(reach, n * real_bytes, &vector));
+        far_write(reach, vector, meanwhile, n * real_bytes);
+        stm_gathering_begin(gathering, vector);
         for (size_t i = 0; i < n_buckets; i++) {
             size_t first, owned;
             if (i % (n_buckets / 8 + 1) == 0)
                 dawdle(seed, i);
             stm_shards_range(&shards, rank, i, &first, &owned);
-            memcpy(at(meanwhile, first, real_bytes), at(together, first, real_bytes), owned * real_bytes);
+            far_write(reach, at(vector, first, real_bytes), at(together, first, real_bytes), owned * real_bytes);
             if (i + 1 < n_buckets || seed % 2 == 0)
                 stm_gathering_offer(gathering, i + 1);
             stm_gathering_drive(gathering);
         }
         if (seed % 2 == 0) { /* a part of it, before the whole */
             stm_gathering_wait(gathering, 0, n / 2);
+            far_read(reach, meanwhile, vector, n / 2 * real_bytes);
             assert_memory_equal(together, meanwhile, n / 2 * real_bytes);
         }
         stm_gathering_finish(gathering);
+        far_read(reach, meanwhile, vector, n * real_bytes);
+        stm_reach_free(reach, vector);
         assert_memory_equal(together, meanwhile, n * real_bytes);
         free(together);
         free(meanwhile);
@@ -229,9 +240,9 @@ static void owned_ranges_reach_all(void **state)
 {
     (void)state;
     find_ranks();
-    for (size_t i = 0; i < N_CUTS; i++) {
-        gather_like_the_collective(&cuts[i], sizeof(float));
-        gather_like_the_collective(&cuts[i], sizeof(double));
+    for (size_t i = 0; i < N_CUTS * FAR_KINDS; i++) {
+        gather_like_the_collective(&cuts[i / FAR_KINDS], far_reach((int)(i % FAR_KINDS)), sizeof(float));
+        gather_like_the_collective(&cuts[i / FAR_KINDS], far_reach((int)(i % FAR_KINDS)), sizeof(double));
     }
 }
 
@@ -252,8 +263,8 @@ static void steps_follow_each_other_without_a_barrier(void **state)
     const stm_shards shards = shards_of(cut);
     stm_reduction *reduction;
     stm_gathering *gathering;
-    assert_ok(stm_reduction_create(MPI_COMM_WORLD, &shards, sizeof(float), &reduction));
-    assert_ok(stm_gathering_create(MPI_COMM_WORLD, &shards, sizeof(float), &gathering));
+    assert_ok(stm_reduction_create(MPI_COMM_WORLD, &shards, sizeof(float), NULL, &reduction));
+    assert_ok(stm_gathering_create(MPI_COMM_WORLD, &shards, sizeof(float), NULL, &gathering));
     float *expected[20], *seen[20];
     for (uint64_t step = 0; step < 20; step++) {
         seen[step] = vector_of(cut, step, sizeof(float));
@@ -285,7 +296,7 @@ static void buckets_are_summed_before_the_last_is_ready(void **state)
     const test_cut *cut = &cuts[7]; /* 4 buckets */
     const stm_shards shards = shards_of(cut);
     stm_reduction *reduction;
-    assert_ok(stm_reduction_create(MPI_COMM_WORLD, &shards, sizeof(float), &reduction));
+    assert_ok(stm_reduction_create(MPI_COMM_WORLD, &shards, sizeof(float), NULL, &reduction));
     float *together = vector_of(cut, 1, sizeof(float)), *meanwhile = vector_of(cut, 1, sizeof(float));
     stm_reduce_scatter(MPI_COMM_WORLD, &shards, together, sizeof(float));
     stm_reduction_begin(reduction, meanwhile);

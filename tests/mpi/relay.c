@@ -1,15 +1,17 @@
 /* Buffers that travel between ranks: every member gets the owner's, sums are in one order to the bit whoever is late,
- * and routes of several owners do not mix. */
+ * and routes of several owners do not mix; wherever the buffers are (support/far.h). */
 #include "mpi/relay.h"
 
 #include <unistd.h>
 
 #include "base/random.h"
+#include "support/far.h"
 #include "support/mpi.h"
 
 enum { N_STEPS = 5, MOST_RANKS = 8 };
 
 static int rank, n_ranks;
+static const stm_reach *reach; /* of the buffers */
 
 static void find_ranks(void)
 {
@@ -72,10 +74,14 @@ static void open_route(stm_relay *relay, stm_relay_kind kind, uint64_t seed, int
     t->member = is_member(t->members, t->n_members);
     if (!t->member)
         return;
-    assert_ok(stm_alloc(N_STEPS * n, sizeof *t->reals, &t->reals));
-    assert_ok(stm_alloc(n, sizeof *t->room, &t->room));
+    float *own;
+    assert_ok(stm_alloc(N_STEPS * n, sizeof *own, &own));
+    assert_ok(stm_reach_alloc(reach, N_STEPS * n * sizeof *own, &t->reals));
+    assert_ok(stm_reach_alloc(reach, n * sizeof *own, &t->room));
     for (size_t i = 0; i < N_STEPS * n && (kind == STM_RELAY_SUM || t->members[0] == rank); i++)
-        t->reals[i] = (float)content(seed, k, rank, i);
+        own[i] = (float)content(seed, k, rank, i);
+    far_write(reach, t->reals, own, N_STEPS * n * sizeof *own);
+    free(own);
     /* Half of the time the same bytes, as twice as many numbers. */
     const size_t halves = kind == STM_RELAY_SPREAD && seed % 2 ? 2 : 1;
     const stm_route route = {.kind = kind,
@@ -90,10 +96,41 @@ static void open_route(stm_relay *relay, stm_relay_kind kind, uint64_t seed, int
     t->number = stm_relay_open(relay, &route);
 }
 
+/* What is in the buffer; the caller frees. */
+static float *read_route(const test_route *t)
+{
+    float *reals;
+    assert_ok(stm_alloc(N_STEPS * t->n, sizeof *reals, &reals));
+    far_read(reach, reals, t->reals, N_STEPS * t->n * sizeof *reals);
+    return reals;
+}
+
 static void close_route(test_route *t)
 {
-    free(t->reals);
-    free(t->room);
+    stm_reach_free(reach, t->reals);
+    stm_reach_free(reach, t->room);
+}
+
+static stm_relay *open_relay(stm_courier **courier)
+{
+    assert_ok(stm_courier_create(reach, 1, courier));
+    return stm_relay_create(MPI_COMM_WORLD, *courier);
+}
+
+static void close_relay(stm_relay *relay, stm_courier *courier)
+{
+    stm_relay_destroy(relay);
+    stm_courier_destroy(courier);
+}
+
+/* The body for buffers of every kind. */
+static void for_every_reach(void (*body)(void))
+{
+    find_ranks();
+    for (int kind = 0; kind < FAR_KINDS; kind++) {
+        reach = far_reach(kind);
+        body();
+    }
 }
 
 /* Sizes from a few bytes to what goes in many fragments. */
@@ -103,12 +140,11 @@ static size_t size_of(uint64_t seed)
     return sizes[seed % 4];
 }
 
-static void every_member_gets_what_the_owner_offers(void **state)
+static void spread_all(void)
 {
-    (void)state;
-    find_ranks();
-    stm_relay *relay = stm_relay_create(MPI_COMM_WORLD);
-    for (uint64_t seed = 0; seed < 12; seed++) {
+    stm_courier *courier;
+    stm_relay *relay = open_relay(&courier);
+    for (uint64_t seed = 0; seed < (reach ? 4 : 12); seed++) {
         test_route routes[MOST_RANKS];
         for (int k = 0; k < n_ranks; k++)
             open_route(relay, STM_RELAY_SPREAD, seed, k, size_of(seed), &routes[k]);
@@ -123,12 +159,22 @@ static void every_member_gets_what_the_owner_offers(void **state)
                 stm_relay_wait(relay, routes[k].number, N_STEPS - 1);
         stm_relay_finish(relay);
         for (int k = 0; k < n_ranks; k++) {
-            for (size_t i = 0; routes[k].member && i < N_STEPS * routes[k].n; i++)
-                assert_true(routes[k].reals[i] == (float)content(seed, k, k, i));
+            if (!routes[k].member)
+                continue;
+            float *reals = read_route(&routes[k]);
+            for (size_t i = 0; i < N_STEPS * routes[k].n; i++)
+                assert_true(reals[i] == (float)content(seed, k, k, i));
+            free(reals);
             close_route(&routes[k]);
         }
     }
-    stm_relay_destroy(relay);
+    close_relay(relay, courier);
+}
+
+static void every_member_gets_what_the_owner_offers(void **state)
+{
+    (void)state;
+    for_every_reach(spread_all);
 }
 
 /* The sum over member i and all that hang on it, added in the order that relay.h promises. */
@@ -144,12 +190,11 @@ static float sum_below(const test_route *t, uint64_t seed, int k, int i, size_t 
     return sum;
 }
 
-static void sums_are_in_one_order_whoever_is_late(void **state)
+static void sum_all(void)
 {
-    (void)state;
-    find_ranks();
-    stm_relay *relay = stm_relay_create(MPI_COMM_WORLD);
-    for (uint64_t seed = 0; seed < 12; seed++) {
+    stm_courier *courier;
+    stm_relay *relay = open_relay(&courier);
+    for (uint64_t seed = 0; seed < (reach ? 4 : 12); seed++) {
         test_route routes[MOST_RANKS];
         for (int k = 0; k < n_ranks; k++)
             open_route(relay, STM_RELAY_SUM, seed, k, size_of(seed), &routes[k]);
@@ -167,36 +212,57 @@ static void sums_are_in_one_order_whoever_is_late(void **state)
             stm_relay_wait(relay, routes[rank].number, 0);
         stm_relay_finish(relay);
         const test_route *mine = &routes[rank];
+        float *reals = read_route(mine);
         for (size_t i = 0; i < N_STEPS * mine->n; i++)
-            assert_true(mine->reals[i] == sum_below(mine, seed, rank, 0, i));
+            assert_true(reals[i] == sum_below(mine, seed, rank, 0, i));
+        free(reals);
         for (int k = 0; k < n_ranks; k++)
-            close_route(&routes[k]);
+            if (routes[k].member)
+                close_route(&routes[k]);
     }
-    stm_relay_destroy(relay);
+    close_relay(relay, courier);
+}
+
+static void sums_are_in_one_order_whoever_is_late(void **state)
+{
+    (void)state;
+    for_every_reach(sum_all);
 }
 
 /* What has left its buffer may be overwritten. */
-static void settled_buffers_are_free(void **state)
+static void settle_all(void)
 {
-    (void)state;
-    find_ranks();
-    stm_relay *relay = stm_relay_create(MPI_COMM_WORLD);
-    for (uint64_t seed = 0; seed < 8; seed++) {
+    stm_courier *courier;
+    stm_relay *relay = open_relay(&courier);
+    for (uint64_t seed = 0; seed < (reach ? 4 : 8); seed++) {
         test_route t;
         open_route(relay, STM_RELAY_SPREAD, seed, 0, size_of(seed), &t);
         if (rank == 0) {
             stm_relay_offer(relay, t.number, N_STEPS - 1);
             while (!stm_relay_is_settled(relay, t.number))
                 stm_relay_poll(relay, true);
-            memset(t.reals, 0, N_STEPS * t.n * sizeof *t.reals);
+            float *zeros;
+            assert_ok(stm_alloc(N_STEPS * t.n, sizeof *zeros, &zeros));
+            far_write(reach, t.reals, zeros, N_STEPS * t.n * sizeof *zeros);
+            free(zeros);
         }
         dawdle(seed, 0);
         stm_relay_finish(relay);
-        for (size_t i = 0; t.member && rank != 0 && i < N_STEPS * t.n; i++)
-            assert_true(t.reals[i] == (float)content(seed, 0, 0, i));
+        if (!t.member)
+            continue;
+        float *reals = read_route(&t);
+        for (size_t i = 0; rank != 0 && i < N_STEPS * t.n; i++)
+            assert_true(reals[i] == (float)content(seed, 0, 0, i));
+        free(reals);
         close_route(&t);
     }
-    stm_relay_destroy(relay);
+    close_relay(relay, courier);
+}
+
+static void settled_buffers_are_free(void **state)
+{
+    (void)state;
+    for_every_reach(settle_all);
 }
 
 int main(int argc, char **argv)

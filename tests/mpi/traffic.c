@@ -276,7 +276,7 @@ static void gradients_cost_what_others_own_of_them(void **state)
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
     const stm_shards shards = {.n = N, .bucket_n = BUCKET, .n_ranks = n_ranks};
     stm_reduction *reduction;
-    assert_ok(stm_reduction_create(MPI_COMM_WORLD, &shards, sizeof(double), &reduction));
+    assert_ok(stm_reduction_create(MPI_COMM_WORLD, &shards, sizeof(double), NULL, &reduction));
     const stm_test_messages before = stm_test_messages_sent();
     stm_reduction_begin(reduction, reals);
     stm_reduction_finish(reduction);

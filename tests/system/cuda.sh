@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # --backend cuda as --backend cpu: recorded gradients on several layouts, the tokens that generate samples, training, and
-# checkpoints that either backend goes on from. Where STEMMA_EMULATED names a folder, its module runs the kernels on the
-# host; else a GPU does.
+# checkpoints that either backend goes on from; by messages through the host, and by those of an MPI that knows the device.
+# Where STEMMA_EMULATED names a folder, its module runs the kernels on the host; else a GPU does.
 . "$(dirname "$0")/common.sh"
 command -v h5diff > /dev/null || die "h5diff is missing (Debian: hdf5-tools)"
 cd "$work" || exit 1
@@ -18,13 +18,15 @@ if [ "$code" = 2 ] && [ -z "${STEMMA_EMULATED:-}" ]; then
 fi
 [ "$code" = 0 ] || die "score: exit code $code: $(cat err)"
 h5diff -d 1e-13 score.h5 "$edge/score.h5" /groups /groups > diff.txt || die "score: $(head -4 diff.txt)"
-for layout in "0 1 tree" "2 1 tree" "3 1 prompt" "2 2 repeated" "4 2 tree"; do
-    read -r ranks stages forward <<< "$layout"
-    succeeds "$ranks" "$STEMMA" grad "$edge" "$edge/groups.jsonl" --out grad.h5 --backend cuda $grpo \
+# Where the kernels run on the host, so does their memory, but out of reach of all else, unless STEMMA_GPU_MPI is 1.
+for layout in "0 1 tree 0" "2 1 tree 0" "3 1 prompt 0" "2 2 repeated 0" "4 2 tree 0" "3 1 tree 1" "4 2 prompt 1"; do
+    read -r ranks stages forward direct <<< "$layout"
+    [ "$direct" = 0 ] || [ -n "${STEMMA_EMULATED:-}" ] || continue
+    STEMMA_GPU_MPI=$direct succeeds "$ranks" "$STEMMA" grad "$edge" "$edge/groups.jsonl" --out grad.h5 --backend cuda $grpo \
         parallel.pipeline="$stages" --forward "$forward" memory.chunk_tokens=24
     h5diff -d 1e-13 grad.h5 "$edge/grad_grpo.h5" /grad /grad > diff.txt || die "grad, $layout: $(head -4 diff.txt)"
 done
-say "score and grad: the recorded values on 1 to 4 ranks, 1 and 2 stages, by three forwards"
+say "score and grad: the recorded values on 1 to 4 ranks, 1 and 2 stages, by three forwards and both ways of messages"
 
 ids() { grep -o '"ids":\[[^]]*\]' "$1"; }
 printf '%s\n' '{"prompt_ids": [3, 1, 4, 1, 5, 9, 2, 6]}' '{"prompt_ids": [7]}' > ids.jsonl
@@ -40,7 +42,7 @@ say "generate: the CPU's tokens, with filters and greedy"
 # Without measured rates: the host is no GPU. Two steps on each backend, then one that changes it half way.
 input cpu.yaml cpu 2 "objective: { kl_coef: 0.02 }\n"
 train() { succeeds "$1" "$STEMMA" train cpu.yaml run.folder="$2" run.steps="$3" --backend "$4" --precision float64 \
-    parallel.machine=none; }
+    parallel.machine=none "${@:5}"; }
 train 0 cpu 2 cpu
 train 2 cuda 2 cuda
 train 0 mixed 1 cuda
@@ -48,3 +50,17 @@ train 0 mixed 2 cpu
 same_parameters "$(checkpoint cpu 2)" "$(checkpoint cuda 2)" 1e-9
 same_parameters "$(checkpoint cpu 2)" "$(checkpoint mixed 2)" 1e-9
 say "train: the CPU's weights, on 2 ranks too, and where one backend goes on from the other's checkpoint"
+
+# The embedding is the head, too, on stages that differ; replicas sum all of a gradient, or their shards of it.
+n=0
+for layout in "3 0 parallel.replica=3" "3 1 parallel.replica=1" "2 0 parallel.pipeline=2" "3 0 parallel.shard=gradient" \
+    "4 1 parallel.pipeline=2 parallel.shard=gradient" "2 1 parallel.replica=2 checkpoint.async=true"; do
+    read -r ranks direct options <<< "$layout"
+    [ -n "${STEMMA_EMULATED:-}" ] || direct=0
+    n=$((n + 1))
+    for steps in 1 2; do
+        STEMMA_GPU_MPI=$direct train "$ranks" "cuda$n" "$steps" cuda $options
+    done
+    same_parameters "$(checkpoint cpu 2)" "$(checkpoint "cuda$n" 2)" 1e-9
+done
+say "train: the CPU's weights on 2 to 4 ranks, replicas, teams, stages and shards, gone on with from checkpoints"

@@ -1,0 +1,131 @@
+/* What a device with memory of its own does besides (stm_apart): memory where an array is asked for it, and a second
+ * queue for messages, whose work comes after what it was told to follow. Other backends have no such rows. */
+#include <string.h>
+
+#include "support/device.h"
+
+enum { N = 5000, MIB = 1 << 20 };
+
+static bool has_device(device *d, size_t real_bytes)
+{
+    device_open(d, backend_under_test(), real_bytes, 1);
+    assert_true((d->backend->apart != NULL) == (d->backend->device_bytes != NULL));
+    return d->backend->apart != NULL;
+}
+
+static void write_number(device *d, void *at, double x)
+{
+    assert_ok(d->backend->write(d->stream, at, &x, sizeof x));
+}
+
+static double number_at(device *d, const void *at)
+{
+    double x;
+    assert_ok(d->backend->read(d->stream, &x, at, sizeof x));
+    return x;
+}
+
+/* Ranges in any order, that share what the device gives at once; then more, piece by piece, over some that is there. */
+static void reserved_arrays_hold_what_is_written(void **state)
+{
+    (void)state;
+    device d;
+    const size_t bytes = (size_t)64 * MIB + 24;
+    const stm_byte_range ranges[] = {{40 * MIB + 8, 3 * MIB}, {0, 100}, {4000, 0}, {200, MIB}, {bytes - 8, 8}};
+    const size_t at[] = {0, 92, 200, 200 + MIB - 8, 40 * MIB + 8, 43 * MIB, bytes - 8, 30 * MIB, 45 * MIB, 50 * MIB};
+    char *array;
+    if (has_device(&d, sizeof(double))) {
+        assert_ok(d.backend->reserve(d.stream, bytes, ranges, sizeof ranges / sizeof *ranges, &array));
+        for (size_t i = 0; i < 7; i++)
+            write_number(&d, array + at[i], (double)i);
+        assert_ok(d.backend->apart->commit(d.stream, array, 30 * MIB, 45 * MIB));
+        assert_ok(d.backend->apart->commit(d.stream, array, 44 * MIB, 51 * MIB));
+        for (size_t i = 7; i < sizeof at / sizeof *at; i++)
+            write_number(&d, array + at[i], (double)i);
+        for (size_t i = 0; i < sizeof at / sizeof *at; i++)
+            assert_true(number_at(&d, array + at[i]) == (double)i);
+        d.backend->unreserve(d.stream, array, bytes);
+    }
+    device_close(&d);
+}
+
+/* The copy to the host is of what the first queue's work leaves. */
+static void messages_follow_what_was_computed(void **state)
+{
+    (void)state;
+    device d;
+    stm_stream *beside;
+    double x[N], *host;
+    uint64_t first, second;
+    bool passed = false;
+    for (size_t i = 0; i < N; i++)
+        x[i] = (double)i;
+    if (has_device(&d, sizeof(double))) {
+        const stm_apart *rows = d.backend->apart;
+        double *a = device_reals(&d, x, N), *b = device_reals(&d, x, N), *c = device_reals(&d, NULL, N);
+        assert_ok(rows->open_beside(d.stream, &beside));
+        assert_ok(rows->alloc_host(d.stream, sizeof x, &host));
+        for (int times = 0; times < 3; times++)
+            assert_ok(d.backend->add(d.stream, N, a, b));
+        assert_ok(rows->follow(beside, d.stream));
+        assert_ok(d.backend->copy(beside, host, b, sizeof x));
+        assert_ok(rows->note(beside, &first));
+        assert_ok(d.backend->copy(beside, c, host, sizeof x));
+        assert_ok(rows->note(beside, &second));
+        assert_true(second > first);
+        while (!passed)
+            assert_ok(rows->has_passed(beside, second, &passed));
+        for (size_t i = 0; i < N; i++)
+            assert_true(host[i] == 4 * x[i]);
+        device_read(&d, c, x, N);
+        for (size_t i = 0; i < N; i++)
+            assert_true(x[i] == 4.0 * (double)i);
+        for (int i = 0; i < 1000; i++) /* more than a device keeps in mind */
+            assert_ok(rows->note(beside, &first));
+        assert_ok(d.backend->synchronize(beside));
+        assert_ok(rows->has_passed(beside, first, &passed));
+        assert_true(passed);
+        rows->free_host(d.stream, host);
+        d.backend->close(beside);
+    }
+    device_close(&d);
+}
+
+/* Numbers whose sum depends on the order; float's is formed in double. The sum may take the place of the first part. */
+static void sums_are_in_the_order_of_their_parts(void **state)
+{
+    (void)state;
+    enum { PARTS = 5 };
+    for (size_t real_bytes = sizeof(float); real_bytes <= sizeof(double); real_bytes *= 2) {
+        device d;
+        double *x = random_numbers(7, PARTS * N), sums[N], again[N];
+        for (size_t i = 0; i < PARTS * N; i++)
+            x[i] = i % 3 == 0 ? (float)(x[i] * 1e9) : (float)x[i];
+        if (has_device(&d, real_bytes)) {
+            void *parts = device_reals(&d, x, PARTS * N), *sum = device_reals(&d, NULL, N);
+            assert_ok(d.backend->apart->add_in_order(d.stream, PARTS, N, parts, sum));
+            assert_ok(d.backend->apart->add_in_order(d.stream, PARTS, N, parts, parts));
+            device_read(&d, sum, sums, N);
+            device_read(&d, parts, again, N);
+            for (size_t i = 0; i < N; i++) {
+                double expected = 0;
+                for (size_t p = 0; p < PARTS; p++)
+                    expected += x[p * N + i];
+                assert_true(sums[i] == (real_bytes == sizeof(float) ? (double)(float)expected : expected));
+                assert_true(again[i] == sums[i]);
+            }
+        }
+        free(x);
+        device_close(&d);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reserved_arrays_hold_what_is_written),
+        cmocka_unit_test(messages_follow_what_was_computed),
+        cmocka_unit_test(sums_are_in_the_order_of_their_parts),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
