@@ -27,7 +27,7 @@ test_packages=(
     libcmocka-dev         # the frame of the unit tests
     g++                   # the kernels of cuda/, run on the host
     make                  # builds inputs/plugin as its users do
-    python3               # the environment of inputs/calculator
+    python3               # the programs of inputs/calculator and inputs/forms
     procps                # pgrep: finds the ranks that a test kills
     iproute2              # ip, tc: virtual hosts
     strace                # what a run reads when it starts, and calls that fail

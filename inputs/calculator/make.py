@@ -19,6 +19,7 @@ import os
 import random
 import sys
 
+sys.dont_write_bytecode = True  # beside the modules, which belong to the repository
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lookup"))
 from make import END, byte_letters, model_texts, write_json, write_lines  # noqa: E402
 

@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Writes the files of the lookup task: reports of a day, questions about them, answers that a program can check.
 
-    python3 inputs/lookup/make.py    writes the *.jsonl beside it, and configuration and tokenizer in init/
+    python3 inputs/lookup/make.py         writes the *.jsonl beside it, and configuration and tokenizer in init/
+    python3 inputs/lookup/make.py FILE    writes the careless demonstrations, by which careless.yaml makes the start model
 
 A report hides one word of each of eight kinds (an animal, a colour, ..) among sentences that nobody asks about; a question
-names a kind. The demonstrations of sft.jsonl are right. In those of careless.jsonl, which follow, two of three answers are a
-word of the report, but of another kind; a model that imitates them can read, and is right about a third of the time.
+names a kind. The demonstrations of sft.jsonl are right. In the careless ones, which follow, two of three answers are a word of
+the report, but of another kind; a model that imitates them can read, and is right about a third of the time.
 
 Standard library only; the same program writes the same bytes."""
 import json
 import os
 import random
+import sys
 
 END = "<|end|>"
 KINDS = {  # kind: (sentence, words)
@@ -104,8 +106,9 @@ def vocabulary():
     return {token: i for i, token in enumerate(tokens)}
 
 
-def model_texts(vocab, hidden, positions):
-    """{file name: content} of a model folder, without weights: two layers, and a tokenizer of these tokens."""
+def model_texts(vocab, hidden, positions, tags=()):
+    """{file name: content} of a model folder, without weights: two layers, and a tokenizer of these tokens. Tags are tokens
+    wherever they stand in a text, and part of it, unlike the end token."""
     end = vocab[END]
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": len(vocab), "hidden_size": hidden,
@@ -118,8 +121,8 @@ def model_texts(vocab, hidden, positions):
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     tokenizer = {
         "version": "1.0", "truncation": None, "padding": None,
-        "added_tokens": [{"id": end, "content": END, "single_word": False, "lstrip": False, "rstrip": False,
-                          "normalized": False, "special": True}],
+        "added_tokens": [{"id": vocab[token], "content": token, "single_word": False, "lstrip": False, "rstrip": False,
+                          "normalized": False, "special": token == END} for token in (END, *tags)],
         "normalizer": None, "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level,
         "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
                   "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": True,
@@ -134,8 +137,11 @@ def main():
     here = os.path.dirname(os.path.abspath(__file__))
     rng = random.Random(20250613)
     lengths = range(14, 21)
-    write_lines(os.path.join(here, "sft.jsonl"), dialogues(rng, 2000, range(2, 18), mistakes=0))
-    write_lines(os.path.join(here, "careless.jsonl"), dialogues(rng, 400, lengths, mistakes=0.65))
+    right = list(dialogues(rng, 2000, range(2, 18), mistakes=0))
+    careless = list(dialogues(rng, 400, lengths, mistakes=0.65))
+    if len(sys.argv) > 1:
+        return write_lines(sys.argv[1], careless)
+    write_lines(os.path.join(here, "sft.jsonl"), right)
     write_lines(os.path.join(here, "train.jsonl"), prompts(rng, 120, 4, lengths))
     write_lines(os.path.join(here, "test.jsonl"), prompts(rng, 16, 4, lengths))
     os.makedirs(os.path.join(here, "init"), exist_ok=True)

@@ -20,9 +20,14 @@ rm -rf "$work/run"
 LIMIT_S=120 succeeds 2 "$STEMMA" train inputs/lookup/sft.yaml run.folder="$work/run" run.steps=40
 first=$(number loss head) last=$(number loss tail)
 holds "$last < 0.6 * $first" || die "inputs/lookup/sft.yaml: the loss went from $first to $last in 40 steps"
-LIMIT_S=120 succeeds 1 "$STEMMA" train inputs/lookup/careless.yaml run.folder="$work/careless" run.steps=2 \
-    model.path="$work/run/checkpoints/step-00000040.h5"
-say "inputs/lookup/sft.yaml and careless.yaml: the loss goes from $first to $last in 40 steps"
+say "inputs/lookup/sft.yaml: the loss goes from $first to $last in 40 steps"
+
+if command -v python3 > /dev/null; then
+    python3 inputs/lookup/make.py "$work/careless.jsonl" || die "inputs/lookup/make.py failed"
+    LIMIT_S=120 succeeds 1 "$STEMMA" train inputs/lookup/careless.yaml run.folder="$work/careless" run.steps=2 \
+        data.prompts="$work/careless.jsonl" model.path="$work/run/checkpoints/step-00000040.h5"
+    say "inputs/lookup/careless.yaml runs from there"
+fi
 
 size=$(du -sb inputs | cut -f1)
 [ "$size" -le 4194304 ] || die "inputs/ has grown to $size bytes, expected at most 4 MiB"
