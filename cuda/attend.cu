@@ -172,21 +172,23 @@ template <class R> static unsigned blocks_of_rows(const stm_attend *a)
 
 template <class R> stm_status stm_cuda_ops<R>::attend(stm_stream *stream, const stm_attend *a)
 {
-    stm_attend_part *parts;
+    const stm_attend_part *parts;
     void *none;
     STM_TRY(stm_attend_send_parts(stream, a, 0, &parts, &none));
-    return stm_launch(stream, blocks_of_rows<R>(a), STM_BLOCK, 0, attend_kernel<R>, *a, (const stm_attend_part *)parts);
+    return stm_launch(stream, blocks_of_rows<R>(a), STM_BLOCK, 0, attend_kernel<R>, *a, parts);
 }
 
-stm_status stm_attend_send_parts(stm_stream *stream, const stm_attend *a, size_t besides, stm_attend_part **parts,
+stm_status stm_attend_send_parts(stm_stream *stream, const stm_attend *a, size_t besides, const stm_attend_part **parts,
                                  void **after)
 {
-    const size_t bytes = a->n_parts * sizeof **parts, padded = (bytes + 63) / 64 * 64;
+    const size_t bytes = a->device_parts ? 0 : a->n_parts * sizeof **parts, padded = (bytes + 63) / 64 * 64;
+    char *room;
     if (a->head_dim > MOST_HEAD_DIM)
         return stm_fail(STM_ERR_DEVICE, "cuda: heads of %zu numbers; expected at most %d", a->head_dim, MOST_HEAD_DIM);
-    STM_TRY(stm_cuda_scratch(stream, padded + besides, parts));
-    *after = (char *)*parts + padded;
-    return stm_cuda_write(stream, *parts, a->parts, bytes);
+    STM_TRY(stm_cuda_scratch(stream, padded + besides, &room));
+    *parts = a->device_parts ? a->device_parts : (const stm_attend_part *)room;
+    *after = room + padded;
+    return stm_cuda_write(stream, room, a->parts, bytes);
 }
 
 /* True if two parts may write to the same number. */
@@ -215,12 +217,11 @@ size_t stm_attend_end_of_wave(const stm_attend *a, size_t real_bytes, size_t fir
 
 template <class R> stm_status stm_cuda_ops<R>::attend_backward(stm_stream *stream, const stm_attend *a)
 {
-    stm_attend_part *parts;
+    const stm_attend_part *parts;
     void *room;
     STM_TRY(stm_attend_send_parts(stream, a, a->n_rows * a->n_heads * sizeof(R), &parts, &room));
     R *delta = (R *)room;
-    STM_TRY(stm_launch(stream, blocks_of_rows<R>(a), STM_BLOCK, 0, query_gradient_kernel<R>, *a,
-                       (const stm_attend_part *)parts, delta));
+    STM_TRY(stm_launch(stream, blocks_of_rows<R>(a), STM_BLOCK, 0, query_gradient_kernel<R>, *a, parts, delta));
     for (size_t first = 0, end; first < a->n_parts; first = end) {
         size_t most_keys = 0;
         end = stm_attend_end_of_wave(a, sizeof(R), first);
@@ -228,7 +229,7 @@ template <class R> stm_status stm_cuda_ops<R>::attend_backward(stm_stream *strea
             most_keys = STM_MAX(most_keys, a->parts[p].n_keys);
         const unsigned blocks = (unsigned)stm_pieces_of(most_keys * a->n_kv_heads, STM_BLOCK / STM_WARP);
         STM_TRY(stm_launch(stream, dim3(blocks, (unsigned)(end - first)), STM_BLOCK, 0, key_gradient_kernel<R>, *a,
-                           (const stm_attend_part *)parts + first, (const R *)delta));
+                           parts + first, (const R *)delta));
     }
     return STM_OK;
 }

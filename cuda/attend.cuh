@@ -4,9 +4,9 @@
 
 #include "cuda/device.cuh"
 
-/* Copies the parts to the front of the scratch; `besides` further bytes follow at *after. Fails: STM_ERR_MEMORY,
- * STM_ERR_DEVICE. */
-stm_status stm_attend_send_parts(stm_stream *stream, const stm_attend *a, size_t besides, stm_attend_part **parts,
+/* The parts on the device: where they are, or copied to the front of the scratch; `besides` further bytes of that are
+ * at *after. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
+stm_status stm_attend_send_parts(stm_stream *stream, const stm_attend *a, size_t besides, const stm_attend_part **parts,
                                  void **after);
 
 /* The end of the wave that begins with part `first`: the next parts, until one shares an accumulator with another. */
@@ -21,12 +21,24 @@ stm_status stm_cuda_attend_backward_bf16(stm_stream *stream, const stm_attend *a
  * heads of up to 128 numbers. */
 stm_status stm_attend_few(stm_stream *stream, const stm_attend *a);
 
+/* Keys of a part: no fewer than it will have; and now. */
+static inline size_t stm_attend_most_keys(const stm_attend_part *part)
+{
+    return part->n_keys + (part->grown ? part->most_grown : 0);
+}
+
+static inline __device__ size_t stm_keys_of(const stm_attend_part &part)
+{
+    return part.n_keys + (part.grown ? (size_t)*part.grown : 0);
+}
+
 /* Keys that row r of the call sees of a part; 0 where it is not of the part's rows. */
 static inline __device__ size_t stm_keys_seen(const stm_attend_part &part, size_t r)
 {
     if (r < part.first_row || r >= part.first_row + part.n_rows)
         return 0;
-    return part.causal ? STM_MIN(part.n_keys, r - part.first_row + part.diagonal + 1) : part.n_keys;
+    const size_t n_keys = stm_keys_of(part);
+    return part.causal ? STM_MIN(n_keys, r - part.first_row + part.diagonal + 1) : n_keys;
 }
 
 #endif

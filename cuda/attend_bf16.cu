@@ -55,8 +55,8 @@ static __global__ void __launch_bounds__(THREADS) attend_tiles_kernel(stm_attend
         const size_t n_seen[2] = {keys_of_row(q, part, mine[0]), keys_of_row(q, part, mine[1])};
         for (size_t key = 0; key < n_keys; key += TILE) {
             __syncthreads(); /* the tiles may still be read */
-            load_keys<D>((const float *)part.k + skipped, d, key, part.n_keys, k_tile, NULL);
-            load_keys<D>((const float *)part.v + skipped, d, key, part.n_keys, NULL, v_turned);
+            load_keys<D>((const float *)part.k + skipped, d, key, n_keys, k_tile, NULL);
+            load_keys<D>((const float *)part.v + skipped, d, key, n_keys, NULL, v_turned);
             __syncthreads();
             rows.template meet<TILE / 8, TILE + PAD>(q_tile + own * (D + PAD), k_tile, v_turned, n_seen, key, scale);
         }
@@ -198,24 +198,24 @@ static dim3 grid_of_rows(const stm_attend *a)
 
 template <int D> static stm_status attend_tiles(stm_stream *stream, const stm_attend *a)
 {
-    stm_attend_part *parts;
+    const stm_attend_part *parts;
     void *none;
     STM_TRY(stm_attend_send_parts(stream, a, 0, &parts, &none));
     return stm_launch_tiles(stream, grid_of_rows(a), 2 * TILE * (D + PAD) + D * (TILE + PAD), attend_tiles_kernel<D>,
-                            *a, (const stm_attend_part *)parts);
+                            *a, parts);
 }
 
 template <int D> static stm_status attend_tiles_backward(stm_stream *stream, const stm_attend *a)
 {
     const size_t n = a->n_rows * a->n_heads;
-    stm_attend_part *parts;
+    const stm_attend_part *parts;
     void *room;
     STM_TRY(stm_attend_send_parts(stream, a, n * sizeof(float), &parts, &room));
     float *delta = (float *)room;
     STM_TRY(
         stm_launch(stream, (unsigned)stm_pieces_of(n, STM_BLOCK / STM_WARP), STM_BLOCK, 0, delta_kernel, *a, delta));
     STM_TRY(stm_launch_tiles(stream, grid_of_rows(a), 4 * TILE * (D + PAD) + D * (TILE + PAD),
-                             query_gradient_tiles_kernel<D>, *a, (const stm_attend_part *)parts, (const float *)delta));
+                             query_gradient_tiles_kernel<D>, *a, parts, (const float *)delta));
     for (size_t first = 0, end; first < a->n_parts; first = end) {
         size_t most_keys = 0;
         end = stm_attend_end_of_wave(a, sizeof(float), first);
@@ -223,8 +223,7 @@ template <int D> static stm_status attend_tiles_backward(stm_stream *stream, con
             most_keys = STM_MAX(most_keys, a->parts[p].n_keys);
         const dim3 grid((unsigned)stm_pieces_of(most_keys, TILE), (unsigned)a->n_kv_heads, (unsigned)(end - first));
         STM_TRY(stm_launch_tiles(stream, grid, 2 * (TILE + ROWS) * (D + PAD) + 2 * D * (ROWS + PAD),
-                                 key_gradient_tiles_kernel<D>, *a, (const stm_attend_part *)parts + first,
-                                 (const float *)delta));
+                                 key_gradient_tiles_kernel<D>, *a, parts + first, (const float *)delta));
     }
     return STM_OK;
 }

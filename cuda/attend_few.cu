@@ -20,14 +20,14 @@ static __host__ __device__ size_t splits_of(size_t n_keys)
     return (n_keys + SPLIT - 1) / SPLIT;
 }
 
-static __host__ __device__ size_t splits_of_part(const stm_attend &a, const stm_attend_part &part)
+static __device__ size_t splits_of_part(const stm_attend &a, const stm_attend_part &part)
 {
-    return part.n_rows * a.n_heads * splits_of(part.n_keys);
+    return part.n_rows * a.n_heads * splits_of(stm_keys_of(part));
 }
 
 static __device__ size_t split_of_vector(const stm_attend &a, const stm_attend_part &part, size_t vector)
 {
-    return (vector - part.first_row * a.n_heads) * splits_of(part.n_keys);
+    return (vector - part.first_row * a.n_heads) * splits_of(stm_keys_of(part));
 }
 
 /* Of all parts before part p. Called by the whole block; room: shared memory, [STM_WARP]. */
@@ -98,8 +98,8 @@ static __global__ void __launch_bounds__(THREADS)
     const size_t d = a.head_dim, split = blockIdx.x / n_tiles, skipped = q.head * part.kv_stride * d;
     const size_t first = part.first_row * q.share + (size_t)(blockIdx.x % n_tiles) * TILE;
     const size_t end = (part.first_row + part.n_rows) * q.share;
-    const size_t first_key = split * SPLIT, end_key = STM_MIN(part.n_keys, first_key + SPLIT);
-    if (first >= end || first_key >= part.n_keys)
+    const size_t n_keys = stm_keys_of(part), first_key = split * SPLIT, end_key = STM_MIN(n_keys, first_key + SPLIT);
+    if (first >= end || first_key >= n_keys)
         return;
     const size_t n_rows = STM_MIN((size_t)TILE, end - first), before = splits_before(a, parts, blockIdx.z, room);
     const bool is_few = n_rows <= FEW;
@@ -113,8 +113,8 @@ static __global__ void __launch_bounds__(THREADS)
     load_tall<D, TILE>(q, (const float *)a.q, first, q_tile, NULL);
     for (size_t key = first_key; key < end_key; key += TILE) {
         __syncthreads(); /* the tiles may still be read */
-        load_keys<D>((const float *)part.k + skipped, d, key, part.n_keys, k_tile, NULL);
-        load_keys<D>((const float *)part.v + skipped, d, key, part.n_keys, NULL, v_turned);
+        load_keys<D>((const float *)part.k + skipped, d, key, n_keys, k_tile, NULL);
+        load_keys<D>((const float *)part.v + skipped, d, key, n_keys, NULL, v_turned);
         __syncthreads();
         const bf16 *own_q = q_tile + own_rows * (D + PAD), *own_k = k_tile + own_keys * (D + PAD);
         if (is_few)
@@ -214,21 +214,22 @@ template <int D> static stm_status attend_few(stm_stream *stream, const stm_atte
 {
     const size_t share = a->n_heads / a->n_kv_heads;
     size_t n_splits = 0, most_keys = 0, most_rows = 0;
-    stm_attend_part *parts;
+    const stm_attend_part *parts;
     void *room;
     for (size_t p = 0; p < a->n_parts; p++) {
-        n_splits += splits_of_part(*a, a->parts[p]);
-        most_keys = STM_MAX(most_keys, a->parts[p].n_keys);
+        const size_t n_keys = stm_attend_most_keys(&a->parts[p]);
+        n_splits += a->parts[p].n_rows * a->n_heads * splits_of(n_keys);
+        most_keys = STM_MAX(most_keys, n_keys);
         most_rows = STM_MAX(most_rows, a->parts[p].n_rows);
     }
     STM_TRY(stm_attend_send_parts(stream, a, n_splits * (a->head_dim + 2) * sizeof(float), &parts, &room));
     const splits met = {(float *)room, (float *)room + n_splits, (float *)room + 2 * n_splits};
     const unsigned n_tiles = (unsigned)stm_pieces_of(most_rows * share, TILE);
     const dim3 grid(n_tiles * (unsigned)splits_of(most_keys), (unsigned)a->n_kv_heads, (unsigned)a->n_parts);
-    STM_TRY(stm_launch_tiles(stream, grid, 2 * TILE * (D + PAD) + D * (TILE + PAD), attend_splits_kernel<D>, *a,
-                             (const stm_attend_part *)parts, n_tiles, met));
+    STM_TRY(stm_launch_tiles(stream, grid, 2 * TILE * (D + PAD) + D * (TILE + PAD), attend_splits_kernel<D>, *a, parts,
+                             n_tiles, met));
     return stm_launch(stream, dim3((unsigned)a->n_rows, (unsigned)a->n_heads), THREADS, 0, merge_splits_kernel, *a,
-                      (const stm_attend_part *)parts, met);
+                      parts, met);
 }
 
 stm_status stm_attend_few(stm_stream *stream, const stm_attend *a)

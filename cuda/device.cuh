@@ -34,9 +34,9 @@ struct stm_stream {
     cudaStream_t queue;
     cublasHandle_t blas;
     int device, n_multiprocessors;
-    size_t device_bytes;       /* all of its memory */
-    char *scratch, *workspace; /* device memory: of the call that runs, grows on demand; of cuBLAS */
-    size_t scratch_bytes;
+    size_t device_bytes;               /* all of its memory */
+    char *scratch, *workspace;         /* device memory: of the call that runs, grows on demand; of cuBLAS */
+    size_t scratch_bytes, n_scratches; /* n: how many there have been */
     stm_cuda_rounded *rounded;
     size_t n_rounded, rounded_capacity;
     stm_cuda_mapping *mappings;
@@ -44,6 +44,12 @@ struct stm_stream {
     /* Of a queue beside another: beside.cu. */
     cudaEvent_t joint, events[STM_CUDA_EVENTS];
     uint64_t n_noted, n_passed;
+    char *host_room; /* pinned, grows on demand */
+    size_t host_room_bytes;
+    cudaEvent_t marks[STM_MARKS]; /* NULL: not used yet */
+    bool is_recording;
+    cudaGraphExec_t recording; /* NULL: none */
+    size_t recording_scratch;  /* n_scratches when it was made */
 };
 
 /* Stores what the runtime or cuBLAS said and returns the status: STM_ERR_MEMORY or STM_ERR_DEVICE. */
@@ -65,7 +71,7 @@ stm_status stm_cublas_failed(cublasStatus_t status, const char *call);
     } while (0)
 
 /* Room on the device for one call, contents undefined, valid until the next call of this on the stream. Fails:
- * STM_ERR_MEMORY. */
+ * STM_ERR_MEMORY; STM_ERR_DEVICE where it would have to grow in a recording. */
 stm_status stm_cuda_scratch(stm_stream *stream, size_t bytes, void *out);
 
 /* The rows of the table that do not depend on the precision: stream.cu. */
@@ -101,6 +107,16 @@ stm_status stm_cuda_note(stm_stream *beside, uint64_t *mark);
 stm_status stm_cuda_has_passed(stm_stream *beside, uint64_t mark, bool *passed);
 template <class R>
 stm_status stm_cuda_add_in_order(stm_stream *stream, size_t n_parts, size_t n, const void *parts, void *sum);
+
+/* ahead.cu */
+stm_status stm_cuda_host_room(stm_stream *stream, size_t bytes, void *out);
+stm_status stm_cuda_mark(stm_stream *stream, size_t mark);
+stm_status stm_cuda_wait_mark(stm_stream *stream, size_t mark);
+stm_status stm_cuda_begin_recording(stm_stream *stream);
+stm_status stm_cuda_end_recording(stm_stream *stream);
+stm_status stm_cuda_replay(stm_stream *stream);
+stm_status stm_cuda_advance(stm_stream *stream, const stm_advance *args);
+void stm_cuda_close_ahead(stm_stream *stream); /* frees what these have taken */
 
 /* Those that do; each is compiled for float and double in the file that its topic names. */
 template <class R> struct stm_cuda_ops {

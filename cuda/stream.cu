@@ -103,6 +103,7 @@ void stm_cuda_close(stm_stream *stream)
     free(stream->rounded);
     free(stream->mappings);
     stm_cuda_close_beside(stream);
+    stm_cuda_close_ahead(stream);
     if (stream->blas)
         (void)cublasDestroy(stream->blas);
     (void)cudaFree(stream->workspace);
@@ -116,6 +117,11 @@ stm_status stm_cuda_scratch(stm_stream *stream, size_t bytes, void *out)
 {
     if (bytes > stream->scratch_bytes) {
         void *memory;
+        if (stream->is_recording)
+            return stm_fail(STM_ERR_DEVICE,
+                            "cuda: a recording needs %zu bytes of scratch and finds %zu; expected its work to have run "
+                            "once before",
+                            bytes, stream->scratch_bytes);
         STM_CUDA(cudaStreamSynchronize(stream->queue)); /* kernels may still use the old one */
         STM_CUDA(cudaFree(stream->scratch));
         stream->scratch = NULL;
@@ -123,6 +129,7 @@ stm_status stm_cuda_scratch(stm_stream *stream, size_t bytes, void *out)
         STM_CUDA(cudaMalloc(&memory, bytes));
         stream->scratch = (char *)memory;
         stream->scratch_bytes = bytes;
+        stream->n_scratches++;
     }
     memcpy(out, &stream->scratch, sizeof stream->scratch);
     return STM_OK;

@@ -95,6 +95,8 @@ typedef struct {
 typedef struct {
     size_t first_row, n_rows;
     size_t n_keys, kv_stride, dkv_stride;
+    const int32_t *grown; /* keys beyond n_keys when attention runs, up to most_grown; NULL: none. See device_parts */
+    size_t most_grown;
     const void *k, *v;
     void *dk, *dv;
     bool causal;
@@ -121,6 +123,9 @@ typedef struct {
     const void *q; /* [n_rows, n_heads, head_dim] */
     size_t n_parts;
     const stm_attend_part *parts;
+    /* In a forward of a backend that records, or NULL: the same list in device memory. Then of `parts` shapes alone are
+     * read, and keys may have `grown`. Bits do not depend on most_grown. */
+    const stm_attend_part *device_parts;
     void *o, *lse;
     const void *d_o;
     void *dq;
@@ -179,6 +184,20 @@ typedef struct {
     int32_t *id;           /* [n_rows] */
     double *logp, *entropy, *kept_mass;
 } stm_sample;
+
+/* Rows of decoding go one token on. from[r] >= 0: row r was row from[r] of the last round, which drew sampled[from[r]]
+ * for it; from[r] < 0: it begins with the token -1 - from[r]. That goes to ids[r]; positions[r] and lengths[r] count
+ * up; uniform[r] becomes the next number of uniforms [n_rows, n_ahead], number turns[r], which counts up, too. From
+ * then on from[r] = r. All device memory, [n_rows]; `sampled` has the last round's rows. */
+typedef struct {
+    size_t n_rows, n_ahead;
+    const int32_t *sampled;
+    const double *uniforms;
+    int32_t *from, *turns, *ids, *positions, *lengths;
+    double *uniform;
+} stm_advance;
+
+enum { STM_MARKS = 16 }; /* of a stream */
 
 /* AdamW with decoupled decay (Loshchilov and Hutter 2019, arXiv 1711.05101), bias-corrected, over n elements; `step`
  * counts from 1; the gradient is multiplied by `scale` first (clipping). */
@@ -268,6 +287,23 @@ typedef struct stm_backend {
     stm_status (*sample)(stm_stream *, const stm_sample *);
     stm_status (*adamw)(stm_stream *, const stm_adamw *);
     stm_status (*sum_squares)(stm_stream *, size_t n, const void *x, double *host_sum); /* waits */
+
+    /* What lets the host run ahead of a device. NULL, all of them, where work is done when a call returns.
+     * host_room: host memory that `write` and read_later move while the host goes on, contents undefined; the stream
+     * owns it, until the next call. wait_mark: until what was queued before `mark` (of the same number, below
+     * STM_MARKS) is done. */
+    stm_status (*host_room)(stm_stream *, size_t bytes, void *out); /* out: address of a pointer; aligned to 64 */
+    stm_status (*read_later)(stm_stream *, void *host_room, const void *device, size_t bytes); /* does not wait */
+    stm_status (*mark)(stm_stream *, size_t mark);
+    stm_status (*wait_mark)(stm_stream *, size_t mark);
+    /* What is queued between begin and end is not done, but kept with all its arguments (not with what these point to),
+     * as one piece of work that replay queues. A stream holds the last recording alone. In it nothing may wait or take
+     * memory: the same work must have run once before, and no greater since. After a failure in between, end fails, and
+     * there is no recording. */
+    stm_status (*begin_recording)(stm_stream *);
+    stm_status (*end_recording)(stm_stream *);
+    stm_status (*replay)(stm_stream *);
+    stm_status (*advance)(stm_stream *, const stm_advance *);
 } stm_backend;
 
 /* One source, compiled for each; the last is there where oneDNN is: take it from stm_backend_find. */

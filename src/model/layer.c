@@ -246,6 +246,7 @@ static stm_attend attend_args(const stm_model *model, const stm_layer_rows *rows
                         .q = kept->q,
                         .n_parts = rows->n_parts,
                         .parts = rows->parts,
+                        .device_parts = rows->device_parts,
                         .o = kept->o,
                         .lse = kept->lse};
 }

@@ -183,12 +183,20 @@ attention_answer attention_found(device *dev, const attention *p, bool backward)
         parts[i].v = stm_at(b, v, from->source * kv);
         parts[i].dk = stm_at(b, dk, from->source * dkv);
         parts[i].dv = stm_at(b, dv, from->source * dkv);
+        if (from->grown == 0)
+            continue;
+        const int32_t grown = (int32_t)from->grown;
+        parts[i].n_keys -= from->grown;
+        parts[i].most_grown = from->grown + 300 * (i % 2); /* any bound will do */
+        parts[i].grown = device_bytes(dev, &grown, sizeof grown);
     }
     stm_attend a = {.n_rows = p->n_rows, .n_heads = p->n_heads, .n_kv_heads = p->n_kv_heads, .head_dim = p->head_dim};
     a.scale = 1 / sqrt((double)p->head_dim);
     a.q = device_reals(dev, p->q, n_q);
     a.n_parts = p->n_parts;
     a.parts = parts;
+    if (p->on_device)
+        a.device_parts = device_bytes(dev, parts, p->n_parts * sizeof *parts);
     a.o = device_reals(dev, NULL, n_q);
     a.lse = device_reals(dev, NULL, p->n_rows * p->n_heads);
     a.d_o = device_reals(dev, p->d_o, n_q);
