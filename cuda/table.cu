@@ -58,7 +58,6 @@ template <class R> static constexpr stm_backend table_of()
     t.adamw = stm_cuda_ops<R>::adamw;
     t.sum_squares = stm_cuda_ops<R>::sum_squares;
     t.host_room = stm_cuda_host_room;
-    t.read_later = stm_cuda_copy_bytes;
     t.mark = stm_cuda_mark;
     t.wait_mark = stm_cuda_wait_mark;
     t.begin_recording = stm_cuda_begin_recording;

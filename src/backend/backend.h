@@ -289,17 +289,16 @@ typedef struct stm_backend {
     stm_status (*sum_squares)(stm_stream *, size_t n, const void *x, double *host_sum); /* waits */
 
     /* What lets the host run ahead of a device. NULL, all of them, where work is done when a call returns.
-     * host_room: host memory that `write` and read_later move while the host goes on, contents undefined; the stream
-     * owns it, until the next call. wait_mark: until what was queued before `mark` (of the same number, below
+     * host_room: host memory that `write` and `copy` move while the host goes on, contents undefined; the stream owns
+     * it, until the next call. wait_mark: until what was queued before `mark` (of the same number, below
      * STM_MARKS) is done. */
     stm_status (*host_room)(stm_stream *, size_t bytes, void *out); /* out: address of a pointer; aligned to 64 */
-    stm_status (*read_later)(stm_stream *, void *host_room, const void *device, size_t bytes); /* does not wait */
     stm_status (*mark)(stm_stream *, size_t mark);
     stm_status (*wait_mark)(stm_stream *, size_t mark);
     /* What is queued between begin and end is not done, but kept with all its arguments (not with what these point to),
      * as one piece of work that replay queues. A stream holds the last recording alone. In it nothing may wait or take
-     * memory: the same work must have run once before, and no greater since. After a failure in between, end fails, and
-     * there is no recording. */
+     * memory: the same work must have run once before, and no greater since. After a failure in between it is ended,
+     * too, and not replayed. */
     stm_status (*begin_recording)(stm_stream *);
     stm_status (*end_recording)(stm_stream *);
     stm_status (*replay)(stm_stream *);

@@ -84,6 +84,7 @@ static stm_status run_decode(measuring *m)
                                    .top_p = 1,
                                    .max_new_tokens = stm_bench_longest(m->batch),
                                    .slots = (size_t)options->rollout.slots,
+                                   .rounds_ahead = (size_t)options->rollout.rounds_ahead,
                                    .stop = &none};
     stm_batch prompts;
     stm_rollout_counts counts;

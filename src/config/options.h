@@ -202,6 +202,7 @@ typedef struct {
         int64_t prompts_per_step, group_size;
         double temperature, top_p, min_p;
         int64_t top_k, max_new_tokens, min_new_tokens, slots; /* slots: sequences decoded at once on a rank */
+        int64_t rounds_ahead;
         stm_strings stop;
         bool ignore_eos, dynamic;
         int64_t dynamic_rounds;

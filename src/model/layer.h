@@ -57,10 +57,10 @@ typedef struct {
     size_t kv_stride;
     const void *dk, *dv; /* R, backward: what has been summed for them, same layout and stride */
     size_t n_parts;
-    const stm_attend_part *parts; /* rows counted among the active ones; host memory */
+    const stm_attend_part *parts;        /* rows counted among the active ones; host memory */
     const stm_attend_part *device_parts; /* stm_attend of backend.h; else NULL */
-    const stm_append *append;     /* decode: K and V also go to the slots' caches before attention; else NULL */
-    const stm_layer_hooks *hooks; /* NULL: none */
+    const stm_append *append;            /* decode: K and V also go to the slots' caches before attention; else NULL */
+    const stm_layer_hooks *hooks;        /* NULL: none */
 } stm_layer_rows;
 
 size_t stm_layer_kept_bytes(const stm_model *model, size_t n_rows, size_t n_active); /* with `x` */

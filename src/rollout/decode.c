@@ -1,6 +1,7 @@
 #include "rollout/decode.h"
 
 #include "model/stages.h"
+#include "rollout/ahead.h"
 #include "rollout/draw.h"
 #include "rollout/handover.h"
 #include "rollout/shares.h"
@@ -17,6 +18,7 @@ typedef struct {
     stm_slots slots;
     stm_step *step, *other; /* other: of the other model; NULL: there is one */
     stm_draw *draw;         /* NULL: not the last stage */
+    stm_ahead *ahead;       /* NULL: each round's ids are awaited */
     stm_handover *handover; /* NULL: there are no other stages */
     stm_shares *shares;     /* NULL: no rollout will go to another rank */
     stm_layer_hooks hooks;
@@ -97,13 +99,9 @@ static stm_status hear(decoder *d)
     return got_ids(d, batch, d->heard);
 }
 
-static stm_status sample(decoder *d, size_t batch)
+/* Of a batch whose log-probs and ids are there. */
+static stm_status sampled(decoder *d, size_t batch, const int32_t *ids, size_t not_finite)
 {
-    const stm_slot_batch *rows = &d->slots.batches[batch];
-    const int32_t *ids;
-    size_t not_finite;
-    STM_TRY(stm_draw_run(d->draw, rows, stm_step_rows(d->step), d->other ? stm_step_rows(d->other) : NULL, &ids,
-                         &not_finite));
     if (not_finite != STM_NONE && d->numeric == STM_OK) {
         const stm_rollout_item *item = &d->work->items[not_finite];
         d->numeric =
@@ -111,8 +109,26 @@ static stm_status sample(decoder *d, size_t batch)
                      item->origin.group, item->origin.rollout, item->origin.n_before + item->response->n);
     }
     if (d->handover)
-        stm_handover_tell(d->handover, ids, rows->n_rows);
+        stm_handover_tell(d->handover, ids, d->slots.batches[batch].n_rows);
     return got_ids(d, batch, ids);
+}
+
+static stm_status sample(decoder *d, size_t batch)
+{
+    const int32_t *ids;
+    size_t not_finite;
+    STM_TRY(stm_draw_run(d->draw, &d->slots.batches[batch], stm_step_rows(d->step),
+                         d->other ? stm_step_rows(d->other) : NULL, &ids, &not_finite));
+    return sampled(d, batch, ids, not_finite);
+}
+
+static stm_status sample_ahead(decoder *d, size_t batch)
+{
+    const int32_t *ids;
+    size_t not_finite;
+    stm_shares_drive(d->shares);
+    STM_TRY(stm_ahead_run(d->ahead, &d->slots.batches[batch], &ids, &not_finite));
+    return sampled(d, batch, ids, not_finite);
 }
 
 /* Every rollout of the batch ends where it stands, and so will those that start in their place: the other stages learn
@@ -157,6 +173,8 @@ static stm_status run(decoder *d, size_t batch)
         return leave_rollouts(d, batch);
     }
     ++*d->work->rounds;
+    if (d->ahead)
+        return sample_ahead(d, batch);
     const stm_slot_batch *rows = &d->slots.batches[batch];
     STM_TRY(stm_step_run(d->step, rows, arrived));
     if (d->other)
@@ -205,6 +223,8 @@ static stm_status create(decoder *d)
         STM_TRY(stm_step_create(work, work->other, &d->slots, hooks, &d->other));
     if (stm_model_is_last(work->pass->model))
         STM_TRY(stm_draw_create(work, d->slots.most_rows, &d->draw));
+    if (stm_ahead_is_possible(work))
+        STM_TRY(stm_ahead_create(work, d->slots.most_rows, d->step, d->draw, &d->ahead));
     if (!is_alone)
         STM_TRY(stm_handover_create(work, &d->slots, progress, &d->handover));
     return shares ? stm_shares_create(work, &d->slots, progress, &d->shares) : STM_OK;
@@ -265,6 +285,8 @@ stm_status stm_decode(const stm_decode_work *work)
     stm_status status = agree(work, create(&d));
     if (status == STM_OK) {
         status = decode(&d);
+        const stm_status ended = stm_ahead_finish(d.ahead);
+        status = status == STM_OK ? ended : status;
         if (status != STM_OK && status != STM_ERR_NUMERIC && (d.handover || d.shares))
             stm_abort_in_team(work->grid->world);
     }

@@ -14,13 +14,30 @@ struct stm_draw {
     const stm_occupant *rows;
     void *normed, *inverse_rms, *logits; /* device; activations [n_rows, hidden], [n_rows], a block of whole rows */
     void *other_normed;                  /* [n_rows, hidden] activations, device */
-    int32_t *sampled;                    /* device */
-    double *uniform, *logp, *entropy, *kept_mass; /* device */
-    uint8_t *banned, *banned_early;               /* [n_ids], device; early: end tokens too */
+    double *uniform, *entropy;           /* device */
+    void *results, *host_results;        /* results_in; on the device, and a copy */
+    uint8_t *banned, *banned_early;      /* [n_ids], device; early: end tokens too */
     size_t n_ids;
     int32_t *host_ids;    /* [most_rows] */
     double *host_numbers; /* [most_rows] */
 };
+
+/* What is read of a round's rows, [most_rows] each, one array behind the other. */
+typedef struct {
+    double *logp, *kept_mass;
+    int32_t *sampled;
+} results;
+
+static results results_in(const stm_draw *d, void *memory)
+{
+    double *logp = memory;
+    return (results){logp, logp + d->most_rows, (int32_t *)(logp + 2 * d->most_rows)};
+}
+
+static size_t results_bytes(const stm_draw *d)
+{
+    return d->most_rows * (2 * sizeof(double) + sizeof(int32_t));
+}
 
 static stm_status take(stm_arena *arena, size_t n, size_t element_bytes, void *out)
 {
@@ -49,14 +66,13 @@ static stm_status take_rows(stm_arena *device, stm_arena *host, stm_draw *d)
     const size_t n = d->most_rows, real = d->model->backend->real_bytes;
     STM_TRY(take(host, n, sizeof(int32_t), &d->host_ids));
     STM_TRY(take(host, n, sizeof(double), &d->host_numbers));
+    STM_TRY(take(host, 1, results_bytes(d), &d->host_results));
     STM_TRY(take(device, n * d->model->config.hidden_size, d->model->backend->activation_bytes, &d->normed));
     STM_TRY(take(device, n, real, &d->inverse_rms));
     STM_TRY(take(device, logits_rows(d->model, d->most_rows) * d->model->config.vocab_size, real, &d->logits));
-    STM_TRY(take(device, n, sizeof(int32_t), &d->sampled));
     STM_TRY(take(device, n, sizeof(double), &d->uniform));
-    STM_TRY(take(device, n, sizeof(double), &d->logp));
     STM_TRY(take(device, n, sizeof(double), &d->entropy));
-    return take(device, n, sizeof(double), &d->kept_mass);
+    return take(device, 1, results_bytes(d), &d->results);
 }
 
 /* Ids that must never be sampled, and those that must not be before min_new_tokens. */
@@ -97,20 +113,24 @@ stm_status stm_draw_create(const stm_decode_work *work, size_t most_rows, stm_dr
 
 /* A round */
 
-/* The numbers that draw the rows' next tokens. */
-static stm_status draw_numbers(stm_draw *d)
+double stm_draw_number(const stm_draw *draw, const stm_occupant *row, size_t n)
 {
-    for (size_t r = 0; r < d->n_rows; r++) {
-        const stm_rollout_item *item = &d->items[d->rows[r].item];
-        const stm_random_key key = {.seed = d->sampling->seed,
-                                    .use = d->sampling->use,
-                                    .step = d->sampling->step,
-                                    .slot = (uint32_t)(d->sampling->first_slot + item->origin.group),
-                                    .rollout = (uint32_t)item->origin.rollout,
-                                    .token = (uint32_t)(item->origin.n_before + item->response->n)};
-        d->host_numbers[r] = stm_random_uniform(&key);
-    }
-    return d->model->backend->write(d->model->stream, d->uniform, d->host_numbers, d->n_rows * sizeof(double));
+    const stm_rollout_item *item = &draw->items[row->item];
+    const stm_random_key key = {.seed = draw->sampling->seed,
+                                .use = draw->sampling->use,
+                                .step = draw->sampling->step,
+                                .slot = (uint32_t)(draw->sampling->first_slot + item->origin.group),
+                                .rollout = (uint32_t)item->origin.rollout,
+                                .token = (uint32_t)(item->origin.n_before + n)};
+    return stm_random_uniform(&key);
+}
+
+/* The numbers that draw the rows' next tokens. */
+static stm_status draw_numbers(stm_draw *d, const stm_slot_batch *batch)
+{
+    for (size_t r = 0; r < batch->n_rows; r++)
+        d->host_numbers[r] = stm_draw_number(d, &batch->rows[r], stm_slots_n_given(d->items, &batch->rows[r]));
+    return d->model->backend->write(d->model->stream, d->uniform, d->host_numbers, batch->n_rows * sizeof(double));
 }
 
 static stm_status run_norm(const stm_draw *d, const stm_model *model, const void *x, void *normed)
@@ -155,6 +175,7 @@ static stm_status sample_rows(stm_draw *d, size_t first, size_t n, bool early)
     const stm_sampling *s = d->sampling;
     const size_t vocab = model->config.vocab_size;
     const double share = d->other_model ? s->mixture->share : 0.0;
+    const results to = results_in(d, d->results);
     STM_TRY(run_head(d, model, d->normed, first, n, 1.0 - share, false));
     if (d->other_model)
         STM_TRY(run_head(d, d->other_model, d->other_normed, first, n, share, true));
@@ -168,66 +189,73 @@ static stm_status sample_rows(stm_draw *d, size_t first, size_t n, bool early)
                                .top_k = s->top_k,
                                .banned = early ? d->banned_early : d->banned,
                                .uniform = d->uniform + first,
-                               .id = d->sampled + first,
-                               .logp = d->logp + first,
+                               .id = to.sampled + first,
+                               .logp = to.logp + first,
                                .entropy = d->entropy + first,
-                               .kept_mass = d->kept_mass + first};
+                               .kept_mass = to.kept_mass + first};
     return b->sample(model->stream, &sample);
 }
 
-static bool is_early(const stm_draw *d, size_t row)
+bool stm_draw_is_early(const stm_draw *draw, const stm_occupant *row)
 {
-    const stm_rollout_item *item = &d->items[d->rows[row].item];
-    return item->origin.n_sampled + item->response->n < d->sampling->min_new_tokens;
+    const stm_rollout_item *item = &draw->items[row->item];
+    return item->origin.n_sampled + stm_slots_n_given(draw->items, row) < draw->sampling->min_new_tokens;
 }
 
 static stm_status sample_all(stm_draw *d)
 {
     const size_t most = logits_rows(d->model, d->most_rows);
     for (size_t first = 0; first < d->n_rows;) {
+        const bool early = stm_draw_is_early(d, &d->rows[first]);
         size_t n = 1;
-        while (first + n < d->n_rows && n < most && is_early(d, first + n) == is_early(d, first))
+        while (first + n < d->n_rows && n < most && stm_draw_is_early(d, &d->rows[first + n]) == early)
             n++;
-        STM_TRY(sample_rows(d, first, n, is_early(d, first)));
+        STM_TRY(sample_rows(d, first, n, early));
         first += n;
     }
     return STM_OK;
 }
 
-/* Their log-probs and kept mass to the responses; host_ids become theirs. */
-static stm_status record(stm_draw *d, size_t *not_finite)
+stm_draw_arrays stm_draw_device_arrays(const stm_draw *draw)
 {
-    const stm_backend *b = d->model->backend;
-    const size_t bytes = d->n_rows * sizeof(double);
-    STM_TRY(b->read(d->model->stream, d->host_ids, d->sampled, d->n_rows * sizeof(int32_t)));
-    STM_TRY(b->read(d->model->stream, d->host_numbers, d->kept_mass, bytes));
-    for (size_t r = 0; r < d->n_rows; r++) {
-        stm_response *response = d->items[d->rows[r].item].response;
-        response->kept_mass[response->n] = d->host_numbers[r];
-    }
-    STM_TRY(b->read(d->model->stream, d->host_numbers, d->logp, bytes));
-    for (size_t r = 0; r < d->n_rows; r++) {
-        stm_response *response = d->items[d->rows[r].item].response;
-        response->old_logprobs[response->n] = d->host_numbers[r];
-        if (!isfinite(d->host_numbers[r])) {
-            d->host_ids[r] = STM_NO_ID;
-            *not_finite = d->rows[r].item;
-        }
-    }
-    return STM_OK;
+    return (stm_draw_arrays){.uniform = draw->uniform,
+                             .sampled = results_in(draw, draw->results).sampled,
+                             .results = draw->results,
+                             .bytes = results_bytes(draw)};
+}
+
+stm_status stm_draw_on_device(stm_draw *draw, const stm_slot_batch *batch, const void *x, const void *other)
+{
+    draw->n_rows = batch->n_rows;
+    draw->rows = batch->rows;
+    STM_TRY(run_norm(draw, draw->model, x, draw->normed));
+    if (draw->other_model)
+        STM_TRY(run_norm(draw, draw->other_model, other, draw->other_normed));
+    return sample_all(draw);
+}
+
+int32_t stm_draw_take(const stm_draw *draw, void *copy, size_t place, size_t item, size_t *not_finite)
+{
+    const results from = results_in(draw, copy);
+    stm_response *response = draw->items[item].response;
+    response->kept_mass[response->n] = from.kept_mass[place];
+    response->old_logprobs[response->n] = from.logp[place];
+    if (isfinite(from.logp[place]))
+        return from.sampled[place];
+    *not_finite = item;
+    return STM_NO_ID;
 }
 
 stm_status stm_draw_run(stm_draw *draw, const stm_slot_batch *batch, const void *x, const void *other,
                         const int32_t **ids, size_t *not_finite)
 {
-    draw->n_rows = batch->n_rows;
-    draw->rows = batch->rows;
+    const stm_model *model = draw->model;
     *ids = draw->host_ids;
     *not_finite = STM_NONE;
-    STM_TRY(draw_numbers(draw));
-    STM_TRY(run_norm(draw, draw->model, x, draw->normed));
-    if (draw->other_model)
-        STM_TRY(run_norm(draw, draw->other_model, other, draw->other_normed));
-    STM_TRY(sample_all(draw));
-    return record(draw, not_finite);
+    STM_TRY(draw_numbers(draw, batch));
+    STM_TRY(stm_draw_on_device(draw, batch, x, other));
+    STM_TRY(model->backend->read(model->stream, draw->host_results, draw->results, results_bytes(draw)));
+    for (size_t r = 0; r < batch->n_rows; r++)
+        draw->host_ids[r] = stm_draw_take(draw, draw->host_results, r, batch->rows[r].item, not_finite);
+    return STM_OK;
 }

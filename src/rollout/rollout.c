@@ -19,6 +19,7 @@ void stm_sampling_init(const stm_options *options, const stm_model *model, const
                                .max_new_tokens = (size_t)options->rollout.max_new_tokens,
                                .min_new_tokens = (size_t)options->rollout.min_new_tokens,
                                .slots = (size_t)options->rollout.slots,
+                               .rounds_ahead = (size_t)options->rollout.rounds_ahead,
                                .stop = &options->rollout.stop,
                                .max_turns = *options->rollout.environment ? (size_t)options->rollout.max_turns : 1,
                                .max_appended = stm_sampling_longest(options) - (size_t)options->rollout.max_new_tokens,

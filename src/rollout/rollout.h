@@ -28,7 +28,7 @@ typedef struct {
     size_t group_size;
     double temperature; /* 0: greedy, log-probs at 1 */
     double top_p, min_p;
-    size_t top_k, max_new_tokens, min_new_tokens, slots;
+    size_t top_k, max_new_tokens, min_new_tokens, slots, rounds_ahead;
     const stm_strings *stop; /* texts that end a response; need the tokenizer */
     size_t n_end;            /* ids that end a response; 0 where they are to be ignored */
     int32_t end[17];

@@ -50,7 +50,7 @@ void stm_slots_fill(stm_slots *slots, size_t batch)
         slots->n_queued--;
         slots->items[item].is_here = true;
         stm_stop_reset(slots->stops[slot]);
-        b->rows[b->n_rows++] = (stm_occupant){item, slot};
+        b->rows[b->n_rows++] = (stm_occupant){.item = item, .slot = slot};
     }
 }
 
@@ -77,15 +77,16 @@ stm_status stm_slots_add(stm_slots *slots, size_t batch, const int32_t *ids)
     stm_slot_batch *b = &slots->batches[batch];
     size_t n = 0;
     for (size_t r = 0; r < b->n_rows; r++) {
-        bool ends;
-        STM_TRY(add_token(slots, b->rows[r], ids[r], &ends));
+        bool ends = false;
+        if (ids[r] != STM_NOT_YET)
+            STM_TRY(add_token(slots, b->rows[r], ids[r], &ends));
+        slots->n_tokens += ids[r] != STM_NOT_YET;
         slots->n_ended += ends;
         if (ends)
             b->free_slots[b->n_free++] = b->rows[r].slot;
         else
             b->rows[n++] = b->rows[r];
     }
-    slots->n_tokens += b->n_rows;
     b->n_rows = n;
     return STM_OK;
 }

@@ -10,10 +10,13 @@
 #include "rollout/decode.h"
 #include "rollout/stop.h"
 
-enum { STM_NO_ID = -1 }; /* in the place of a sampled id: the log-prob was not a number, or it is left; it ends */
+/* In the place of a sampled id. NO_ID: the log-prob was not a number, or the rollout is left; it ends. NOT_YET: it was
+ * not in the round; it stays. */
+enum { STM_NO_ID = -1, STM_NOT_YET = -2 };
 
 typedef struct {
     size_t item, slot;
+    size_t n_ahead; /* rounds that it is in, whose ids nobody has read yet: rollout/ahead.h; else 0 */
 } stm_occupant;
 
 typedef struct {
@@ -41,6 +44,12 @@ void stm_slots_clear(stm_slots *slots);
 
 /* Starts rollouts of the queue in the batch's free slots. Local. */
 void stm_slots_fill(stm_slots *slots, size_t batch);
+
+/* Tokens of a row's response that it has got, or will have got when all rounds that it is in are read. Local. */
+static inline size_t stm_slots_n_given(const stm_rollout_item *items, const stm_occupant *row)
+{
+    return items[row->item].response->n + row->n_ahead;
+}
 
 /* The batch's rows got these tokens [n_rows]; what has ended leaves. Local. Fails: STM_ERR_MEMORY. */
 stm_status stm_slots_add(stm_slots *slots, size_t batch, const int32_t *ids);

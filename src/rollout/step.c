@@ -18,12 +18,11 @@ struct stm_step {
     void *kv;    /* activations [2, n_kv_heads, n_rows, head_dim]: of the rows of a round, before they are appended */
     stm_layer_kept kept[2];
     stm_layer_scratch scratch;
-    void *x_out;                                /* [n_rows, hidden] */
-    int32_t *ids, *positions, *slots, *lengths; /* device */
+    void *x_out; /* [n_rows, hidden] */
+    stm_step_tables device, host;
 
-    int32_t *host_ids, *host_positions, *host_slots, *host_lengths; /* [most_rows] */
-    stm_attend_part *parts;
-    size_t n_parts;
+    stm_attend_part *parts; /* of a layer */
+    size_t n_parts, most_parts;
     struct shared_part {
         size_t segment, first_row, n_rows, n_keys;
     } * shared;
@@ -87,17 +86,19 @@ static stm_status take_layers(stm_step *d)
     return take(d, n * model->config.hidden_size, b->real_bytes, &d->x_out);
 }
 
+stm_step_tables stm_step_tables_in(size_t most_rows, int32_t *memory)
+{
+    return (stm_step_tables){memory, memory + most_rows, memory + 2 * most_rows, memory + 3 * most_rows};
+}
+
 static stm_status take_rows(stm_step *d)
 {
-    const size_t n = d->most_rows;
-    STM_TRY(take(d, n, sizeof(int32_t), &d->ids));
-    STM_TRY(take(d, n, sizeof(int32_t), &d->positions));
-    STM_TRY(take(d, n, sizeof(int32_t), &d->slots));
-    STM_TRY(take(d, n, sizeof(int32_t), &d->lengths));
-    STM_TRY(take_host(d, n, sizeof(int32_t), &d->host_ids));
-    STM_TRY(take_host(d, n, sizeof(int32_t), &d->host_positions));
-    STM_TRY(take_host(d, n, sizeof(int32_t), &d->host_slots));
-    return take_host(d, n, sizeof(int32_t), &d->host_lengths);
+    int32_t *device, *host;
+    STM_TRY(take(d, 4 * d->most_rows, sizeof *device, &device));
+    STM_TRY(take_host(d, 4 * d->most_rows, sizeof *host, &host));
+    d->device = stm_step_tables_in(d->most_rows, device);
+    d->host = stm_step_tables_in(d->most_rows, host);
+    return STM_OK;
 }
 
 /* The most parts of a round: an ancestor each row might have to itself, and its own. */
@@ -107,9 +108,9 @@ static stm_status take_parts(stm_step *d, size_t n_items)
     size_t deepest = 0;
     for (size_t i = 0; i < n_items; i++)
         deepest = STM_MAX(deepest, forest->segments[forest->ends[d->items[i].sequence]].depth + 1);
-    const size_t most = d->most_rows * (deepest + 1);
-    STM_TRY(take_host(d, most, sizeof *d->shared, &d->shared));
-    return take_host(d, most, sizeof *d->parts, &d->parts);
+    d->most_parts = d->most_rows * (deepest + 1);
+    STM_TRY(take_host(d, d->most_parts, sizeof *d->shared, &d->shared));
+    return take_host(d, d->most_parts, sizeof *d->parts, &d->parts);
 }
 
 stm_status stm_step_create(const stm_decode_work *work, const stm_pass *pass, const stm_slots *slots,
@@ -174,51 +175,50 @@ static void list_shared_parts(stm_step *d)
         d->pass->part_of[d->shared[i].segment] = STM_NONE;
 }
 
-static void parts_at_layer(stm_step *d, size_t layer)
+/* Parts of the prompts at a layer, from their list, and of the rows' own keys: their number, or `counted` by the
+ * device. Returns how many. */
+static size_t parts_at_layer(const stm_step *d, size_t layer, bool counted, stm_attend_part *parts)
 {
     const stm_backend *b = d->model->backend;
     const size_t head_dim = d->model->config.head_dim, rows = d->sampling->max_new_tokens;
     const size_t slot_n = d->model->config.n_kv_heads * rows * head_dim;
-    d->n_parts = 0;
+    size_t n = 0;
     for (size_t i = 0; i < d->n_shared; i++) {
         const stm_place *place = &d->pass->places[d->shared[i].segment];
         const size_t k = place->first_row * head_dim, v = k + stm_chunk_kv_n(d->pass, place->chunk) / 2;
         void *kv = stm_chunk_kv(d->pass, place->chunk, layer);
-        d->parts[d->n_parts++] = (stm_attend_part){.first_row = d->shared[i].first_row,
-                                                   .n_rows = d->shared[i].n_rows,
-                                                   .n_keys = d->shared[i].n_keys,
-                                                   .kv_stride = stm_chunk_n_rows(place->chunk),
-                                                   .k = stm_activation_at(b, kv, k),
-                                                   .v = stm_activation_at(b, kv, v)};
+        parts[n++] = (stm_attend_part){.first_row = d->shared[i].first_row,
+                                       .n_rows = d->shared[i].n_rows,
+                                       .n_keys = d->shared[i].n_keys,
+                                       .kv_stride = stm_chunk_n_rows(place->chunk),
+                                       .k = stm_activation_at(b, kv, k),
+                                       .v = stm_activation_at(b, kv, v)};
     }
     for (size_t r = 0; r < d->n_rows; r++)
-        d->parts[d->n_parts++] =
-            (stm_attend_part){.first_row = r,
-                              .n_rows = 1,
-                              .n_keys = (size_t)d->host_lengths[r] + 1,
-                              .kv_stride = rows,
-                              .k = stm_activation_at(b, cache_at(d, layer, 0), d->rows[r].slot * slot_n),
-                              .v = stm_activation_at(b, cache_at(d, layer, 1), d->rows[r].slot * slot_n)};
+        parts[n++] = (stm_attend_part){.first_row = r,
+                                       .n_rows = 1,
+                                       .n_keys = counted ? 1 : (size_t)d->host.lengths[r] + 1,
+                                       .grown = counted ? d->device.lengths + r : NULL,
+                                       .kv_stride = rows,
+                                       .k = stm_activation_at(b, cache_at(d, layer, 0), d->rows[r].slot * slot_n),
+                                       .v = stm_activation_at(b, cache_at(d, layer, 1), d->rows[r].slot * slot_n)};
+    return n;
 }
 
-/* The rows' last tokens, their positions and their places in the cache. */
-static stm_status describe_rows(stm_step *d)
+void stm_step_describe(const stm_step *step, const stm_slot_batch *batch, const stm_step_tables *to)
 {
-    const stm_backend *b = d->model->backend;
-    for (size_t r = 0; r < d->n_rows; r++) {
-        const stm_rollout_item *item = &d->items[d->rows[r].item];
-        const stm_group *group = &d->batch->groups[item->group];
-        const size_t n = item->response->n;
-        d->host_ids[r] = n == 0 ? group->prompt[group->n_prompt - 1] : item->response->ids[n - 1];
-        d->host_positions[r] = (int32_t)(group->n_prompt - 1 + n);
-        d->host_slots[r] = (int32_t)d->rows[r].slot;
-        d->host_lengths[r] = (int32_t)n;
+    for (size_t r = 0; r < batch->n_rows; r++) {
+        const stm_occupant *row = &batch->rows[r];
+        const stm_rollout_item *item = &step->items[row->item];
+        const stm_group *group = &step->batch->groups[item->group];
+        const size_t n = stm_slots_n_given(step->items, row);
+        to->ids[r] = row->n_ahead > 0 ? STM_NOT_YET
+                     : n == 0         ? group->prompt[group->n_prompt - 1]
+                                      : item->response->ids[n - 1];
+        to->positions[r] = (int32_t)(group->n_prompt - 1 + n);
+        to->slots[r] = (int32_t)row->slot;
+        to->lengths[r] = (int32_t)n;
     }
-    const size_t bytes = d->n_rows * sizeof(int32_t);
-    STM_TRY(b->write(d->model->stream, d->ids, d->host_ids, bytes));
-    STM_TRY(b->write(d->model->stream, d->positions, d->host_positions, bytes));
-    STM_TRY(b->write(d->model->stream, d->slots, d->host_slots, bytes));
-    return b->write(d->model->stream, d->lengths, d->host_lengths, bytes);
 }
 
 /* What the first layer reads. */
@@ -233,39 +233,43 @@ static stm_status enter(stm_step *d, const void *arrived)
     }
     const stm_embed embed = {.n_rows = d->n_rows,
                              .width = hidden,
-                             .ids = d->ids,
+                             .ids = d->device.ids,
                              .table = stm_at(b, model->weights, model->embedding),
                              .y = d->kept[0].x};
     return b->embed(model->stream, &embed);
 }
 
-static stm_status run_layers(stm_step *d)
+/* device_parts [layers here, n_parts]: all parts, whose shapes are those of d->parts; NULL: they are listed layer by
+ * layer. */
+static stm_status run_layers(stm_step *d, const stm_attend_part *device_parts)
 {
     const stm_model *model = d->model;
     const stm_backend *b = model->backend;
     const size_t first = model->first_layer, end = model->end_layer;
     const size_t half = model->config.n_kv_heads * d->n_rows * model->config.head_dim;
     for (size_t l = first; l < end; l++) {
-        parts_at_layer(d, l);
+        if (!device_parts)
+            d->n_parts = parts_at_layer(d, l, false, d->parts);
         const stm_append append = {.n_rows = d->n_rows,
                                    .n_kv_heads = model->config.n_kv_heads,
                                    .head_dim = model->config.head_dim,
                                    .slot_rows = d->sampling->max_new_tokens,
-                                   .slots = d->slots,
-                                   .positions = d->lengths,
+                                   .slots = d->device.slots,
+                                   .positions = d->device.lengths,
                                    .k = d->kv,
                                    .v = stm_activation_at(b, d->kv, half),
                                    .k_cache = cache_at(d, l, 0),
                                    .v_cache = cache_at(d, l, 1)};
         const stm_layer_rows rows = {.n_rows = d->n_rows,
-                                     .positions = d->positions,
+                                     .positions = d->device.positions,
                                      .k = d->kv,
                                      .v = stm_activation_at(b, d->kv, half),
                                      .kv_stride = d->n_rows,
                                      .n_parts = d->n_parts,
                                      .parts = d->parts,
+                                     .device_parts = device_parts ? device_parts + (l - first) * d->n_parts : NULL,
                                      .append = &append,
-                                     .hooks = d->hooks};
+                                     .hooks = device_parts ? NULL : d->hooks};
         void *out = l + 1 == end ? d->x_out : d->kept[(l + 1 - first) % 2].x;
         STM_TRY(stm_layer_forward(model, l, &rows, &d->kept[(l - first) % 2], &d->scratch, out));
     }
@@ -274,12 +278,46 @@ static stm_status run_layers(stm_step *d)
 
 stm_status stm_step_run(stm_step *step, const stm_slot_batch *batch, const void *arrived)
 {
+    const stm_model *model = step->model;
     step->n_rows = batch->n_rows;
     step->rows = batch->rows;
-    STM_TRY(describe_rows(step));
+    stm_step_describe(step, batch, &step->host);
+    STM_TRY(
+        model->backend->write(model->stream, step->device.ids, step->host.ids, 4 * step->most_rows * sizeof(int32_t)));
     list_shared_parts(step);
     STM_TRY(enter(step, arrived));
-    return run_layers(step);
+    return run_layers(step, NULL);
+}
+
+size_t stm_step_most_parts(const stm_step *step)
+{
+    return (step->model->end_layer - step->model->first_layer) * step->most_parts;
+}
+
+size_t stm_step_list(stm_step *step, const stm_slot_batch *batch, stm_attend_part *parts)
+{
+    const size_t first = step->model->first_layer;
+    step->n_rows = batch->n_rows;
+    step->rows = batch->rows;
+    list_shared_parts(step);
+    step->n_parts = parts_at_layer(step, first, true, step->parts);
+    for (size_t l = first; l < step->model->end_layer; l++)
+        (void)parts_at_layer(step, l, true, parts + (l - first) * step->n_parts);
+    return (step->model->end_layer - first) * step->n_parts;
+}
+
+const stm_step_tables *stm_step_device_tables(const stm_step *step)
+{
+    return &step->device;
+}
+
+stm_status stm_step_run_listed(stm_step *step, size_t n_rows, size_t most_own_keys, const stm_attend_part *device_parts)
+{
+    step->n_rows = n_rows;
+    for (size_t r = 0; r < n_rows; r++)
+        step->parts[step->n_parts - n_rows + r].most_grown = most_own_keys - 1;
+    STM_TRY(enter(step, NULL));
+    return run_layers(step, device_parts);
 }
 
 stm_status stm_step_read(const stm_step *step, void *leaving)

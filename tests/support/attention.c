@@ -183,11 +183,11 @@ attention_answer attention_found(device *dev, const attention *p, bool backward)
         parts[i].v = stm_at(b, v, from->source * kv);
         parts[i].dk = stm_at(b, dk, from->source * dkv);
         parts[i].dv = stm_at(b, dv, from->source * dkv);
-        if (from->grown == 0)
+        if (p->grown[i] == 0)
             continue;
-        const int32_t grown = (int32_t)from->grown;
-        parts[i].n_keys -= from->grown;
-        parts[i].most_grown = from->grown + 300 * (i % 2); /* any bound will do */
+        const int32_t grown = (int32_t)p->grown[i];
+        parts[i].n_keys -= p->grown[i];
+        parts[i].most_grown = p->grown[i] + 300 * (i % 2); /* any bound will do */
         parts[i].grown = device_bytes(dev, &grown, sizeof grown);
     }
     stm_attend a = {.n_rows = p->n_rows, .n_heads = p->n_heads, .n_kv_heads = p->n_kv_heads, .head_dim = p->head_dim};

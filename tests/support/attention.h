@@ -12,13 +12,13 @@ typedef struct {
     size_t first_row, n_rows, n_keys, source;
     bool causal;
     size_t diagonal;
-    size_t grown; /* the last of n_keys, which a count on the device tells of; with parts on the device */
 } part_shape;
 
 typedef struct {
     size_t n_rows, n_heads, n_kv_heads, head_dim, kv_stride, n_sources, n_parts;
     part_shape parts[MAX_PARTS];
     bool on_device;          /* where the parts lie; for o and lse alone */
+    size_t grown[MAX_PARTS]; /* of parts on the device: the last of n_keys, which a count beside them tells of */
     double *q, *k, *v, *d_o; /* k, v: [n_sources, n_kv_heads, kv_stride, head_dim] */
 } attention;
 

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "group/device_reach.h"
 #include "model/stages.h"
 #include "support/support.h"
 
@@ -97,6 +98,9 @@ stm_status rollout_try(MPI_Comm comm, const rollout_fixture *f, const char *cons
     const int64_t n_stages = STM_MAX((int64_t)1, options.parallel.pipeline);
     assert_ok(stm_grid_create(comm, &(stm_axes){n_stages, options.parallel.suffix, options.parallel.replica},
                               batch->n_groups, &grid));
+    const stm_reach *reach;
+    assert_ok(stm_device_reach_open(stage.backend, stage.stream, &reach));
+    grid.reach = reach;
     stm_model_hold_stage(&stage, (size_t)n_stages, (size_t)grid.stage);
     assert_ok(stm_engine_create(&stage, &grid, &options, 0, &engine));
     stm_sampling_init(&options, f->model, NULL, STM_RANDOM_GENERATE, 0, &sampling);
@@ -110,6 +114,7 @@ stm_status rollout_try(MPI_Comm comm, const rollout_fixture *f, const char *cons
     const stm_status status = f->budgets ? roll_out_cut(f->budgets, engine, &stage, &grid, &sampling, batch, counts)
                                          : stm_rollout(engine, &stage, &grid, &sampling, batch, counts);
     stm_engine_destroy(engine);
+    stm_device_reach_close(reach);
     stm_grid_destroy(&grid);
     stm_options_clear(&options);
     return status;

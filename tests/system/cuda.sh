@@ -39,6 +39,39 @@ for sampling in "rollout.top_p=0.9" "rollout.top_k=7 rollout.min_p=0.02" "rollou
 done
 say "generate: the CPU's tokens, with filters and greedy"
 
+# The host runs ahead of the device: rounds of the same rows are replayed, and none is awaited but the prompts'. Rows that
+# end, begin and must not end yet, in few slots and many; and keys beyond those that a recording is made for.
+cp -r "$fixtures/parity/qwen3" stops
+cp -r stops long
+sed -i 's/"max_position_embeddings": 256/"max_position_embeddings": 512/' long/config.json
+sed -i 's/"eos_token_id": null/"eos_token_id": [1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29]/' stops/config.json
+printf '%s\n' '{"prompt_ids": [3, 1, 4, 1, 8]}' >> ids.jsonl
+sampled() { # sampled FILE MODEL OPTIONS: counts.txt becomes what the host of an emulated device did
+    rm -f counts.txt
+    STEMMA_EMULATED_COUNTS=counts.txt succeeds 0 "$STEMMA" generate "$2" ids.jsonl --out "$1" run.seed=3 "${@:3}"
+}
+count() { sed -E "s/.*\\b$1 ([0-9]+).*/\\1/" counts.txt; }
+compare_ahead() { # compare_ahead AHEAD MODEL OPTIONS
+    local waits=0
+    sampled awaited.jsonl "${@:2}" --backend cuda rollout.rounds_ahead=0
+    [ -z "${STEMMA_EMULATED:-}" ] || waits=$(count idle_waits)
+    sampled ahead.jsonl "${@:2}" --backend cuda rollout.rounds_ahead="$1"
+    [ "$(ids awaited.jsonl)" = "$(ids ahead.jsonl)" ] || die "generate, $*: other tokens where the host runs ahead"
+    [ -n "${STEMMA_EMULATED:-}" ] || return 0
+    cmp -s awaited.jsonl ahead.jsonl || die "generate, $*: other numbers where the host runs ahead"
+    [ "$(count replays)" -gt 20 ] || die "generate, $*: found $(count replays) replays"
+    [ "$(count idle_waits)" -lt 20 ] && [ "$waits" -gt 40 ] || die "generate, $*: $(count idle_waits) waits, of $waits"
+}
+for sampling in "1 rollout.slots=64" "2 rollout.slots=1" "3 rollout.slots=5 rollout.min_new_tokens=6" \
+    "1 rollout.slots=5 rollout.temperature=0"; do
+    options="--precision float64 rollout.group_size=7 rollout.max_new_tokens=40 ${sampling#* }"
+    compare_ahead "${sampling%% *}" stops $options
+    sampled cpu.jsonl stops $options --backend cpu
+    [ "$(ids cpu.jsonl)" = "$(ids ahead.jsonl)" ] || die "generate, $sampling: other tokens than the CPU's"
+done
+compare_ahead 1 long --precision bfloat16 rollout.group_size=1 rollout.max_new_tokens=270
+say "generate: the same where the host runs ahead, which then waits for no token"
+
 # Without measured rates: the host is no GPU. Two steps on each backend, then one that changes it half way.
 input cpu.yaml cpu 2 "objective: { kl_coef: 0.02 }\n"
 train() { succeeds "$1" "$STEMMA" train cpu.yaml run.folder="$2" run.steps="$3" --backend "$4" --precision float64 \

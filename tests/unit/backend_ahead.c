@@ -5,8 +5,8 @@
 static bool runs_ahead(const device *d)
 {
     const stm_backend *b = d->backend;
-    const bool rows[] = {b->host_room,       b->read_later,    b->mark,   b->wait_mark,
-                         b->begin_recording, b->end_recording, b->replay, b->advance};
+    const bool rows[] = {b->host_room,     b->mark,   b->wait_mark, b->begin_recording,
+                         b->end_recording, b->replay, b->advance};
     for (size_t i = 1; i < sizeof rows / sizeof *rows; i++)
         assert_int_equal(rows[i], rows[0]);
     return rows[0];
@@ -179,7 +179,7 @@ static void run_past_marks(device *d)
     memset(room, 0, 4 * bytes);
     for (size_t i = 0; i < 4; i++) {
         assert_ok(b->add(d->stream, N, x, y));
-        assert_ok(b->read_later(d->stream, room + i * bytes, y, bytes));
+        assert_ok(b->copy(d->stream, room + i * bytes, y, bytes));
         assert_ok(b->mark(d->stream, i));
     }
     for (size_t i = 0; i < 4; i++) {
@@ -271,7 +271,7 @@ static void assert_grown_parts_agree(device *d)
     attention_answer listed = attention_found(d, &p, false);
     p.on_device = true;
     for (size_t i = 2; i < p.n_parts; i++)
-        p.parts[i].grown = p.parts[i].n_keys - i % 2;
+        p.grown[i] = p.parts[i].n_keys - i % 2;
     attention_answer counted = attention_found(d, &p, false);
     assert_memory_equal(listed.o, counted.o, n_q * sizeof(double));
     assert_memory_equal(listed.lse, counted.lse, n_lse * sizeof(double));

@@ -14,7 +14,7 @@ static const char another[] =
     "data: {prompts: \"12\", groups: g.jsonl, template: \"~\", shuffle: false, max_prompt_tokens: 9, overlong: skip,\n"
     "  filter_samples: 16, thought_dropout: 0.5, thought_begin: \"<a>\", thought_end: \"</a>\"}\n"
     "rollout: {prompts_per_step: 3, group_size: 5, temperature: 0.1, top_p: 0.3, top_k: 4, min_p: 0.7,\n"
-    "  max_new_tokens: 65, min_new_tokens: 2, slots: 6, ignore_eos: true, save: none, dynamic: true,\n"
+    "  max_new_tokens: 65, min_new_tokens: 2, slots: 6, rounds_ahead: 3, ignore_eos: true, save: none, dynamic: true,\n"
     "  refine: true, refine_right: 0.5, refine_text: \"{answer}!\", refine_praise: \"1\", refine_blame: \"0\",\n"
     "  dynamic_rounds: 7, budgets: [3, 9], summaries: 2, closing: \"x\",\n"
     "  answer: exact, answer_extract: \"(a|b)\",\n"
