@@ -18,12 +18,12 @@ template <class R> struct lane_vector {
         for (int j = 0; j < LANE_WIDTH; j++)
             x[j] *= factor;
     }
-    __device__ void add(R factor, const R *from, size_t n)
+    template <class A> __device__ void add(R factor, const A *from, size_t n)
     {
         const unsigned lane = threadIdx.x % STM_WARP;
         for (int j = 0; j < LANE_WIDTH; j++)
             if (j * STM_WARP + lane < n)
-                x[j] += factor * from[j * STM_WARP + lane];
+                x[j] += factor * stm_real(from[j * STM_WARP + lane]);
     }
     __device__ void add_to(R *to, size_t n) const
     {
@@ -32,20 +32,20 @@ template <class R> struct lane_vector {
             if (j * STM_WARP + lane < n)
                 to[j * STM_WARP + lane] += x[j];
     }
-    __device__ void write(R factor, R *to, size_t n) const
+    template <class A> __device__ void write(R factor, A *to, size_t n) const
     {
         const unsigned lane = threadIdx.x % STM_WARP;
         for (int j = 0; j < LANE_WIDTH; j++)
             if (j * STM_WARP + lane < n)
-                to[j * STM_WARP + lane] = factor * x[j];
+                stm_put(factor * x[j], &to[j * STM_WARP + lane]);
     }
 };
 
-template <class R> static __device__ R dot(const R *x, const R *y, size_t n)
+template <class R, class A> static __device__ R dot(const A *x, const A *y, size_t n)
 {
     R sum = 0;
     for (size_t i = 0; i < n; i++)
-        sum += x[i] * y[i];
+        sum += stm_real(x[i]) * stm_real(y[i]);
     return sum;
 }
 
@@ -62,33 +62,34 @@ static __device__ size_t warp_number()
 
 /* A warp takes head h of row r, the vector of that number: meet(k, v, n) for n keys that the row sees, 32 at most, and
  * their values, each [n, head_dim]. */
-template <class R, class Meet>
+template <class A, class Meet>
 static __device__ __forceinline__ void meet_keys(const stm_attend &a, const stm_attend_part *parts, size_t vector,
                                                  Meet meet)
 {
     const size_t r = vector / a.n_heads, kv_head = kv_head_of(a, vector % a.n_heads), d = a.head_dim;
     for (size_t p = 0; p < a.n_parts; p++) {
         const size_t n_keys = stm_keys_seen(parts[p], r);
-        const R *k = (const R *)parts[p].k + kv_head * parts[p].kv_stride * d;
-        const R *v = (const R *)parts[p].v + kv_head * parts[p].kv_stride * d;
+        const A *k = (const A *)parts[p].k + kv_head * parts[p].kv_stride * d;
+        const A *v = (const A *)parts[p].v + kv_head * parts[p].kv_stride * d;
         for (size_t first = 0; first < n_keys; first += STM_WARP)
             meet(k + first * d, v + first * d, STM_MIN((size_t)STM_WARP, n_keys - first));
     }
 }
 
 /* Running maximum and sum as in Milakov and Gimelshein 2018, arXiv 1805.02867. */
-template <class R> static __global__ void attend_kernel(stm_attend a, const stm_attend_part *parts)
+template <class R, class A> static __global__ void attend_kernel(stm_attend a, const stm_attend_part *parts)
 {
     const size_t vector = warp_number(), d = a.head_dim;
     const unsigned lane = threadIdx.x % STM_WARP;
     if (vector >= a.n_rows * a.n_heads)
         return;
-    const R *q = (const R *)a.q + vector * d, scale = (R)a.scale;
+    const A *q = (const A *)a.q + vector * d;
+    const R scale = (R)a.scale;
     R m = -(R)INFINITY, sum = 0;
     lane_vector<R> o;
     o.zero();
-    meet_keys<R>(a, parts, vector, [&](const R *k, const R *v, size_t n) {
-        const R s = lane < n ? scale * dot(q, k + lane * d, d) : -(R)INFINITY;
+    meet_keys<A>(a, parts, vector, [&](const A *k, const A *v, size_t n) {
+        const R s = lane < n ? scale * dot<R>(q, k + lane * d, d) : -(R)INFINITY;
         const R greater = stm_warp_max(s > m ? s : m), shrink = exp(m - greater), e = exp(s - greater);
         sum = sum * shrink + stm_warp_sum(e);
         o.scale(shrink);
@@ -96,44 +97,45 @@ template <class R> static __global__ void attend_kernel(stm_attend a, const stm_
             o.add(__shfl_sync(STM_ALL_LANES, e, (int)j), v + j * d, d);
         m = greater;
     });
-    o.write(1 / sum, (R *)a.o + vector * d, d);
+    o.write(1 / sum, (A *)a.o + vector * d, d);
     if (lane == 0)
         ((R *)a.lse)[vector] = m + log(sum);
 }
 
 /* p = e^(s - lse), ds = p (d_o v - d_o o) scale: Dao 2022, arXiv 2205.14135, appendix B. delta [n_rows, n_heads]: d_o o
  * of each. */
-template <class R> static __global__ void query_gradient_kernel(stm_attend a, const stm_attend_part *parts, R *delta)
+template <class R, class A>
+static __global__ void query_gradient_kernel(stm_attend a, const stm_attend_part *parts, R *delta)
 {
     const size_t vector = warp_number(), d = a.head_dim;
     const unsigned lane = threadIdx.x % STM_WARP;
     if (vector >= a.n_rows * a.n_heads)
         return;
-    const R *q = (const R *)a.q + vector * d, *d_o = (const R *)a.d_o + vector * d, *o = (const R *)a.o + vector * d;
+    const A *q = (const A *)a.q + vector * d, *d_o = (const A *)a.d_o + vector * d, *o = (const A *)a.o + vector * d;
     const R lse = ((const R *)a.lse)[vector], scale = (R)a.scale;
     R own = 0;
     for (size_t i = lane; i < d; i += STM_WARP)
-        own += d_o[i] * o[i];
+        own += stm_real(d_o[i]) * stm_real(o[i]);
     own = stm_warp_sum(own);
     if (lane == 0)
         delta[vector] = own;
     lane_vector<R> dq;
     dq.zero();
-    meet_keys<R>(a, parts, vector, [&](const R *k, const R *v, size_t n) {
+    meet_keys<A>(a, parts, vector, [&](const A *k, const A *v, size_t n) {
         R ds = 0;
         if (lane < n) {
-            const R probability = exp(scale * dot(q, k + lane * d, d) - lse);
-            ds = probability * (dot(d_o, v + lane * d, d) - own) * scale;
+            const R probability = exp(scale * dot<R>(q, k + lane * d, d) - lse);
+            ds = probability * (dot<R>(d_o, v + lane * d, d) - own) * scale;
         }
         for (size_t j = 0; j < n; j++)
             dq.add(__shfl_sync(STM_ALL_LANES, ds, (int)j), k + j * d, d);
     });
-    dq.write(1, (R *)a.dq + vector * d, d);
+    dq.write(1, (A *)a.dq + vector * d, d);
 }
 
 /* Of parts of one wave, which share no accumulator: blocks' y counts parts, a warp takes key i of KV head h and meets
  * the rows and query heads that see it. */
-template <class R>
+template <class R, class A>
 static __global__ void key_gradient_kernel(stm_attend a, const stm_attend_part *parts, const R *delta)
 {
     const stm_attend_part part = parts[blockIdx.y];
@@ -142,8 +144,9 @@ static __global__ void key_gradient_kernel(stm_attend a, const stm_attend_part *
     if (vector >= part.n_keys * a.n_kv_heads)
         return;
     const size_t key = vector / a.n_kv_heads, kv_head = vector % a.n_kv_heads;
-    const R *k = (const R *)part.k + (kv_head * part.kv_stride + key) * d;
-    const R *v = (const R *)part.v + (kv_head * part.kv_stride + key) * d, scale = (R)a.scale;
+    const A *k = (const A *)part.k + (kv_head * part.kv_stride + key) * d;
+    const A *v = (const A *)part.v + (kv_head * part.kv_stride + key) * d;
+    const R scale = (R)a.scale;
     const size_t unseen = part.causal && key > part.diagonal ? key - part.diagonal : 0; /* rows before the first */
     const size_t n = part.n_rows > unseen ? (part.n_rows - unseen) * share : 0;
     lane_vector<R> dk, dv;
@@ -152,30 +155,30 @@ static __global__ void key_gradient_kernel(stm_attend a, const stm_attend_part *
     for (size_t first = 0; first < n; first += STM_WARP) {
         const size_t count = STM_MIN((size_t)STM_WARP, n - first), i = first + STM_MIN((size_t)lane, count - 1);
         const size_t own = (part.first_row + unseen + i / share) * a.n_heads + kv_head * share + i % share;
-        const R *q = (const R *)a.q + own * d, *d_o = (const R *)a.d_o + own * d;
-        const R probability = lane < count ? exp(scale * dot(q, k, d) - ((const R *)a.lse)[own]) : R(0);
-        const R ds = probability * (dot(d_o, v, d) - delta[own]) * scale;
+        const A *q = (const A *)a.q + own * d, *d_o = (const A *)a.d_o + own * d;
+        const R probability = lane < count ? exp(scale * dot<R>(q, k, d) - ((const R *)a.lse)[own]) : R(0);
+        const R ds = probability * (dot<R>(d_o, v, d) - delta[own]) * scale;
         for (size_t j = 0; j < count; j++) {
             const size_t other = (size_t)__shfl_sync(STM_ALL_LANES, (unsigned long long)own, (int)j);
-            dv.add(__shfl_sync(STM_ALL_LANES, probability, (int)j), (const R *)a.d_o + other * d, d);
-            dk.add(__shfl_sync(STM_ALL_LANES, ds, (int)j), (const R *)a.q + other * d, d);
+            dv.add(__shfl_sync(STM_ALL_LANES, probability, (int)j), (const A *)a.d_o + other * d, d);
+            dk.add(__shfl_sync(STM_ALL_LANES, ds, (int)j), (const A *)a.q + other * d, d);
         }
     }
     dk.add_to((R *)part.dk + (kv_head * part.dkv_stride + key) * d, d);
     dv.add_to((R *)part.dv + (kv_head * part.dkv_stride + key) * d, d);
 }
 
-template <class R> static unsigned blocks_of_rows(const stm_attend *a)
+static unsigned blocks_of_rows(const stm_attend *a)
 {
     return (unsigned)stm_pieces_of(a->n_rows * a->n_heads, STM_BLOCK / STM_WARP);
 }
 
-template <class R> stm_status stm_cuda_ops<R>::attend(stm_stream *stream, const stm_attend *a)
+template <class R, class A> stm_status stm_cuda_activation_ops<R, A>::attend(stm_stream *stream, const stm_attend *a)
 {
     const stm_attend_part *parts;
     void *none;
     STM_TRY(stm_attend_send_parts(stream, a, 0, &parts, &none));
-    return stm_launch(stream, blocks_of_rows<R>(a), STM_BLOCK, 0, attend_kernel<R>, *a, parts);
+    return stm_launch(stream, blocks_of_rows(a), STM_BLOCK, 0, attend_kernel<R, A>, *a, parts);
 }
 
 stm_status stm_attend_send_parts(stm_stream *stream, const stm_attend *a, size_t besides, const stm_attend_part **parts,
@@ -215,27 +218,29 @@ size_t stm_attend_end_of_wave(const stm_attend *a, size_t real_bytes, size_t fir
     return a->n_parts;
 }
 
-template <class R> stm_status stm_cuda_ops<R>::attend_backward(stm_stream *stream, const stm_attend *a)
+template <class R, class A>
+stm_status stm_cuda_activation_ops<R, A>::attend_backward(stm_stream *stream, const stm_attend *a)
 {
     const stm_attend_part *parts;
-    void *room;
+    void *room = NULL;
     STM_TRY(stm_attend_send_parts(stream, a, a->n_rows * a->n_heads * sizeof(R), &parts, &room));
     R *delta = (R *)room;
-    STM_TRY(stm_launch(stream, blocks_of_rows<R>(a), STM_BLOCK, 0, query_gradient_kernel<R>, *a, parts, delta));
+    STM_TRY(stm_launch(stream, blocks_of_rows(a), STM_BLOCK, 0, query_gradient_kernel<R, A>, *a, parts, delta));
     for (size_t first = 0, end; first < a->n_parts; first = end) {
         size_t most_keys = 0;
         end = stm_attend_end_of_wave(a, sizeof(R), first);
         for (size_t p = first; p < end; p++)
             most_keys = STM_MAX(most_keys, a->parts[p].n_keys);
         const unsigned blocks = (unsigned)stm_pieces_of(most_keys * a->n_kv_heads, STM_BLOCK / STM_WARP);
-        STM_TRY(stm_launch(stream, dim3(blocks, (unsigned)(end - first)), STM_BLOCK, 0, key_gradient_kernel<R>, *a,
+        STM_TRY(stm_launch(stream, dim3(blocks, (unsigned)(end - first)), STM_BLOCK, 0, key_gradient_kernel<R, A>, *a,
                            parts + first, (const R *)delta));
     }
     return STM_OK;
 }
 
-#define INSTANCES(R)                                                                                                   \
-    template stm_status stm_cuda_ops<R>::attend(stm_stream *, const stm_attend *);                                     \
-    template stm_status stm_cuda_ops<R>::attend_backward(stm_stream *, const stm_attend *)
-INSTANCES(float);
-INSTANCES(double);
+#define ACTIVATION_INSTANCES(R, A)                                                                                     \
+    template stm_status stm_cuda_activation_ops<R, A>::attend(stm_stream *, const stm_attend *);                       \
+    template stm_status stm_cuda_activation_ops<R, A>::attend_backward(stm_stream *, const stm_attend *)
+ACTIVATION_INSTANCES(float, float);
+ACTIVATION_INSTANCES(float, __nv_bfloat16);
+ACTIVATION_INSTANCES(double, double);

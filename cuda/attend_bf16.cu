@@ -1,4 +1,4 @@
-/* Attention on tensor cores: operands rounded to bfloat16, sums in float.
+/* Attention on tensor cores: operands in bfloat16, as they lie in memory, sums in float.
  *
  * Of a KV head all rows and all of its query heads form one tall matrix: tall row t is row t / share of the call, query
  * head head * share + t % share. A block takes TILE tall rows (or keys) and meets keys (or tall rows) a tile at a time,
@@ -9,6 +9,19 @@
 
 enum { MOST_TENSOR_DIM = 128 };
 
+/* Two neighbours of a row of d, the first at an even place. */
+static __device__ void put_pair(float low, float high, bf16 *row, size_t at, size_t d)
+{
+    if (at + 1 < d && d % 2 == 0) {
+        *(unsigned *)(row + at) = stm_pack(low, high);
+        return;
+    }
+    if (at < d)
+        stm_put(low, row + at);
+    if (at + 1 < d)
+        stm_put(high, row + at + 1);
+}
+
 template <int D>
 static __device__ void write_row(const tall &q, size_t t, const float o[D / 8][4], int which, const running &row)
 {
@@ -16,13 +29,9 @@ static __device__ void write_row(const tall &q, size_t t, const float o[D / 8][4
     const float sum = quad_sum(row.sum);
     if (t >= q.n)
         return;
-    float *to = (float *)q.a->o + q.vector(t) * d;
+    bf16 *to = (bf16 *)q.a->o + q.vector(t) * d;
     for (int j = 0; j < D / 8; j++)
-        for (int i = 0; i < 2; i++) {
-            const size_t at = 8 * j + 2 * (threadIdx.x % 4) + i;
-            if (at < d)
-                to[at] = o[j][which + i] / sum;
-        }
+        put_pair(o[j][which] / sum, o[j][which + 1] / sum, to, 8 * j + 2 * (threadIdx.x % 4), d);
     if (threadIdx.x % 4 == 0)
         ((float *)q.a->lse)[q.vector(t)] = (row.m + log2f(sum)) * LOG_2;
 }
@@ -48,15 +57,15 @@ static __global__ void __launch_bounds__(THREADS) attend_tiles_kernel(stm_attend
     const size_t mine[2] = {first + own + threadIdx.x % STM_WARP / 4, first + own + threadIdx.x % STM_WARP / 4 + 8};
     const float scale = (float)a.scale / LOG_2;
     met<D> rows;
-    load_tall<D, TILE>(q, (const float *)a.q, first, q_tile, NULL);
+    load_tall<D, TILE>(q, (const bf16 *)a.q, first, q_tile, NULL);
     for (size_t p = 0; p < a.n_parts; p++) {
         const stm_attend_part part = parts[p];
         const size_t n_keys = keys_of_tile(q, part, first, TILE), skipped = q.head * part.kv_stride * d;
         const size_t n_seen[2] = {keys_of_row(q, part, mine[0]), keys_of_row(q, part, mine[1])};
         for (size_t key = 0; key < n_keys; key += TILE) {
             __syncthreads(); /* the tiles may still be read */
-            load_keys<D>((const float *)part.k + skipped, d, key, n_keys, k_tile, NULL);
-            load_keys<D>((const float *)part.v + skipped, d, key, n_keys, NULL, v_turned);
+            load_keys<D>((const bf16 *)part.k + skipped, d, key, n_keys, k_tile, NULL);
+            load_keys<D>((const bf16 *)part.v + skipped, d, key, n_keys, NULL, v_turned);
             __syncthreads();
             rows.template meet<TILE / 8, TILE + PAD>(q_tile + own * (D + PAD), k_tile, v_turned, n_seen, key, scale);
         }
@@ -73,10 +82,10 @@ static __global__ void delta_kernel(stm_attend a, float *delta)
     const size_t vector = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) / STM_WARP, d = a.head_dim;
     if (vector >= a.n_rows * a.n_heads)
         return;
-    const float *o = (const float *)a.o + vector * d, *d_o = (const float *)a.d_o + vector * d;
+    const bf16 *o = (const bf16 *)a.o + vector * d, *d_o = (const bf16 *)a.d_o + vector * d;
     float sum = 0;
     for (size_t i = threadIdx.x % STM_WARP; i < d; i += STM_WARP)
-        sum += o[i] * d_o[i];
+        sum += stm_real(o[i]) * stm_real(d_o[i]);
     sum = stm_warp_sum(sum);
     if (threadIdx.x % STM_WARP == 0)
         delta[vector] = sum;
@@ -106,16 +115,16 @@ static __global__ void __launch_bounds__(THREADS)
         lse[r] = mine[r] < q.n ? ((const float *)a.lse)[q.vector(mine[r])] : 0.0f;
         own_delta[r] = mine[r] < q.n ? delta[q.vector(mine[r])] : 0.0f;
     }
-    load_tall<D, TILE>(q, (const float *)a.q, first, q_tile, NULL);
-    load_tall<D, TILE>(q, (const float *)a.d_o, first, do_tile, NULL);
+    load_tall<D, TILE>(q, (const bf16 *)a.q, first, q_tile, NULL);
+    load_tall<D, TILE>(q, (const bf16 *)a.d_o, first, do_tile, NULL);
     for (size_t p = 0; p < a.n_parts; p++) {
         const stm_attend_part part = parts[p];
         const size_t n_keys = keys_of_tile(q, part, first, TILE), skipped = q.head * part.kv_stride * d;
         const size_t n_seen[2] = {keys_of_row(q, part, mine[0]), keys_of_row(q, part, mine[1])};
         for (size_t key = 0; key < n_keys; key += TILE) {
             __syncthreads();
-            load_keys<D>((const float *)part.k + skipped, d, key, part.n_keys, k_tile, k_turned);
-            load_keys<D>((const float *)part.v + skipped, d, key, part.n_keys, v_tile, NULL);
+            load_keys<D>((const bf16 *)part.k + skipped, d, key, part.n_keys, k_tile, k_turned);
+            load_keys<D>((const bf16 *)part.v + skipped, d, key, part.n_keys, v_tile, NULL);
             __syncthreads();
             multiply_rows<D, TILE / 8>(q_tile + own * (D + PAD), k_tile, s);
             multiply_rows<D, TILE / 8>(do_tile + own * (D + PAD), v_tile, dp);
@@ -127,11 +136,10 @@ static __global__ void __launch_bounds__(THREADS)
             add_product<D, TILE / 8>(s, k_turned, dq);
         }
     }
-    each_of_tile<D / 8>([&](int j, int i, size_t row, size_t column) {
-        const size_t tall_row = first + own + row;
-        if (tall_row < q.n && column < d)
-            ((float *)a.dq)[q.vector(tall_row) * d + column] = dq[j][i];
-    });
+    for (int r = 0; r < 2; r++)
+        for (int j = 0; j < D / 8 && mine[r] < q.n; j++)
+            put_pair(dq[j][2 * r], dq[j][2 * r + 1], (bf16 *)a.dq + q.vector(mine[r]) * d,
+                     8 * j + 2 * (threadIdx.x % 4), d);
 }
 
 /* Adds a warp's 16 keys of a gradient. */
@@ -165,12 +173,12 @@ static __global__ void __launch_bounds__(THREADS)
     const size_t unseen = part.causal && first_key > part.diagonal ? first_key - part.diagonal : 0;
     const size_t begin = (part.first_row + unseen) * q.share, end = (part.first_row + part.n_rows) * q.share;
     float dk[D / 8][4] = {}, dv[D / 8][4] = {}, s[ROWS / 8][4], dp[ROWS / 8][4];
-    load_keys<D>((const float *)part.k + skipped, d, first_key, part.n_keys, k_tile, NULL);
-    load_keys<D>((const float *)part.v + skipped, d, first_key, part.n_keys, v_tile, NULL);
+    load_keys<D>((const bf16 *)part.k + skipped, d, first_key, part.n_keys, k_tile, NULL);
+    load_keys<D>((const bf16 *)part.v + skipped, d, first_key, part.n_keys, v_tile, NULL);
     for (size_t first = begin; first < end; first += ROWS) {
         __syncthreads();
-        load_tall<D, ROWS>(q, (const float *)a.q, first, q_tile, q_turned);
-        load_tall<D, ROWS>(q, (const float *)a.d_o, first, do_tile, do_turned);
+        load_tall<D, ROWS>(q, (const bf16 *)a.q, first, q_tile, q_turned);
+        load_tall<D, ROWS>(q, (const bf16 *)a.d_o, first, do_tile, do_turned);
         __syncthreads();
         multiply_rows<D, ROWS / 8>(k_tile + own * (D + PAD), q_tile, s);
         multiply_rows<D, ROWS / 8>(v_tile + own * (D + PAD), do_tile, dp);
@@ -233,7 +241,7 @@ stm_status stm_cuda_attend_bf16(stm_stream *stream, const stm_attend *a)
     const dim3 grid = grid_of_rows(a);
     if (a->head_dim <= MOST_TENSOR_DIM && (size_t)grid.x * grid.y < (size_t)stream->n_multiprocessors)
         return stm_attend_few(stream, a);
-    return a->head_dim > MOST_TENSOR_DIM ? stm_cuda_ops<float>::attend(stream, a)
+    return a->head_dim > MOST_TENSOR_DIM ? stm_cuda_activation_ops<float, bf16>::attend(stream, a)
            : a->head_dim > 96            ? attend_tiles<128>(stream, a)
            : a->head_dim > 64            ? attend_tiles<96>(stream, a)
            : a->head_dim > 32            ? attend_tiles<64>(stream, a)
@@ -242,7 +250,7 @@ stm_status stm_cuda_attend_bf16(stm_stream *stream, const stm_attend *a)
 
 stm_status stm_cuda_attend_backward_bf16(stm_stream *stream, const stm_attend *a)
 {
-    return a->head_dim > MOST_TENSOR_DIM ? stm_cuda_ops<float>::attend_backward(stream, a)
+    return a->head_dim > MOST_TENSOR_DIM ? stm_cuda_activation_ops<float, bf16>::attend_backward(stream, a)
            : a->head_dim > 96            ? attend_tiles_backward<128>(stream, a)
            : a->head_dim > 64            ? attend_tiles_backward<96>(stream, a)
            : a->head_dim > 32            ? attend_tiles_backward<64>(stream, a)

@@ -110,11 +110,11 @@ static __global__ void __launch_bounds__(THREADS)
                               STM_MIN(end_key, keys_of_row(q, part, mine + 8))};
     const float scale = (float)a.scale / LOG_2;
     met<D> rows;
-    load_tall<D, TILE>(q, (const float *)a.q, first, q_tile, NULL);
+    load_tall<D, TILE>(q, (const bf16 *)a.q, first, q_tile, NULL);
     for (size_t key = first_key; key < end_key; key += TILE) {
         __syncthreads(); /* the tiles may still be read */
-        load_keys<D>((const float *)part.k + skipped, d, key, n_keys, k_tile, NULL);
-        load_keys<D>((const float *)part.v + skipped, d, key, n_keys, NULL, v_turned);
+        load_keys<D>((const bf16 *)part.k + skipped, d, key, n_keys, k_tile, NULL);
+        load_keys<D>((const bf16 *)part.v + skipped, d, key, n_keys, NULL, v_turned);
         __syncthreads();
         const bf16 *own_q = q_tile + own_rows * (D + PAD), *own_k = k_tile + own_keys * (D + PAD);
         if (is_few)
@@ -205,7 +205,7 @@ static __global__ void __launch_bounds__(THREADS)
         value += shrink * all_o[w][threadIdx.x];
     }
     if (threadIdx.x < d)
-        ((float *)a.o)[vector * d + threadIdx.x] = value / all;
+        stm_put(value / all, (bf16 *)a.o + vector * d + threadIdx.x);
     if (threadIdx.x == 0)
         ((float *)a.lse)[vector] = (most + log2f(all)) * LOG_2;
 }

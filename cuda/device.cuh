@@ -1,7 +1,8 @@
 /* cuda/device.cuh: what the files of cuda/ share: the stream, its scratch, launches, sums over warps and blocks.
  *
  * The module fills the table of src/backend/backend.h for NVIDIA GPUs of compute capability 8.0 and later. Kernels are
- * templates of the number R that arrays hold: double, or float. Nothing adds with atomics whose order changes bits:
+ * templates of the real R, in which sums are formed, and of the number A that activations are held as: double and
+ * double, float and float, or float and bfloat16. Nothing adds with atomics whose order changes bits:
  * sums over rows are formed in pieces whose number depends on the shapes alone, and the pieces are added in order. */
 #ifndef STM_CUDA_DEVICE_CUH
 #define STM_CUDA_DEVICE_CUH
@@ -118,32 +119,107 @@ stm_status stm_cuda_replay(stm_stream *stream);
 stm_status stm_cuda_advance(stm_stream *stream, const stm_advance *args);
 void stm_cuda_close_ahead(stm_stream *stream); /* frees what these have taken */
 
-/* Those that do; each is compiled for float and double in the file that its topic names. */
+/* Those that do; each is compiled for all R, or for all pairs of R and A, in the file that its topic names. */
 template <class R> struct stm_cuda_ops {
     static stm_status add(stm_stream *, size_t n, const void *x, void *y); /* rows.cu */
     static stm_status embed(stm_stream *, const stm_embed *);
     static stm_status embed_backward(stm_stream *, const stm_embed *);
-    static stm_status gather(stm_stream *, const stm_rows *);
     static stm_status scatter_add(stm_stream *, const stm_rows *);
-    static stm_status append(stm_stream *, const stm_append *);
-    static stm_status bias(stm_stream *, const stm_bias *); /* elements.cu */
-    static stm_status bias_backward(stm_stream *, const stm_bias *);
-    static stm_status swiglu(stm_stream *, const stm_swiglu *);
-    static stm_status swiglu_backward(stm_stream *, const stm_swiglu *);
-    static stm_status adamw(stm_stream *, const stm_adamw *);
+    static stm_status adamw(stm_stream *, const stm_adamw *); /* elements.cu */
     static stm_status sum_squares(stm_stream *, size_t n, const void *x, double *host_sum);
-    static stm_status rmsnorm(stm_stream *, const stm_rmsnorm *); /* norm.cu */
-    static stm_status rmsnorm_backward(stm_stream *, const stm_rmsnorm *);
-    static stm_status rotary(stm_stream *, const stm_rotary *); /* rotary.cu */
-    static stm_status rotary_backward(stm_stream *, const stm_rotary *);
-    static stm_status attend(stm_stream *, const stm_attend *); /* attend.cu */
-    static stm_status attend_backward(stm_stream *, const stm_attend *);
-    static stm_status head_block(stm_stream *, const stm_head_block *); /* head.cu */
+    static stm_status rmsnorm_backward(stm_stream *, const stm_rmsnorm *); /* norm.cu */
+    static stm_status head_block(stm_stream *, const stm_head_block *);    /* head.cu */
     static stm_status head_finish(stm_stream *, const stm_head_block *);
     static stm_status head_block_backward(stm_stream *, const stm_head_block *);
     static stm_status spread(stm_stream *, const stm_spread *); /* spread.cu */
     static stm_status sample(stm_stream *, const stm_sample *); /* sample.cu */
 };
+
+template <class R, class A> struct stm_cuda_activation_ops {
+    static stm_status gather(stm_stream *, const stm_rows *); /* rows.cu */
+    static stm_status append(stm_stream *, const stm_append *);
+    static stm_status bias(stm_stream *, const stm_bias *); /* elements.cu */
+    static stm_status bias_backward(stm_stream *, const stm_bias *);
+    static stm_status swiglu(stm_stream *, const stm_swiglu *);
+    static stm_status swiglu_backward(stm_stream *, const stm_swiglu *);
+    static stm_status rmsnorm(stm_stream *, const stm_rmsnorm *); /* norm.cu */
+    static stm_status rotary(stm_stream *, const stm_rotary *);   /* rotary.cu */
+    static stm_status rotary_backward(stm_stream *, const stm_rotary *);
+    static stm_status attend(stm_stream *, const stm_attend *); /* attend.cu */
+    static stm_status attend_backward(stm_stream *, const stm_attend *);
+};
+
+/* A number of memory as a real, and a real as what memory holds, rounded to nearest. */
+static inline __device__ double stm_real(double x)
+{
+    return x;
+}
+static inline __device__ float stm_real(float x)
+{
+    return x;
+}
+static inline __device__ float stm_real(__nv_bfloat16 x)
+{
+    return __bfloat162float(x);
+}
+static inline __device__ void stm_put(double x, double *to)
+{
+    *to = x;
+}
+static inline __device__ void stm_put(float x, float *to)
+{
+    *to = x;
+}
+static inline __device__ void stm_put(float x, __nv_bfloat16 *to)
+{
+    *to = __float2bfloat16(x);
+}
+
+/* Two of bfloat16 in a word. */
+static inline __device__ unsigned stm_pack(__nv_bfloat16 low, __nv_bfloat16 high)
+{
+    return (unsigned)__bfloat16_as_ushort(low) | (unsigned)__bfloat16_as_ushort(high) << 16;
+}
+static inline __device__ unsigned stm_pack(float low, float high)
+{
+    return stm_pack(__float2bfloat16(low), __float2bfloat16(high));
+}
+
+/* N neighbours, which go through memory at once: 16 bytes or less of them. */
+template <class T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) stm_neighbours_of {
+    T x[N];
+};
+
+template <int N, class T, class R> static __device__ __forceinline__ void stm_load(const T *from, R x[N])
+{
+    const stm_neighbours_of<T, N> all = *(const stm_neighbours_of<T, N> *)from;
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        x[i] = stm_real(all.x[i]);
+}
+
+template <int N, class T, class R> static __device__ __forceinline__ void stm_store(const R x[N], T *to)
+{
+    if constexpr (sizeof(T) == 2 && N > 1) { /* two a word, or compilers may store them one by one */
+        stm_neighbours_of<unsigned, N / 2> words;
+#pragma unroll
+        for (int i = 0; i < N / 2; i++)
+            words.x[i] = stm_pack(x[2 * i], x[2 * i + 1]);
+        *(stm_neighbours_of<unsigned, N / 2> *)to = words;
+    } else {
+        stm_neighbours_of<T, N> all;
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            stm_put(x[i], &all.x[i]);
+        *(stm_neighbours_of<T, N> *)to = all;
+    }
+}
+
+/* Whether 2, 4 or 8 numbers at a time may be taken from rows that begin at multiples of `stride` from these arrays. */
+template <class... T> bool stm_go_in_eights(size_t stride, const T *...arrays)
+{
+    return stride % 8 == 0 && ((uintptr_t)arrays | ...) % 16 == 0;
+}
 
 enum { STM_WARP = 32, STM_BLOCK = 256 }; /* threads */
 #define STM_ALL_LANES 0xffffffffu

@@ -1,43 +1,62 @@
 /* Operations on elements, and sums of them: biases, SwiGLU, AdamW, the gradient's norm. */
 #include "cuda/device.cuh"
 
-template <class R> static __global__ void bias_kernel(size_t width, size_t stride, const R *b, R *y)
+/* N: numbers that a thread takes at a time, here and below. */
+template <class R, class A, int N> static __global__ void bias_kernel(size_t width, size_t stride, const R *b, A *y)
 {
-    for (size_t i = threadIdx.x; i < width; i += blockDim.x)
-        y[blockIdx.x * stride + i] += b[i];
+    R sum[N], more[N];
+    for (size_t i = threadIdx.x * N; i < width; i += blockDim.x * N) {
+        stm_load<N>(y + blockIdx.x * stride + i, sum);
+        stm_load<N>(b + i, more);
+        for (int j = 0; j < N; j++)
+            sum[j] += more[j];
+        stm_store<N>(sum, y + blockIdx.x * stride + i);
+    }
 }
 
-template <class R> struct bias_terms {
-    const R *dy;
+template <class R, class A> struct bias_terms {
+    const A *dy;
     size_t stride;
 
     __device__ R operator()(size_t row, size_t i) const
     {
-        return dy[row * stride + i];
+        return stm_real(dy[row * stride + i]);
     }
 };
 
-template <class R> static __global__ void swiglu_kernel(size_t n_rows, size_t width, const R *gu, R *h)
+template <class R, class A, int N> static __global__ void swiglu_kernel(size_t n_rows, size_t width, const A *gu, A *h)
 {
-    for (STM_EACH_ELEMENT(i, n_rows * width)) {
-        const size_t at = i / width * 2 * width + i % width;
-        const R g = gu[at], u = gu[at + width];
-        h[i] = g / (R(1) + exp(-g)) * u;
+    R g[N], u[N];
+    for (STM_EACH_ELEMENT(piece, n_rows * width / N)) {
+        const size_t i = piece * N, at = i / width * 2 * width + i % width;
+        stm_load<N>(gu + at, g);
+        stm_load<N>(gu + at + width, u);
+        for (int j = 0; j < N; j++)
+            g[j] = g[j] / (R(1) + exp(-g[j])) * u[j];
+        stm_store<N>(g, h + i);
     }
 }
 
 /* With s = sigmoid(g): d silu(g) / dg = s (1 + g (1 - s)). */
-template <class R>
-static __global__ void swiglu_backward_kernel(size_t n_rows, size_t width, const R *gu, const R *dh, R *dgu, R *h)
+template <class R, class A, int N>
+static __global__ void swiglu_backward_kernel(size_t n_rows, size_t width, const A *gu, const A *dh, A *dgu, A *h)
 {
-    for (STM_EACH_ELEMENT(i, n_rows * width)) {
-        const size_t at = i / width * 2 * width + i % width;
-        const R g = gu[at], u = gu[at + width], dy = dh[i];
-        const R s = R(1) / (R(1) + exp(-g)), silu = g * s;
-        dgu[at] = dy * u * s * (R(1) + g * (R(1) - s));
-        dgu[at + width] = dy * silu;
+    R g[N], u[N], dy[N], silu_u[N];
+    for (STM_EACH_ELEMENT(piece, n_rows * width / N)) {
+        const size_t i = piece * N, at = i / width * 2 * width + i % width;
+        stm_load<N>(gu + at, g);
+        stm_load<N>(gu + at + width, u);
+        stm_load<N>(dh + i, dy);
+        for (int j = 0; j < N; j++) {
+            const R s = R(1) / (R(1) + exp(-g[j])), silu = g[j] * s;
+            g[j] = dy[j] * u[j] * s * (R(1) + g[j] * (R(1) - s));
+            silu_u[j] = silu * u[j];
+            u[j] = dy[j] * silu;
+        }
+        stm_store<N>(g, dgu + at);
+        stm_store<N>(u, dgu + at + width);
         if (h)
-            h[i] = silu * u;
+            stm_store<N>(silu_u, h + i);
     }
 }
 
@@ -85,29 +104,37 @@ static __global__ void add_up_kernel(size_t n, const double *pieces, double *tot
         *total = sum;
 }
 
-template <class R> stm_status stm_cuda_ops<R>::bias(stm_stream *stream, const stm_bias *a)
+template <class R, class A> stm_status stm_cuda_activation_ops<R, A>::bias(stm_stream *stream, const stm_bias *a)
 {
-    return stm_launch(stream, (unsigned)a->n_rows, STM_BLOCK, 0, bias_kernel<R>, a->width, a->stride, (const R *)a->b,
-                      (R *)a->y);
+    const bool wide = stm_go_in_eights(a->width | a->stride, a->b, a->y);
+    return stm_launch(stream, (unsigned)a->n_rows, STM_BLOCK, 0, wide ? bias_kernel<R, A, 8> : bias_kernel<R, A, 1>,
+                      a->width, a->stride, (const R *)a->b, (A *)a->y);
 }
 
-template <class R> stm_status stm_cuda_ops<R>::bias_backward(stm_stream *stream, const stm_bias *a)
+template <class R, class A>
+stm_status stm_cuda_activation_ops<R, A>::bias_backward(stm_stream *stream, const stm_bias *a)
 {
+    const bias_terms<R, A> terms = {(const A *)a->dy, a->stride};
     R *pieces;
     STM_TRY(stm_cuda_scratch(stream, stm_sum_rows_bytes<R>(a->n_rows, a->width), &pieces));
-    return stm_sum_rows(stream, a->n_rows, a->width, bias_terms<R>{(const R *)a->dy, a->stride}, pieces, (R *)a->db);
+    return stm_sum_rows(stream, a->n_rows, a->width, terms, pieces, (R *)a->db);
 }
 
-template <class R> stm_status stm_cuda_ops<R>::swiglu(stm_stream *stream, const stm_swiglu *a)
+template <class R, class A> stm_status stm_cuda_activation_ops<R, A>::swiglu(stm_stream *stream, const stm_swiglu *a)
 {
-    return stm_launch(stream, stm_blocks_for(stream, a->n_rows * a->width), STM_BLOCK, 0, swiglu_kernel<R>, a->n_rows,
-                      a->width, (const R *)a->gu, (R *)a->h);
+    const bool wide = stm_go_in_eights(a->width, a->gu, a->h);
+    return stm_launch(stream, stm_blocks_for(stream, a->n_rows * a->width / (wide ? 8 : 1)), STM_BLOCK, 0,
+                      wide ? swiglu_kernel<R, A, 8> : swiglu_kernel<R, A, 1>, a->n_rows, a->width, (const A *)a->gu,
+                      (A *)a->h);
 }
 
-template <class R> stm_status stm_cuda_ops<R>::swiglu_backward(stm_stream *stream, const stm_swiglu *a)
+template <class R, class A>
+stm_status stm_cuda_activation_ops<R, A>::swiglu_backward(stm_stream *stream, const stm_swiglu *a)
 {
-    return stm_launch(stream, stm_blocks_for(stream, a->n_rows * a->width), STM_BLOCK, 0, swiglu_backward_kernel<R>,
-                      a->n_rows, a->width, (const R *)a->gu, (const R *)a->dh, (R *)a->dgu, (R *)a->h);
+    const bool wide = stm_go_in_eights(a->width, a->gu, a->dh, a->dgu, a->h);
+    return stm_launch(stream, stm_blocks_for(stream, a->n_rows * a->width / (wide ? 8 : 1)), STM_BLOCK, 0,
+                      wide ? swiglu_backward_kernel<R, A, 8> : swiglu_backward_kernel<R, A, 1>, a->n_rows, a->width,
+                      (const A *)a->gu, (const A *)a->dh, (A *)a->dgu, (A *)a->h);
 }
 
 template <class R> stm_status stm_cuda_ops<R>::adamw(stm_stream *stream, const stm_adamw *a)
@@ -139,11 +166,16 @@ stm_status stm_cuda_ops<R>::sum_squares(stm_stream *stream, size_t n, const void
 }
 
 #define INSTANCES(R)                                                                                                   \
-    template stm_status stm_cuda_ops<R>::bias(stm_stream *, const stm_bias *);                                         \
-    template stm_status stm_cuda_ops<R>::bias_backward(stm_stream *, const stm_bias *);                                \
-    template stm_status stm_cuda_ops<R>::swiglu(stm_stream *, const stm_swiglu *);                                     \
-    template stm_status stm_cuda_ops<R>::swiglu_backward(stm_stream *, const stm_swiglu *);                            \
     template stm_status stm_cuda_ops<R>::adamw(stm_stream *, const stm_adamw *);                                       \
     template stm_status stm_cuda_ops<R>::sum_squares(stm_stream *, size_t, const void *, double *)
 INSTANCES(float);
 INSTANCES(double);
+
+#define ACTIVATION_INSTANCES(R, A)                                                                                     \
+    template stm_status stm_cuda_activation_ops<R, A>::bias(stm_stream *, const stm_bias *);                           \
+    template stm_status stm_cuda_activation_ops<R, A>::bias_backward(stm_stream *, const stm_bias *);                  \
+    template stm_status stm_cuda_activation_ops<R, A>::swiglu(stm_stream *, const stm_swiglu *);                       \
+    template stm_status stm_cuda_activation_ops<R, A>::swiglu_backward(stm_stream *, const stm_swiglu *)
+ACTIVATION_INSTANCES(float, float);
+ACTIVATION_INSTANCES(float, __nv_bfloat16);
+ACTIVATION_INSTANCES(double, double);

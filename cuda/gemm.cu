@@ -42,17 +42,24 @@ stm_status stm_cuda_gemm_f32(stm_stream *stream, const stm_gemm *gemm)
 
 /* Rounding */
 
+/* N: numbers that a thread takes at a time. */
+template <int N>
 static __global__ void round_kernel(size_t n_rows, size_t n_columns, size_t ld, const float *from, __nv_bfloat16 *to)
 {
-    for (STM_EACH_ELEMENT(i, n_rows * n_columns))
-        to[i] = __float2bfloat16(from[i / n_columns * ld + i % n_columns]);
+    float x[N];
+    for (STM_EACH_ELEMENT(piece, n_rows * n_columns / N)) {
+        const size_t i = piece * N;
+        stm_load<N>(from + i / n_columns * ld + i % n_columns, x);
+        stm_store<N>(x, to + i);
+    }
 }
 
 static stm_status round_to(stm_stream *stream, size_t n_rows, size_t n_columns, size_t ld, const void *from,
                            __nv_bfloat16 *to)
 {
-    return stm_launch(stream, stm_blocks_for(stream, n_rows * n_columns), STM_BLOCK, 0, round_kernel, n_rows, n_columns,
-                      ld, (const float *)from, to);
+    const bool wide = stm_go_in_eights(n_columns | ld, from, to);
+    return stm_launch(stream, stm_blocks_for(stream, n_rows * n_columns / (wide ? 8 : 1)), STM_BLOCK, 0,
+                      wide ? round_kernel<8> : round_kernel<1>, n_rows, n_columns, ld, (const float *)from, to);
 }
 
 static stm_cuda_rounded *find_rounded(const stm_stream *stream, const float *at)
@@ -86,48 +93,60 @@ stm_status stm_cuda_round_weights(stm_stream *stream, const void *weights, size_
     return round_to(stream, 1, n, n, weights, range->rounded);
 }
 
-/* A row-major operand of a product: its rounded copy of weights, or NULL, and what that takes of the scratch. */
+/* A row-major operand of a product: activations, or the rounded copy of weights; NULL: to be rounded, from reals. */
 typedef struct {
-    size_t n_rows, n_columns;
+    const void *reals;
     const __nv_bfloat16 *rounded;
+    size_t n_rows, n_columns, ld;
 } operand;
 
-static operand operand_of(const stm_stream *stream, const void *x, size_t n_rows, size_t n_columns)
+static operand operand_of(const stm_stream *stream, const void *x, bool activations, size_t n_rows, size_t n_columns,
+                          size_t ld)
 {
-    const stm_cuda_rounded *range = find_rounded(stream, (const float *)x);
-    return {n_rows, n_columns, range ? range->rounded + ((const float *)x - range->weights) : NULL};
+    const float *at = (const float *)x;
+    const stm_cuda_rounded *range = activations ? NULL : find_rounded(stream, at);
+    const __nv_bfloat16 *rounded = activations ? (const __nv_bfloat16 *)x
+                                   : range     ? range->rounded + (at - range->weights)
+                                               : NULL;
+    return {x, rounded, n_rows, n_columns, ld};
 }
 
+/* What of the scratch it is rounded to. */
 static size_t scratch_of(const operand *x)
 {
     return x->rounded ? 0 : (x->n_rows * x->n_columns + 7) / 8 * 8;
 }
 
-/* Other factors than a model's products have are none that need the speed: they keep their precision. */
+static stm_status round_operand(stm_stream *stream, operand *x, __nv_bfloat16 *room)
+{
+    if (x->rounded)
+        return STM_OK;
+    STM_TRY(round_to(stream, x->n_rows, x->n_columns, x->ld, x->reals, room));
+    x->rounded = room;
+    x->ld = STM_MAX(x->n_columns, (size_t)1);
+    return STM_OK;
+}
+
+/* Reals with other factors than a model's products have are none that need the speed: they keep their precision. */
 stm_status stm_cuda_gemm_bf16(stm_stream *stream, const stm_gemm *gemm)
 {
-    if (gemm->alpha != 1 || (gemm->beta != 0 && gemm->beta != 1))
+    const bool plain = gemm->alpha == 1 && (gemm->beta == 0 || gemm->beta == 1);
+    if (!plain && !gemm->activations.a && !gemm->activations.b && !gemm->activations.c)
         return stm_cuda_gemm_f32(stream, gemm);
-    const product_types types = {CUDA_R_16BF, CUDA_R_32F, CUBLAS_COMPUTE_32F};
-    const operand a =
-        operand_of(stream, gemm->a, gemm->transpose_a ? gemm->k : gemm->m, gemm->transpose_a ? gemm->m : gemm->k);
-    const operand b =
-        operand_of(stream, gemm->b, gemm->transpose_b ? gemm->n : gemm->k, gemm->transpose_b ? gemm->k : gemm->n);
+    const product_types types = {CUDA_R_16BF, gemm->activations.c ? CUDA_R_16BF : CUDA_R_32F, CUBLAS_COMPUTE_32F};
+    operand a = operand_of(stream, gemm->a, gemm->activations.a, gemm->transpose_a ? gemm->k : gemm->m,
+                           gemm->transpose_a ? gemm->m : gemm->k, gemm->lda);
+    operand b = operand_of(stream, gemm->b, gemm->activations.b, gemm->transpose_b ? gemm->n : gemm->k,
+                           gemm->transpose_b ? gemm->k : gemm->n, gemm->ldb);
     stm_gemm g = *gemm;
     __nv_bfloat16 *room;
     STM_TRY(stm_cuda_scratch(stream, (scratch_of(&a) + scratch_of(&b)) * sizeof *room, &room));
+    __nv_bfloat16 *const room_of_b = room + scratch_of(&a);
+    STM_TRY(round_operand(stream, &a, room));
+    STM_TRY(round_operand(stream, &b, room_of_b));
     g.a = a.rounded;
+    g.lda = a.ld;
     g.b = b.rounded;
-    if (!a.rounded) {
-        STM_TRY(round_to(stream, a.n_rows, a.n_columns, gemm->lda, gemm->a, room));
-        g.a = room;
-        g.lda = STM_MAX(a.n_columns, (size_t)1);
-        room += scratch_of(&a);
-    }
-    if (!b.rounded) {
-        STM_TRY(round_to(stream, b.n_rows, b.n_columns, gemm->ldb, gemm->b, room));
-        g.b = room;
-        g.ldb = STM_MAX(b.n_columns, (size_t)1);
-    }
+    g.ldb = b.ld;
     return multiply(stream, &g, &types);
 }

@@ -29,76 +29,164 @@ template <class R> struct heads {
 };
 
 /* dy turned back by the row's angle: the gradient of what was rotated, element i. */
-template <class R> static __device__ R turned_back(const R *dy, const R *c, const R *s, size_t half, size_t i)
+template <class R, class D> static __device__ R turned_back(const D *dy, const R *c, const R *s, size_t half, size_t i)
 {
-    return i < half ? dy[i] * c[i] + dy[i + half] * s[i] : dy[i] * c[i - half] - dy[i - half] * s[i - half];
+    return i < half ? stm_real(dy[i]) * c[i] + stm_real(dy[i + half]) * s[i]
+                    : stm_real(dy[i]) * c[i - half] - stm_real(dy[i - half]) * s[i - half];
 }
 
-template <class R> static __device__ R inverse_rms_of(const R *x, size_t width, double eps)
+/* N neighbours of the first half of a head, and those of the second that turn with them. */
+template <class R, int N> struct pairs {
+    R low[N], high[N];
+
+    template <class T> __device__ __forceinline__ void load(const T *x, size_t half, size_t i)
+    {
+        stm_load<N>(x + i, low);
+        stm_load<N>(x + i + half, high);
+    }
+    template <class T> __device__ __forceinline__ void store(T *x, size_t half, size_t i) const
+    {
+        stm_store<N>(low, x + i);
+        stm_store<N>(high, x + i + half);
+    }
+    __device__ __forceinline__ void multiply(R factor, const pairs &other)
+    {
+        for (int j = 0; j < N; j++) {
+            low[j] *= factor * other.low[j];
+            high[j] *= factor * other.high[j];
+        }
+    }
+    __device__ __forceinline__ R dot(const pairs &other) const
+    {
+        R sum = 0;
+        for (int j = 0; j < N; j++)
+            sum += low[j] * other.low[j] + high[j] * other.high[j];
+        return sum;
+    }
+    /* direction: 1, or -1 for back. */
+    __device__ __forceinline__ void turn(const R *cosine, const R *sine, R direction)
+    {
+        R c[N], s[N];
+        stm_load<N>(cosine, c);
+        stm_load<N>(sine, s);
+        for (int j = 0; j < N; j++) {
+            const R x = low[j], y = high[j];
+            s[j] *= direction;
+            low[j] = x * c[j] - y * s[j];
+            high[j] = y * c[j] + x * s[j];
+        }
+    }
+};
+
+/* The lane's pieces of a head: N of each half at a time. */
+#define EACH_PAIR(i, half, N)                                                                                          \
+    size_t i = threadIdx.x % STM_WARP * (N);                                                                           \
+    i < (half);                                                                                                        \
+    i += STM_WARP * (N)
+
+template <int N, class R, class A> static __device__ R inverse_rms_of(const A *x, size_t width, double eps)
 {
+    pairs<R, N> own;
     R sum = 0;
-    for (size_t i = threadIdx.x % STM_WARP; i < width; i += STM_WARP)
-        sum += x[i] * x[i];
+    for (EACH_PAIR(i, width / 2, N)) {
+        own.load(x, width / 2, i);
+        sum += own.dot(own);
+    }
     return (R)(1 / sqrt((double)stm_warp_sum(sum) / (double)width + eps));
 }
 
-/* x -> y; values (V's, NULL: none) are copied in the same way. */
-template <class R> static __global__ void rotate_kernel(heads<R> h, const R *x, R *y, const R *values_in, R *values_out)
+/* from -> to, a head. */
+template <int N, class R, class From, class To>
+static __device__ void copy_head(const From *from, size_t head_dim, To *to)
+{
+    pairs<R, N> own;
+    for (EACH_PAIR(i, head_dim / 2, N)) {
+        own.load(from, head_dim / 2, i);
+        own.store(to, head_dim / 2, i);
+    }
+}
+
+/* x -> y; values (V's, NULL: none) are copied in the same way. N: numbers that a lane takes at a time, here and below.
+ */
+template <class R, class A, int N>
+static __global__ void rotate_kernel(heads<R> h, const A *x, A *y, const A *values_in, A *values_out)
 {
     const size_t vector = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) / STM_WARP, half = h.head_dim / 2;
     if (vector >= h.n())
         return;
     const size_t in = h.in(vector), out = h.out(vector), angle = h.angle(vector);
-    const R inverse = h.norm ? inverse_rms_of(x + in, h.head_dim, h.eps) : R(1);
-    for (size_t i = threadIdx.x % STM_WARP; i < half; i += STM_WARP) {
-        const R x0 = h.norm ? x[in + i] * inverse * h.norm[i] : x[in + i];
-        const R x1 = h.norm ? x[in + i + half] * inverse * h.norm[i + half] : x[in + i + half];
-        const R c = h.cosine[angle + i], s = h.sine[angle + i];
-        y[out + i] = x0 * c - x1 * s;
-        y[out + i + half] = x1 * c + x0 * s;
+    const R inverse = h.norm ? inverse_rms_of<N, R>(x + in, h.head_dim, h.eps) : R(1);
+    pairs<R, N> own, weights;
+    for (EACH_PAIR(i, half, N)) {
+        own.load(x + in, half, i);
+        if (h.norm) {
+            weights.load(h.norm, half, i);
+            own.multiply(inverse, weights);
+        }
+        own.turn(h.cosine + angle + i, h.sine + angle + i, R(1));
+        own.store(y + out, half, i);
     }
-    for (size_t i = threadIdx.x % STM_WARP; values_in && i < h.head_dim; i += STM_WARP)
-        values_out[out + i] = values_in[in + i];
+    if (values_in)
+        copy_head<N, R>(values_in + in, h.head_dim, values_out + out);
 }
 
-/* dy -> dx; x is read where there is a norm, and inverse [n] written. */
-template <class R>
-static __global__ void rotate_backward_kernel(heads<R> h, const R *dy, const R *x, R *dx, const R *dvalues_in,
-                                              R *dvalues_out, R *inverse)
+/* dy -> dx, of Q activations, of K and V sums in reals (D); x is read where there is a norm, and inverse [n] written.
+ */
+template <class R, class A, class D, int N>
+static __global__ void rotate_backward_kernel(heads<R> h, const D *dy, const A *x, A *dx, const D *dvalues_in,
+                                              A *dvalues_out, R *inverse)
 {
     const size_t vector = (blockIdx.x * (size_t)blockDim.x + threadIdx.x) / STM_WARP, half = h.head_dim / 2;
-    const size_t lane = threadIdx.x % STM_WARP;
     if (vector >= h.n())
         return;
     const size_t in = h.in(vector), out = h.out(vector), angle = h.angle(vector);
     const R *c = h.cosine + angle, *s = h.sine + angle;
-    for (size_t i = lane; dvalues_in && i < h.head_dim; i += STM_WARP)
-        dvalues_out[in + i] = dvalues_in[out + i];
-    if (!h.norm) {
-        for (size_t i = lane; i < h.head_dim; i += STM_WARP)
-            dx[in + i] = turned_back(dy + out, c, s, half, i);
-        return;
-    }
-    const R rms = inverse_rms_of(x + in, h.head_dim, h.eps);
+    const R rms = h.norm ? inverse_rms_of<N, R>(x + in, h.head_dim, h.eps) : R(1);
+    pairs<R, N> d, own, weights;
     R sum = 0;
-    for (size_t i = lane; i < h.head_dim; i += STM_WARP)
-        sum += x[in + i] * h.norm[i] * turned_back(dy + out, c, s, half, i);
-    const R slope = stm_warp_sum(sum) / (R)h.head_dim * rms * rms;
-    for (size_t i = lane; i < h.head_dim; i += STM_WARP)
-        dx[in + i] = rms * (h.norm[i] * turned_back(dy + out, c, s, half, i) - x[in + i] * slope);
-    if (lane == 0)
-        inverse[vector] = rms;
+    for (EACH_PAIR(i, half, N)) {
+        d.load(dy + out, half, i);
+        d.turn(c + i, s + i, R(-1));
+        if (!h.norm) {
+            d.store(dx + in, half, i);
+            continue;
+        }
+        own.load(x + in, half, i);
+        weights.load(h.norm, half, i);
+        d.multiply(R(1), weights);
+        sum += d.dot(own);
+    }
+    if (h.norm) {
+        const R slope = stm_warp_sum(sum) / (R)h.head_dim * rms * rms;
+        for (EACH_PAIR(i, half, N)) {
+            d.load(dy + out, half, i);
+            d.turn(c + i, s + i, R(-1));
+            own.load(x + in, half, i);
+            weights.load(h.norm, half, i);
+            for (int j = 0; j < N; j++) {
+                d.low[j] = rms * (weights.low[j] * d.low[j] - own.low[j] * slope);
+                d.high[j] = rms * (weights.high[j] * d.high[j] - own.high[j] * slope);
+            }
+            d.store(dx + in, half, i);
+        }
+        if (threadIdx.x % STM_WARP == 0)
+            inverse[vector] = rms;
+    }
+    if (dvalues_in)
+        copy_head<N, R>(dvalues_in + out, h.head_dim, dvalues_out + in);
 }
 
-template <class R> struct head_norm_terms {
+template <class R, class A, class D> struct head_norm_terms {
     heads<R> h;
-    const R *dy, *x, *inverse;
+    const D *dy;
+    const A *x;
+    const R *inverse;
 
     __device__ R operator()(size_t vector, size_t i) const
     {
         const size_t angle = h.angle(vector);
         return turned_back(dy + h.out(vector), h.cosine + angle, h.sine + angle, h.head_dim / 2, i) *
-               x[h.in(vector) + i] * inverse[vector];
+               stm_real(x[h.in(vector) + i]) * inverse[vector];
     }
 };
 
@@ -122,41 +210,57 @@ template <class R> static unsigned blocks_of(const heads<R> &h)
     return (unsigned)stm_pieces_of(h.n_rows * h.n_heads, STM_BLOCK / STM_WARP);
 }
 
-template <class R> stm_status stm_cuda_ops<R>::rotary(stm_stream *stream, const stm_rotary *a)
+/* Whether these arrays, and the tables, may be read two numbers at a time. */
+template <class R, class... T> static bool goes_in_pairs(const heads<R> &h, const T *...arrays)
 {
-    const heads<R> q = q_heads<R>(a), k = k_heads<R>(a);
-    STM_TRY(stm_launch(stream, blocks_of(q), STM_BLOCK, 0, rotate_kernel<R>, q, (const R *)a->q_in, (R *)a->q,
-                       (const R *)NULL, (R *)NULL));
-    return stm_launch(stream, blocks_of(k), STM_BLOCK, 0, rotate_kernel<R>, k, (const R *)a->k_in, (R *)a->k,
-                      (const R *)a->v_in, (R *)a->v);
+    return stm_go_in_eights(h.head_dim | h.in_stride, h.cosine, h.sine, h.norm) &&
+           stm_go_in_eights(h.head_dim, arrays...);
+}
+
+template <class R, class A>
+static stm_status rotate(stm_stream *stream, const heads<R> &h, const void *x, void *y, const void *values_in,
+                         void *values_out)
+{
+    const bool wide = goes_in_pairs(h, x, y, values_in, values_out);
+    return stm_launch(stream, blocks_of(h), STM_BLOCK, 0, wide ? rotate_kernel<R, A, 2> : rotate_kernel<R, A, 1>, h,
+                      (const A *)x, (A *)y, (const A *)values_in, (A *)values_out);
+}
+
+template <class R, class A> stm_status stm_cuda_activation_ops<R, A>::rotary(stm_stream *stream, const stm_rotary *a)
+{
+    STM_TRY((rotate<R, A>(stream, q_heads<R>(a), a->q_in, a->q, NULL, NULL)));
+    return rotate<R, A>(stream, k_heads<R>(a), a->k_in, a->k, a->v_in, a->v);
 }
 
 /* Of Q's heads or K's. scratch: inverse [n], and the pieces of a sum. */
-template <class R>
-static stm_status backward_of(stm_stream *stream, const heads<R> &h, const R *dy, const R *x, R *dx, const R *dv,
-                              R *dv_in, R *dnorm)
+template <class R, class A, class D>
+static stm_status backward_of(stm_stream *stream, const heads<R> &h, const void *dy, const void *x, void *dx,
+                              const void *dv, void *dv_in, void *dnorm)
 {
     const size_t n = h.n_rows * h.n_heads;
+    const bool wide = goes_in_pairs(h, dy, x, dx, dv, dv_in);
     R *inverse = NULL;
     if (h.norm)
         STM_TRY(stm_cuda_scratch(stream, n * sizeof(R) + stm_sum_rows_bytes<R>(n, h.head_dim), &inverse));
-    STM_TRY(
-        stm_launch(stream, blocks_of(h), STM_BLOCK, 0, rotate_backward_kernel<R>, h, dy, x, dx, dv, dv_in, inverse));
+    STM_TRY(stm_launch(stream, blocks_of(h), STM_BLOCK, 0,
+                       wide ? rotate_backward_kernel<R, A, D, 2> : rotate_backward_kernel<R, A, D, 1>, h, (const D *)dy,
+                       (const A *)x, (A *)dx, (const D *)dv, (A *)dv_in, inverse));
     if (!h.norm || n == 0)
         return STM_OK;
-    return stm_sum_rows(stream, n, h.head_dim, head_norm_terms<R>{h, dy, x, inverse}, inverse + n, dnorm);
+    const head_norm_terms<R, A, D> terms = {h, (const D *)dy, (const A *)x, inverse};
+    return stm_sum_rows(stream, n, h.head_dim, terms, inverse + n, (R *)dnorm);
 }
 
-template <class R> stm_status stm_cuda_ops<R>::rotary_backward(stm_stream *stream, const stm_rotary *a)
+template <class R, class A>
+stm_status stm_cuda_activation_ops<R, A>::rotary_backward(stm_stream *stream, const stm_rotary *a)
 {
-    STM_TRY(backward_of(stream, q_heads<R>(a), (const R *)a->dq, (const R *)a->q_in, (R *)a->dq_in, (const R *)NULL,
-                        (R *)NULL, (R *)a->dq_norm));
-    return backward_of(stream, k_heads<R>(a), (const R *)a->dk, (const R *)a->k_in, (R *)a->dk_in, (const R *)a->dv,
-                       (R *)a->dv_in, (R *)a->dk_norm);
+    STM_TRY((backward_of<R, A, A>(stream, q_heads<R>(a), a->dq, a->q_in, a->dq_in, NULL, NULL, a->dq_norm)));
+    return backward_of<R, A, R>(stream, k_heads<R>(a), a->dk, a->k_in, a->dk_in, a->dv, a->dv_in, a->dk_norm);
 }
 
-#define INSTANCES(R)                                                                                                   \
-    template stm_status stm_cuda_ops<R>::rotary(stm_stream *, const stm_rotary *);                                     \
-    template stm_status stm_cuda_ops<R>::rotary_backward(stm_stream *, const stm_rotary *)
-INSTANCES(float);
-INSTANCES(double);
+#define ACTIVATION_INSTANCES(R, A)                                                                                     \
+    template stm_status stm_cuda_activation_ops<R, A>::rotary(stm_stream *, const stm_rotary *);                       \
+    template stm_status stm_cuda_activation_ops<R, A>::rotary_backward(stm_stream *, const stm_rotary *)
+ACTIVATION_INSTANCES(float, float);
+ACTIVATION_INSTANCES(float, __nv_bfloat16);
+ACTIVATION_INSTANCES(double, double);

@@ -8,9 +8,9 @@ template <class R> static __global__ void add_kernel(size_t n, const R *x, R *y)
 }
 
 /* Blocks' x counts rows, their threads take the columns. */
-template <class R> static __global__ void gather_kernel(size_t width, const int32_t *rows, const R *x, R *y)
+template <class T> static __global__ void gather_kernel(size_t width, const int32_t *rows, const T *x, T *y)
 {
-    const R *from = x + (size_t)rows[blockIdx.x] * width;
+    const T *from = x + (size_t)rows[blockIdx.x] * width;
     for (size_t i = threadIdx.x; i < width; i += blockDim.x)
         y[blockIdx.x * width + i] = from[i];
 }
@@ -48,15 +48,15 @@ static __global__ void embed_backward_kernel(size_t n_rows, size_t width, const 
 }
 
 /* Blocks' x counts rows, y KV heads. */
-template <class R> static __global__ void append_kernel(stm_append a)
+template <class T> static __global__ void append_kernel(stm_append a)
 {
     const size_t row = blockIdx.x, head = blockIdx.y;
     const size_t from = (head * a.n_rows + row) * a.head_dim;
     const size_t slot = (size_t)a.slots[row], position = (size_t)a.positions[row];
     const size_t to = ((slot * a.n_kv_heads + head) * a.slot_rows + position) * a.head_dim;
     for (size_t i = threadIdx.x; i < a.head_dim; i += blockDim.x) {
-        ((R *)a.k_cache)[to + i] = ((const R *)a.k)[from + i];
-        ((R *)a.v_cache)[to + i] = ((const R *)a.v)[from + i];
+        ((T *)a.k_cache)[to + i] = ((const T *)a.k)[from + i];
+        ((T *)a.v_cache)[to + i] = ((const T *)a.v)[from + i];
     }
 }
 
@@ -77,10 +77,20 @@ template <class R> stm_status stm_cuda_ops<R>::embed_backward(stm_stream *stream
                       (const R *)e->dy, (R *)e->dtable);
 }
 
-template <class R> stm_status stm_cuda_ops<R>::gather(stm_stream *stream, const stm_rows *g)
+/* Rows of T, or where they may be moved so, of 16 bytes a time. */
+template <class T> static stm_status gather_rows(stm_stream *stream, const stm_rows *g)
 {
-    return stm_launch(stream, (unsigned)g->n_rows, STM_BLOCK, 0, gather_kernel<R>, g->width, g->rows, (const R *)g->x,
-                      (R *)g->y);
+    const T *x = (const T *)g->x;
+    T *y = (T *)g->y;
+    if (stm_go_in_eights(g->width, x, y))
+        return stm_launch(stream, (unsigned)g->n_rows, STM_BLOCK, 0, gather_kernel<uint4>,
+                          g->width * sizeof(T) / sizeof(uint4), g->rows, (const uint4 *)g->x, (uint4 *)g->y);
+    return stm_launch(stream, (unsigned)g->n_rows, STM_BLOCK, 0, gather_kernel<T>, g->width, g->rows, x, y);
+}
+
+template <class R, class A> stm_status stm_cuda_activation_ops<R, A>::gather(stm_stream *stream, const stm_rows *g)
+{
+    return g->activations ? gather_rows<A>(stream, g) : gather_rows<R>(stream, g);
 }
 
 template <class R> stm_status stm_cuda_ops<R>::scatter_add(stm_stream *stream, const stm_rows *s)
@@ -89,17 +99,27 @@ template <class R> stm_status stm_cuda_ops<R>::scatter_add(stm_stream *stream, c
                       (const R *)s->y, (R *)s->x);
 }
 
-template <class R> stm_status stm_cuda_ops<R>::append(stm_stream *stream, const stm_append *a)
+template <class R, class A> stm_status stm_cuda_activation_ops<R, A>::append(stm_stream *stream, const stm_append *a)
 {
-    return stm_launch(stream, dim3((unsigned)a->n_rows, (unsigned)a->n_kv_heads), 64, 0, append_kernel<R>, *a);
+    const dim3 grid((unsigned)a->n_rows, (unsigned)a->n_kv_heads);
+    stm_append wide = *a;
+    if (!stm_go_in_eights(a->head_dim, a->k, a->v, a->k_cache, a->v_cache))
+        return stm_launch(stream, grid, 64, 0, append_kernel<A>, *a);
+    wide.head_dim = a->head_dim * sizeof(A) / sizeof(uint4);
+    return stm_launch(stream, grid, STM_WARP, 0, append_kernel<uint4>, wide);
 }
 
 #define INSTANCES(R)                                                                                                   \
     template stm_status stm_cuda_ops<R>::add(stm_stream *, size_t, const void *, void *);                              \
     template stm_status stm_cuda_ops<R>::embed(stm_stream *, const stm_embed *);                                       \
     template stm_status stm_cuda_ops<R>::embed_backward(stm_stream *, const stm_embed *);                              \
-    template stm_status stm_cuda_ops<R>::gather(stm_stream *, const stm_rows *);                                       \
-    template stm_status stm_cuda_ops<R>::scatter_add(stm_stream *, const stm_rows *);                                  \
-    template stm_status stm_cuda_ops<R>::append(stm_stream *, const stm_append *)
+    template stm_status stm_cuda_ops<R>::scatter_add(stm_stream *, const stm_rows *)
 INSTANCES(float);
 INSTANCES(double);
+
+#define ACTIVATION_INSTANCES(R, A)                                                                                     \
+    template stm_status stm_cuda_activation_ops<R, A>::gather(stm_stream *, const stm_rows *);                         \
+    template stm_status stm_cuda_activation_ops<R, A>::append(stm_stream *, const stm_append *)
+ACTIVATION_INSTANCES(float, float);
+ACTIVATION_INSTANCES(float, __nv_bfloat16);
+ACTIVATION_INSTANCES(double, double);

@@ -14,12 +14,12 @@ static constexpr stm_apart apart = {
     .add_in_order = stm_cuda_add_in_order<R>,
 };
 
-template <class R> static constexpr stm_backend table_of()
+template <class R, class A> static constexpr stm_backend table_of()
 {
     stm_backend t = {};
     t.name = "cuda";
     t.real_bytes = sizeof(R);
-    t.activation_bytes = sizeof(R);
+    t.activation_bytes = sizeof(A);
     t.choose_device = stm_cuda_choose_device;
     t.open = stm_cuda_open;
     t.close = stm_cuda_close;
@@ -37,19 +37,19 @@ template <class R> static constexpr stm_backend table_of()
     t.add = stm_cuda_ops<R>::add;
     t.embed = stm_cuda_ops<R>::embed;
     t.embed_backward = stm_cuda_ops<R>::embed_backward;
-    t.gather = stm_cuda_ops<R>::gather;
+    t.gather = stm_cuda_activation_ops<R, A>::gather;
     t.scatter_add = stm_cuda_ops<R>::scatter_add;
-    t.rmsnorm = stm_cuda_ops<R>::rmsnorm;
+    t.rmsnorm = stm_cuda_activation_ops<R, A>::rmsnorm;
     t.rmsnorm_backward = stm_cuda_ops<R>::rmsnorm_backward;
-    t.bias = stm_cuda_ops<R>::bias;
-    t.bias_backward = stm_cuda_ops<R>::bias_backward;
-    t.rotary = stm_cuda_ops<R>::rotary;
-    t.rotary_backward = stm_cuda_ops<R>::rotary_backward;
-    t.append = stm_cuda_ops<R>::append;
-    t.attend = stm_cuda_ops<R>::attend;
-    t.attend_backward = stm_cuda_ops<R>::attend_backward;
-    t.swiglu = stm_cuda_ops<R>::swiglu;
-    t.swiglu_backward = stm_cuda_ops<R>::swiglu_backward;
+    t.bias = stm_cuda_activation_ops<R, A>::bias;
+    t.bias_backward = stm_cuda_activation_ops<R, A>::bias_backward;
+    t.rotary = stm_cuda_activation_ops<R, A>::rotary;
+    t.rotary_backward = stm_cuda_activation_ops<R, A>::rotary_backward;
+    t.append = stm_cuda_activation_ops<R, A>::append;
+    t.attend = stm_cuda_activation_ops<R, A>::attend;
+    t.attend_backward = stm_cuda_activation_ops<R, A>::attend_backward;
+    t.swiglu = stm_cuda_activation_ops<R, A>::swiglu;
+    t.swiglu_backward = stm_cuda_activation_ops<R, A>::swiglu_backward;
     t.head_block = stm_cuda_ops<R>::head_block;
     t.head_finish = stm_cuda_ops<R>::head_finish;
     t.head_block_backward = stm_cuda_ops<R>::head_block_backward;
@@ -68,12 +68,12 @@ template <class R> static constexpr stm_backend table_of()
 }
 
 /* rounded_bytes: of the copy that round_weights keeps of a weight. */
-template <class R>
+template <class R, class A>
 static constexpr stm_backend with_products(const char *precision, size_t rounded_bytes,
                                            stm_status (*gemm)(stm_stream *, const stm_gemm *),
                                            stm_status (*round_weights)(stm_stream *, const void *, size_t))
 {
-    stm_backend t = table_of<R>();
+    stm_backend t = table_of<R, A>();
     t.precision = precision;
     t.weight_bytes = sizeof(R) + rounded_bytes;
     t.gemm = gemm;
@@ -91,8 +91,10 @@ static constexpr stm_backend on_tensor_cores(stm_backend t)
 extern "C" {
 extern const stm_backend stm_backend_cuda_f32, stm_backend_cuda_f64, stm_backend_cuda_bf16;
 
-const stm_backend stm_backend_cuda_f32 = with_products<float>("float32", 0, stm_cuda_gemm_f32, stm_cuda_round_nothing);
-const stm_backend stm_backend_cuda_f64 = with_products<double>("float64", 0, stm_cuda_gemm_f64, stm_cuda_round_nothing);
+const stm_backend stm_backend_cuda_f32 =
+    with_products<float, float>("float32", 0, stm_cuda_gemm_f32, stm_cuda_round_nothing);
+const stm_backend stm_backend_cuda_f64 =
+    with_products<double, double>("float64", 0, stm_cuda_gemm_f64, stm_cuda_round_nothing);
 const stm_backend stm_backend_cuda_bf16 = on_tensor_cores(
-    with_products<float>("bfloat16", sizeof(__nv_bfloat16), stm_cuda_gemm_bf16, stm_cuda_round_weights));
+    with_products<float, __nv_bfloat16>("bfloat16", sizeof(__nv_bfloat16), stm_cuda_gemm_bf16, stm_cuda_round_weights));
 }

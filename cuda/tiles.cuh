@@ -12,12 +12,6 @@ enum { TILE = 64, ROWS = 32, THREADS = 128, PAD = 8 }; /* ROWS: of a step of key
 
 typedef __nv_bfloat16 bf16;
 
-static __device__ unsigned pack(float low, float high)
-{
-    return (unsigned)__bfloat16_as_ushort(__float2bfloat16(low)) |
-           (unsigned)__bfloat16_as_ushort(__float2bfloat16(high)) << 16;
-}
-
 /* Two neighbours, the first at an even place. */
 static __device__ unsigned pair_at(const bf16 *x)
 {
@@ -59,33 +53,68 @@ static __device__ tall tall_of(const stm_attend &a, size_t head)
     return {&a, head, share, a.n_rows * share};
 }
 
-/* to [N][D + PAD]: tall rows [first, first + N) of x, zeros beyond them. turned [D][N + PAD] or NULL: the same,
- * transposed. */
-template <int D, int N>
-static __device__ void load_tall(const tall &q, const float *x, size_t first, bf16 *to, bf16 *turned)
+/* Eight numbers, two a word. */
+typedef stm_neighbours_of<unsigned, 4> eight;
+
+/* Numbers [at, at + 8) of a row of d, zeros beyond it; a row NULL is of zeros. wide: it may be read so. */
+static __device__ __forceinline__ eight eight_of(const bf16 *row, int at, int d, bool wide)
 {
-    const size_t d = q.a->head_dim;
-    for (int i = threadIdx.x; i < N * D; i += THREADS) {
-        const size_t t = first + i / D, at = i % D;
-        const float value = t < q.n && at < d ? x[q.vector(t) * d + at] : 0.0f;
-        to[i / D * (D + PAD) + i % D] = __float2bfloat16(value);
-        if (turned)
-            turned[i % D * (N + PAD) + i / D] = __float2bfloat16(value);
+    const bf16 zero = __float2bfloat16(0.0f);
+    eight x = {};
+    if (wide && row && at < d)
+        x = *(const eight *)(row + at);
+    else if (row)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            x.x[i] = stm_pack(at + 2 * i < d ? row[at + 2 * i] : zero, at + 2 * i + 1 < d ? row[at + 2 * i + 1] : zero);
+    return x;
+}
+
+static __device__ bool is_wide(const bf16 *x, size_t d)
+{
+    return d % 8 == 0 && (uintptr_t)x % 16 == 0;
+}
+
+/* to [N][D + PAD]: rows row_at(0) .. row_at(N - 1). turned [D][N + PAD]: the same, transposed. Either may be NULL. A
+ * warp takes 16 rows of 32 columns, a lane 2 of 8: whole sectors of memory, and pairs that stand together turned. */
+template <int D, int N, class RowAt>
+static __device__ __forceinline__ void load_tile(size_t d, bool wide, bf16 *to, bf16 *turned, RowAt row_at)
+{
+    enum { ACROSS = D / 32, N_SQUARES = N / 16 * ACROSS };
+    const int warp = threadIdx.x / STM_WARP, lane = threadIdx.x % STM_WARP;
+    for (int square = warp; square < N_SQUARES; square += (int)THREADS / (int)STM_WARP) {
+        const int r = square / ACROSS * 16 + lane / 4 * 2, at = square % ACROSS * 32 + lane % 4 * 8;
+        const eight first = eight_of(row_at((size_t)r), at, (int)d, wide);
+        const eight second = eight_of(row_at((size_t)r + 1), at, (int)d, wide);
+        if (to) {
+            *(eight *)(to + r * (D + PAD) + at) = first;
+            *(eight *)(to + (r + 1) * (D + PAD) + at) = second;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (turned) {
+                unsigned *column = (unsigned *)(turned + (at + 2 * i) * (N + PAD) + r);
+                column[0] = (first.x[i] & 0xffff) | second.x[i] << 16;
+                column[(N + PAD) / 2] = first.x[i] >> 16 | (second.x[i] & 0xffff0000);
+            }
     }
 }
 
-/* The same of keys [first, first + TILE) of n, whose numbers begin at x. to may be NULL, too. */
-template <int D>
-static __device__ void load_keys(const float *x, size_t d, size_t first, size_t n, bf16 *to, bf16 *turned)
+/* Tall rows [first, first + N) of x, zeros beyond them. */
+template <int D, int N>
+static __device__ void load_tall(const tall &q, const bf16 *x, size_t first, bf16 *to, bf16 *turned)
 {
-    for (int i = threadIdx.x; i < TILE * D; i += THREADS) {
-        const size_t key = first + i / D, at = i % D;
-        const bf16 value = __float2bfloat16(key < n && at < d ? x[key * d + at] : 0.0f);
-        if (to)
-            to[i / D * (D + PAD) + i % D] = value;
-        if (turned)
-            turned[i % D * (TILE + PAD) + i / D] = value;
-    }
+    const size_t d = q.a->head_dim;
+    load_tile<D, N>(d, is_wide(x, d), to, turned,
+                    [&](size_t i) { return first + i < q.n ? x + q.vector(first + i) * d : (const bf16 *)NULL; });
+}
+
+/* Keys [first, first + TILE) of n, whose numbers begin at x. */
+template <int D>
+static __device__ void load_keys(const bf16 *x, size_t d, size_t first, size_t n, bf16 *to, bf16 *turned)
+{
+    load_tile<D, TILE>(d, is_wide(x, d), to, turned,
+                       [&](size_t i) { return first + i < n ? x + (first + i) * d : (const bf16 *)NULL; });
 }
 
 /* d [16, 8 N] = x [16, D] y^T: a warp's 16 rows of x and 8 N rows of y, both [.., D + PAD] in shared memory. */
@@ -116,8 +145,8 @@ static __device__ __forceinline__ void add_product(const float p[N][4], const bf
     const int g = threadIdx.x % STM_WARP / 4, t = threadIdx.x % 4;
 #pragma unroll
     for (int k = 0; k < N; k += 2) {
-        const unsigned a[4] = {pack(p[k][0], p[k][1]), pack(p[k][2], p[k][3]), pack(p[k + 1][0], p[k + 1][1]),
-                               pack(p[k + 1][2], p[k + 1][3])};
+        const unsigned a[4] = {stm_pack(p[k][0], p[k][1]), stm_pack(p[k][2], p[k][3]),
+                               stm_pack(p[k + 1][0], p[k + 1][1]), stm_pack(p[k + 1][2], p[k + 1][3])};
 #pragma unroll
         for (int j = 0; j < D / 8; j++) {
             const bf16 *column = y + (8 * j + g) * stride + 8 * k + 2 * t;

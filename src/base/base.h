@@ -8,7 +8,8 @@
 #define STM_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define STM_MAX(a, b) ((a) > (b) ? (a) : (b))
 
-/* What a run computes in. bfloat16: numbers are kept in float32, operands of products are rounded. */
+/* What a run computes in. bfloat16: operands of products are rounded; numbers are kept in float32, but for activations
+ * (backend.h), which a backend may keep in bfloat16. */
 typedef enum { STM_FLOAT32, STM_FLOAT64, STM_BFLOAT16 } stm_precision;
 
 double stm_now_s(void); /* monotonic clock, seconds */

@@ -75,7 +75,8 @@ const stm_option_row stm_option_rows[] = {
     CHOICE("forward", stm_forward_mode, forward, "tree", CHOICES("tree", "prompt", "repeated"), INPUT | SCORE | GRAD, FLAG,
         "what is computed once: every shared segment, the prompt alone, or nothing"),
     CHOICE("precision", stm_precision, precision, "float32", CHOICES("float32", "float64", "bfloat16"), COMPUTE, FLAG,
-        "of all numbers; bfloat16: kept in float32, operands of products rounded (AVX512-BF16 or AMX)"),
+        "of all numbers; bfloat16: kept in float32, operands of products rounded (AVX512-BF16 or AMX; GPUs keep "
+        "activations in it)"),
     WORD("backend", backend, "auto", CHOICES("auto", "cpu", "cuda"), COMPUTE, FLAG, "device that computes"),
     NUMBER("temperature", score_temperature, "0.0", FROM(0), SCORE, ONCE, "divides the logits; 0: the file's own, else 1"),
     TEXT("out", out, "", SCORE | GRAD | GENERATE | BENCH | PLAN | CALIBRATE | STM_COMMAND_TOKENIZE, ONCE | REQUIRED, "file to write"),

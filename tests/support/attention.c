@@ -10,16 +10,6 @@ size_t attention_source_size(const attention *p)
     return p->n_kv_heads * p->kv_stride * p->head_dim;
 }
 
-/* To 8 significant bits. */
-static void round_all(double *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        int exponent;
-        const double fraction = frexp(x[i], &exponent);
-        x[i] = ldexp(nearbyint(ldexp(fraction, 8)), exponent - 8);
-    }
-}
-
 void attention_fill(attention *p, bool rounded)
 {
     const size_t n_q = attention_n_q(p), n_kv = p->n_sources * attention_source_size(p);
@@ -31,8 +21,8 @@ void attention_fill(attention *p, bool rounded)
         p->q[i] *= 3;
     if (!rounded)
         return;
-    round_all(p->q, n_q), round_all(p->d_o, n_q);
-    round_all(p->k, n_kv), round_all(p->v, n_kv);
+    round_to_bf16(p->q, n_q), round_to_bf16(p->d_o, n_q);
+    round_to_bf16(p->k, n_kv), round_to_bf16(p->v, n_kv);
 }
 
 void attention_empty(attention *p)
@@ -168,7 +158,7 @@ attention_answer attention_found(device *dev, const attention *p, bool backward)
     attention_answer x = room(p);
     const stm_backend *b = dev->backend;
     const size_t n_q = attention_n_q(p), kv = attention_source_size(p), all = p->n_sources * kv;
-    void *k = device_reals(dev, p->k, all), *v = device_reals(dev, p->v, all);
+    void *k = device_activations(dev, p->k, all), *v = device_activations(dev, p->v, all);
     void *dk = start_accumulator(dev, p), *dv = start_accumulator(dev, p);
     const size_t dkv = p->n_kv_heads * (p->kv_stride + MORE_ROWS) * p->head_dim;
     stm_attend_part parts[MAX_PARTS];
@@ -179,8 +169,8 @@ attention_answer attention_found(device *dev, const attention *p, bool backward)
         parts[i].dkv_stride = p->kv_stride + MORE_ROWS;
         parts[i].causal = from->causal;
         parts[i].diagonal = from->diagonal;
-        parts[i].k = stm_at(b, k, from->source * kv);
-        parts[i].v = stm_at(b, v, from->source * kv);
+        parts[i].k = stm_activation_at(b, k, from->source * kv);
+        parts[i].v = stm_activation_at(b, v, from->source * kv);
         parts[i].dk = stm_at(b, dk, from->source * dkv);
         parts[i].dv = stm_at(b, dv, from->source * dkv);
         if (p->grown[i] == 0)
@@ -192,21 +182,21 @@ attention_answer attention_found(device *dev, const attention *p, bool backward)
     }
     stm_attend a = {.n_rows = p->n_rows, .n_heads = p->n_heads, .n_kv_heads = p->n_kv_heads, .head_dim = p->head_dim};
     a.scale = 1 / sqrt((double)p->head_dim);
-    a.q = device_reals(dev, p->q, n_q);
+    a.q = device_activations(dev, p->q, n_q);
     a.n_parts = p->n_parts;
     a.parts = parts;
     if (p->on_device)
         a.device_parts = device_bytes(dev, parts, p->n_parts * sizeof *parts);
-    a.o = device_reals(dev, NULL, n_q);
+    a.o = device_activations(dev, NULL, n_q);
     a.lse = device_reals(dev, NULL, p->n_rows * p->n_heads);
-    a.d_o = device_reals(dev, p->d_o, n_q);
-    a.dq = device_reals(dev, NULL, n_q);
+    a.d_o = device_activations(dev, p->d_o, n_q);
+    a.dq = device_activations(dev, NULL, n_q);
     assert_ok(b->attend(dev->stream, &a));
-    device_read(dev, a.o, x.o, n_q);
+    device_read_activations(dev, a.o, x.o, n_q);
     device_read(dev, a.lse, x.lse, p->n_rows * p->n_heads);
     if (backward) {
         assert_ok(b->attend_backward(dev->stream, &a));
-        device_read(dev, a.dq, x.dq, n_q);
+        device_read_activations(dev, a.dq, x.dq, n_q);
         read_accumulator(dev, p, dk, x.dk);
         read_accumulator(dev, p, dv, x.dv);
     }

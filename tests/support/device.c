@@ -63,35 +63,75 @@ void *device_bytes(device *d, const void *bytes, size_t n)
     return memory;
 }
 
+/* A number of 8, 4 or 2 bytes: those of 2 are bfloat16, the upper half of a float. */
+static void put(double x, size_t bytes, char *to)
+{
+    const float narrow = (float)x;
+    uint32_t bits;
+    memcpy(&bits, &narrow, sizeof bits);
+    bits += isnan(narrow) ? 0 : 0x7fff + (bits >> 16 & 1); /* to nearest even */
+    const uint16_t upper = (uint16_t)(bits >> 16);
+    memcpy(to, bytes == 8 ? (const void *)&x : bytes == 4 ? (const void *)&narrow : &upper, bytes);
+}
+
+static double get(const char *from, size_t bytes)
+{
+    double wide;
+    float narrow = 0;
+    if (bytes == 8) {
+        memcpy(&wide, from, bytes);
+        return wide;
+    }
+    memcpy((char *)&narrow + sizeof narrow - bytes, from, bytes); /* the last bytes of a float are its upper ones */
+    return (double)narrow;
+}
+
+static void *copy_of(device *d, const double *x, size_t n, size_t bytes)
+{
+    char *numbers = malloc(n * bytes + 1);
+    for (size_t i = 0; i < n; i++)
+        put(x ? x[i] : NAN, bytes, numbers + i * bytes);
+    void *memory = device_bytes(d, numbers, n * bytes);
+    free(numbers);
+    return memory;
+}
+
+static void read_back(device *d, const void *array, double *x, size_t n, size_t bytes)
+{
+    char *host = malloc(n * bytes + 1);
+    assert_ok(d->backend->read(d->stream, host, array, n * bytes));
+    for (size_t i = 0; i < n; i++)
+        x[i] = get(host + i * bytes, bytes);
+    free(host);
+}
+
 void *device_reals(device *d, const double *x, size_t n)
 {
-    const size_t bytes = d->backend->real_bytes;
-    char *reals = malloc(n * bytes + 1);
-    for (size_t i = 0; i < n; i++) {
-        const double wide = x ? x[i] : NAN;
-        const float narrow = (float)wide;
-        memcpy(reals + i * bytes, bytes == 4 ? (const void *)&narrow : (const void *)&wide, bytes);
-    }
-    void *memory = device_bytes(d, reals, n * bytes);
-    free(reals);
-    return memory;
+    return copy_of(d, x, n, d->backend->real_bytes);
 }
 
 void device_read(device *d, const void *reals, double *x, size_t n)
 {
-    const size_t bytes = d->backend->real_bytes;
-    char *host = malloc(n * bytes + 1);
-    assert_ok(d->backend->read(d->stream, host, reals, n * bytes));
+    read_back(d, reals, x, n, d->backend->real_bytes);
+}
+
+void *device_activations(device *d, const double *x, size_t n)
+{
+    return copy_of(d, x, n, d->backend->activation_bytes);
+}
+
+void device_read_activations(device *d, const void *activations, double *x, size_t n)
+{
+    read_back(d, activations, x, n, d->backend->activation_bytes);
+}
+
+void round_to_bf16(double *x, size_t n)
+{
     for (size_t i = 0; i < n; i++) {
-        float narrow;
-        if (bytes == 4) {
-            memcpy(&narrow, host + i * bytes, bytes);
-            x[i] = (double)narrow;
-        } else {
-            memcpy(&x[i], host + i * bytes, bytes);
-        }
+        int exponent;
+        const double fraction = frexp(x[i], &exponent);
+        x[i] = ldexp(nearbyint(ldexp(fraction, 8)), exponent - 8);
     }
-    free(host);
 }
 
 double *random_numbers(uint64_t seed, size_t n)

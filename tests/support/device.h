@@ -29,8 +29,15 @@ void *device_reals(device *d, const double *x,
                    size_t n); /* a copy as reals; x NULL: NaN everywhere, to see what is not written */
 void device_read(device *d, const void *reals, double *x, size_t n);
 
+/* The same of activations, rounded where they are smaller than reals. */
+void *device_activations(device *d, const double *x, size_t n);
+void device_read_activations(device *d, const void *activations, double *x, size_t n);
+
 /* n numbers in [-1, 1) that depend on seed alone; the caller frees. */
 double *random_numbers(uint64_t seed, size_t n);
+
+/* To 8 significant bits, which bfloat16 holds. */
+void round_to_bf16(double *x, size_t n);
 
 /* Checks dx [n] against central differences of f over x, which it restores. */
 void assert_gradient(double (*f)(void *context), void *context, double *x, const double *dx, size_t n,

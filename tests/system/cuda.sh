@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# --backend cuda as --backend cpu: recorded gradients on several layouts, the tokens that generate samples, training, and
-# checkpoints that either backend goes on from; by messages through the host, and by those of an MPI that knows the device.
-# Where STEMMA_EMULATED names a folder, its module runs the kernels on the host; else a GPU does.
+# --backend cuda as --backend cpu: recorded gradients on several layouts, near them in bfloat16, the tokens that generate
+# samples, training, and checkpoints that either backend goes on from; by messages through the host, and by those of an
+# MPI that knows the device. Where STEMMA_EMULATED names a folder, its module runs the kernels on the host; else a GPU does.
 . "$(dirname "$0")/common.sh"
 command -v h5diff > /dev/null || die "h5diff is missing (Debian: hdf5-tools)"
 cd "$work" || exit 1
@@ -27,6 +27,20 @@ for layout in "0 1 tree 0" "2 1 tree 0" "3 1 prompt 0" "2 2 repeated 0" "4 2 tre
     h5diff -d 1e-13 grad.h5 "$edge/grad_grpo.h5" /grad /grad > diff.txt || die "grad, $layout: $(head -4 diff.txt)"
 done
 say "score and grad: the recorded values on 1 to 4 ranks, 1 and 2 stages, by three forwards and both ways of messages"
+
+# Activations, K and V in bfloat16, between ranks, too. Elements of the gradient reach 0.18, of which one rounding is
+# 7e-4: twice as much for another forward or layout, and six times from what float32 gives.
+succeeds 0 "$STEMMA" grad "$edge" "$edge/groups.jsonl" --out single.h5 --backend cpu ${grpo/64/32}
+for layout in "0 1 tree" "2 1 repeated" "3 1 tree" "4 2 tree"; do
+    read -r ranks stages forward <<< "$layout"
+    succeeds "$ranks" "$STEMMA" grad "$edge" "$edge/groups.jsonl" --out half.h5 --backend cuda \
+        ${grpo/float64/bfloat16} parallel.pipeline="$stages" --forward "$forward" memory.chunk_tokens=24
+    [ -e first.h5 ] || cp half.h5 first.h5
+    h5diff -d 1.4e-3 half.h5 first.h5 /grad /grad > diff.txt || die "bfloat16, $layout: $(head -4 diff.txt)"
+    h5diff -d 4.2e-3 half.h5 single.h5 /grad /grad > diff.txt || die "bfloat16, $layout, against float32: $(head -4 diff.txt)"
+    h5diff -d 7e-4 half.h5 single.h5 /grad /grad > diff.txt && die "bfloat16, $layout, rounds nothing"
+done
+say "grad in bfloat16: near float32's, and nearer one another, on 1 to 4 ranks by two forwards"
 
 ids() { grep -o '"ids":\[[^]]*\]' "$1"; }
 printf '%s\n' '{"prompt_ids": [3, 1, 4, 1, 5, 9, 2, 6]}' '{"prompt_ids": [7]}' > ids.jsonl
@@ -97,3 +111,9 @@ for layout in "3 0 parallel.replica=3" "3 1 parallel.replica=1" "2 0 parallel.pi
     same_parameters "$(checkpoint cpu 2)" "$(checkpoint "cuda$n" 2)" 1e-9
 done
 say "train: the CPU's weights on 2 to 4 ranks, replicas, teams, stages and shards, gone on with from checkpoints"
+
+# A checkpoint holds the same in bfloat16: float32 on the CPU goes on from it.
+succeeds 2 "$STEMMA" train cpu.yaml run.folder=half run.steps=1 --backend cuda --precision bfloat16 parallel.machine=none
+succeeds 0 "$STEMMA" train cpu.yaml run.folder=half run.steps=2 --backend cpu --precision float32 parallel.machine=none
+grep -q 'going on from .*, after step 1 of 2' out || die "float32 does not go on from bfloat16: $(cat out)"
+say "train: in bfloat16 on 2 ranks, and on in float32"
