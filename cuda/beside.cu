@@ -19,7 +19,7 @@ stm_status stm_cuda_open_beside(stm_stream *stream, stm_stream **out)
         return stm_fail(STM_ERR_MEMORY, "out of memory: asked for %zu bytes", sizeof *beside);
     beside->device = stream->device;
     beside->n_multiprocessors = stream->n_multiprocessors;
-    beside->device_bytes = stream->device_bytes;
+    beside->described = stream->described;
     const stm_status status = set_up(beside);
     if (status != STM_OK) {
         stm_cuda_close(beside);

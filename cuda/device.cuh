@@ -35,7 +35,7 @@ struct stm_stream {
     cudaStream_t queue;
     cublasHandle_t blas;
     int device, n_multiprocessors;
-    size_t device_bytes;               /* all of its memory */
+    stm_device described;
     char *scratch, *workspace;         /* device memory: of the call that runs, grows on demand; of cuBLAS */
     size_t scratch_bytes, n_scratches; /* n: how many there have been */
     stm_cuda_rounded *rounded;
@@ -76,8 +76,9 @@ stm_status stm_cublas_failed(cublasStatus_t status, const char *call);
 stm_status stm_cuda_scratch(stm_stream *stream, size_t bytes, void *out);
 
 /* The rows of the table that do not depend on the precision: stream.cu. */
-stm_status stm_cuda_choose_device(int node_rank, const char **name);
-size_t stm_cuda_device_bytes(stm_stream *stream);
+int stm_cuda_n_devices(void);
+stm_status stm_cuda_choose_device(int node_rank);
+void stm_cuda_describe(const stm_stream *stream, stm_device *out);
 stm_status stm_cuda_open(int n_threads, stm_stream **out);
 void stm_cuda_close(stm_stream *stream);
 stm_status stm_cuda_copy_bytes(stm_stream *stream, void *to, const void *from, size_t bytes);

@@ -32,23 +32,23 @@ static stm_status count_devices(int *n)
     return STM_OK;
 }
 
-stm_status stm_cuda_choose_device(int node_rank, const char **name)
+int stm_cuda_n_devices(void)
 {
-    static char text[sizeof(cudaDeviceProp::name) + 64];
-    cudaDeviceProp properties;
+    int n;
+    return cudaGetDeviceCount(&n) == cudaSuccess ? n : 0;
+}
+
+stm_status stm_cuda_choose_device(int node_rank)
+{
     int n;
     STM_TRY(count_devices(&n));
     STM_CUDA(cudaSetDevice(node_rank % n));
-    STM_CUDA(cudaGetDeviceProperties(&properties, node_rank % n));
-    snprintf(text, sizeof text, "%s, %.0f GiB, %d of %d of the node", properties.name,
-             (double)properties.totalGlobalMem / (1 << 30), node_rank % n + 1, n);
-    *name = text;
     return STM_OK;
 }
 
-size_t stm_cuda_device_bytes(stm_stream *stream)
+void stm_cuda_describe(const stm_stream *stream, stm_device *out)
 {
-    return stream->device_bytes;
+    *out = stream->described;
 }
 
 static stm_status check_device(stm_stream *stream)
@@ -61,7 +61,10 @@ static stm_status check_device(stm_stream *stream)
     if (properties.major < 8)
         return stm_fail(STM_ERR_INPUT, "backend: cuda: %s has compute capability %d.%d; expected 8.0 or later",
                         properties.name, properties.major, properties.minor);
-    stream->device_bytes = properties.totalGlobalMem;
+    stream->described.bytes = properties.totalGlobalMem;
+    snprintf(stream->described.name, sizeof stream->described.name, "%.60s, %.0f GiB", properties.name,
+             (double)properties.totalGlobalMem / (1 << 30));
+    STM_CUDA(cudaDeviceGetPCIBusId(stream->described.id, sizeof stream->described.id, stream->device));
     stream->n_multiprocessors = properties.multiProcessorCount;
     return STM_OK;
 }

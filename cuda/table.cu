@@ -20,12 +20,13 @@ template <class R, class A> static constexpr stm_backend table_of()
     t.name = "cuda";
     t.real_bytes = sizeof(R);
     t.activation_bytes = sizeof(A);
+    t.n_devices = stm_cuda_n_devices;
     t.choose_device = stm_cuda_choose_device;
     t.open = stm_cuda_open;
     t.close = stm_cuda_close;
+    t.describe = stm_cuda_describe;
     t.alloc = stm_cuda_alloc;
     t.free = stm_cuda_free;
-    t.device_bytes = stm_cuda_device_bytes;
     t.apart = &apart<R>;
     t.reserve = stm_cuda_reserve;
     t.unreserve = stm_cuda_unreserve;

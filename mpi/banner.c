@@ -8,7 +8,8 @@
 
 typedef struct {
     const char *host;
-    int n_ranks, n_cores, n_threads, fewest, most; /* n_threads: of all its ranks */
+    const char *device;                                       /* of its first rank */
+    int n_ranks, n_cores, n_threads, fewest, most, n_devices; /* n_threads: of all its ranks */
 } node;
 
 static const char *plural(int64_t n)
@@ -19,7 +20,17 @@ static const char *plural(int64_t n)
 static bool alike(const node *a, const node *b)
 {
     return a->n_ranks == b->n_ranks && a->n_cores == b->n_cores && a->n_threads == b->n_threads &&
-           a->fewest == b->fewest && a->most == b->most;
+           a->fewest == b->fewest && a->most == b->most && a->n_devices == b->n_devices &&
+           strcmp(a->device, b->device) == 0;
+}
+
+static void print_devices(FILE *out, const node *n)
+{
+    fprintf(out, "    %d GPU%s: %s\n", n->n_devices, plural(n->n_devices), n->device);
+    if (n->n_ranks > n->n_devices)
+        fprintf(out,
+                "  warning: %d ranks share %d GPU%s and take turns there: expect it to be slow; a rank for each GPU\n",
+                n->n_ranks, n->n_devices, plural(n->n_devices));
 }
 
 static void print_nodes(FILE *out, const node *first, size_t from, size_t to)
@@ -40,6 +51,8 @@ static void print_nodes(FILE *out, const node *first, size_t from, size_t to)
                 "  warning: %d threads share %d core%s%s: expect it to be slow; fewer ranks, or OMP_NUM_THREADS=%d\n",
                 first->n_threads, first->n_cores, plural(first->n_cores), from == to ? "" : " on each",
                 STM_MAX(1, first->n_cores / first->n_ranks));
+    if (first->n_devices > 0)
+        print_devices(out, first);
 }
 
 static void print_layout(FILE *out, const stm_banner_layout *layout)
@@ -56,6 +69,15 @@ static void print_layout(FILE *out, const stm_banner_layout *layout)
     fprintf(out, "\n");
 }
 
+/* Whether rank r has a device that none of the ranks before it on its host has. */
+static bool has_own_device(const stm_banner_rank *ranks, size_t r)
+{
+    bool is_new = ranks[r].device[0] != '\0';
+    for (size_t i = r; i-- > 0 && strcmp(ranks[i].host, ranks[r].host) == 0;)
+        is_new = is_new && strcmp(ranks[i].device_id, ranks[r].device_id) != 0;
+    return is_new;
+}
+
 stm_status stm_banner_text(const stm_banner_rank *ranks, size_t n, const stm_banner_layout *layout, char **text)
 {
     stm_status status = STM_OK;
@@ -65,9 +87,13 @@ stm_status stm_banner_text(const stm_banner_rank *ranks, size_t n, const stm_ban
     STM_TRY(stm_alloc(n, sizeof *nodes, &nodes));
     for (size_t r = 0; r < n; r++) {
         if (r == 0 || strcmp(ranks[r].host, ranks[r - 1].host) != 0)
-            nodes[n_nodes++] = (node){.host = ranks[r].host, .n_cores = ranks[r].n_cores, .fewest = ranks[r].n_threads};
+            nodes[n_nodes++] = (node){.host = ranks[r].host,
+                                      .device = ranks[r].device,
+                                      .n_cores = ranks[r].n_cores,
+                                      .fewest = ranks[r].n_threads};
         node *here = nodes + n_nodes - 1;
         here->n_ranks++;
+        here->n_devices += has_own_device(ranks, r);
         here->n_threads += ranks[r].n_threads;
         here->fewest = STM_MIN(here->fewest, ranks[r].n_threads);
         here->most = STM_MAX(here->most, ranks[r].n_threads);
@@ -116,11 +142,13 @@ static void sort_by_host(stm_banner_rank *ranks, size_t n)
     }
 }
 
-stm_status stm_banner(const stm_grid *grid, int n_threads, char **text)
+stm_status stm_banner(const stm_grid *grid, int n_threads, const char *device, const char *device_id, char **text)
 {
     *text = NULL;
     stm_banner_rank mine = {.n_threads = n_threads};
     gethostname(mine.host, sizeof mine.host - 1);
+    snprintf(mine.device, sizeof mine.device, "%s", device);
+    snprintf(mine.device_id, sizeof mine.device_id, "%s", device_id);
     MPI_Comm host;
     STM_MPI(MPI_Comm_split_type(grid->world, MPI_COMM_TYPE_SHARED, grid->rank, MPI_INFO_NULL, &host));
     mine.n_cores = cores_of_host(host);

@@ -6,8 +6,9 @@
 
 typedef struct {
     char host[64];
-    int n_cores;   /* that the ranks of this host may use together */
-    int n_threads; /* of this rank */
+    int n_cores;                    /* that the ranks of this host may use together */
+    int n_threads;                  /* of this rank */
+    char device[80], device_id[24]; /* what it computes on, and what tells those of a host apart; "": the host */
 } stm_banner_rank;
 
 /* How the ranks are cut. */
@@ -16,10 +17,11 @@ typedef struct {
     int n_idle;                               /* further ranks that do nothing */
 } stm_banner_layout;
 
-/* Ranks, nodes, cores, threads, stages and teams, a line each; equal neighbours among the nodes are folded into one
- * line. Warns where the threads of a node's ranks are more than the cores they may use. *text is set on rank 0, which
- * frees it; NULL elsewhere. Collective over the world; same status everywhere. */
-stm_status stm_banner(const stm_grid *grid, int n_threads, char **text);
+/* Ranks, nodes, cores, threads, devices, stages and teams, a line each; equal neighbours among the nodes are folded
+ * into one line. Warns where the threads of a node's ranks are more than the cores they may use, or the ranks more than
+ * their devices. *text is set on rank 0, which frees it; NULL elsewhere. Collective over the world; same status
+ * everywhere. */
+stm_status stm_banner(const stm_grid *grid, int n_threads, const char *device, const char *device_id, char **text);
 
 /* The same from a list of ranks, those of a host side by side. Local. Fails: STM_ERR_MEMORY. */
 stm_status stm_banner_text(const stm_banner_rank *ranks, size_t n, const stm_banner_layout *layout, char **text);

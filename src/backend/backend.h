@@ -236,21 +236,28 @@ typedef struct {
     stm_status (*add_in_order)(stm_stream *, size_t n_parts, size_t n, const void *parts, void *sum);
 } stm_apart;
 
+/* What a process computes on, where that is not the host itself. */
+typedef struct {
+    char name[80]; /* for people; "": the host */
+    char id[24];   /* tells the devices of a node apart, whichever of them a process sees */
+    size_t bytes;  /* of its own memory; 0: it is the host's */
+} stm_device;
+
 typedef struct stm_backend {
     const char *name;      /* "cpu" */
     const char *precision; /* as --precision spells it; "bfloat16": reals are float, products round their operands */
     size_t real_bytes, activation_bytes;
-    size_t weight_bytes; /* that a model's weight takes: a real, and what round_weights keeps of it */
-    /* Chooses this process's device, before open: those of a node in turn, by the process's place among the node's.
-     * *name: what it is, for people; "" where there is nothing to choose. It stays the backend's. */
-    stm_status (*choose_device)(int node_rank, const char **name);
+    size_t weight_bytes;    /* that a model's weight takes: a real, and what round_weights keeps of it */
+    int (*n_devices)(void); /* that this process can use; NULL: there is nothing to choose */
+    /* Chooses this process's device, before open: those of a node in turn, by the process's place among the node's. */
+    stm_status (*choose_device)(int node_rank);
     stm_status (*open)(int n_threads, stm_stream **out); /* n_threads 0: as OpenMP says */
     void (*close)(stm_stream *);
+    void (*describe)(const stm_stream *, stm_device *out);
     stm_status (*alloc)(stm_stream *, size_t bytes,
                         void *out); /* out: address of a pointer; aligned to 64; contents undefined */
     void (*free)(stm_stream *, void *memory);
-    size_t (*device_bytes)(stm_stream *); /* of a device that has memory of its own; NULL: it is the host's */
-    const stm_apart *apart;               /* the same */
+    const stm_apart *apart; /* of a device that has memory of its own; NULL: it is the host's */
     /* An array with addresses for all of `bytes`, and memory for ranges of it alone; nothing else may be touched.
      * Contents undefined; aligned to 64. unreserve: with the same number of bytes. */
     stm_status (*reserve)(stm_stream *, size_t bytes, const stm_byte_range *ranges, size_t n_ranges, void *out);
@@ -308,8 +315,9 @@ typedef struct stm_backend {
 /* One source, compiled for each; the last is there where oneDNN is: take it from stm_backend_find. */
 extern const stm_backend stm_backend_cpu_f32, stm_backend_cpu_f64, stm_backend_cpu_bf16;
 
-/* The backend for a name ("cpu", "cuda", "auto") and a precision. Anything that is not there is STM_ERR_INPUT, naming
- * what is. */
+/* The backend for a name ("cpu", "cuda", "auto") and a precision. auto: GPUs where the module for them is there and
+ * finds one, else the CPU; only where NVIDIA's driver runs, or the environment names a folder of modules, is it opened,
+ * since that takes a while. Anything that is not there is STM_ERR_INPUT, naming what is. */
 stm_status stm_backend_find(const char *name, stm_precision precision, const stm_backend **out);
 
 /* Address of element i of an array of reals. */

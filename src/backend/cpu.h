@@ -42,7 +42,8 @@ static inline void stm_cpu_split(size_t n, size_t grain, size_t part, size_t n_p
 }
 
 /* The rows of the table that do not depend on the precision: cpu_stream.c. */
-stm_status stm_cpu_choose_device(int node_rank, const char **name);
+stm_status stm_cpu_choose_device(int node_rank);
+void stm_cpu_describe(const stm_stream *stream, stm_device *out);
 stm_status stm_cpu_open(int n_threads, stm_stream **out);
 void stm_cpu_close(stm_stream *stream);
 stm_status stm_cpu_alloc(stm_stream *stream, size_t bytes, void *out);

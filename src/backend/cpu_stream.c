@@ -17,11 +17,16 @@ static size_t round_up(size_t n, size_t multiple)
     return (n + multiple - 1) / multiple * multiple;
 }
 
-stm_status stm_cpu_choose_device(int node_rank, const char **name)
+stm_status stm_cpu_choose_device(int node_rank)
 {
     (void)node_rank;
-    *name = "";
     return STM_OK;
+}
+
+void stm_cpu_describe(const stm_stream *stream, stm_device *out)
+{
+    (void)stream;
+    *out = (stm_device){.bytes = 0};
 }
 
 stm_status stm_cpu_open(int n_threads, stm_stream **out)

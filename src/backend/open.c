@@ -46,10 +46,25 @@ static stm_status open_cuda(stm_precision precision, const stm_backend **out)
     return status;
 }
 
+/* Whether it is worth while to open the module unasked. */
+static bool gpus_are_likely(void)
+{
+    static const char *const signs[] = {"/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/nvhost-ctrl",
+                                        "/dev/dxg"};
+    const char *folder = getenv("STEMMA_MODULES");
+    bool likely = folder && *folder;
+    for (size_t i = 0; i < sizeof signs / sizeof *signs; i++)
+        likely = likely || access(signs[i], F_OK) == 0;
+    return likely;
+}
+
 stm_status stm_backend_find(const char *name, stm_precision precision, const stm_backend **out)
 {
     if (strcmp(name, "cuda") == 0)
         return open_cuda(precision, out);
+    if (strcmp(name, "auto") == 0 && gpus_are_likely() && open_cuda(precision, out) == STM_OK &&
+        (*out)->n_devices() > 0)
+        return STM_OK;
     if (strcmp(name, "cpu") != 0 && strcmp(name, "auto") != 0) {
         const char *nearest = stm_nearest_name(name, names, sizeof names / sizeof *names);
         return stm_fail(STM_ERR_INPUT, "backend: found \"%s\"%s%s%s; expected cpu, cuda or auto", name,

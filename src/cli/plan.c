@@ -44,6 +44,7 @@ static void choose_backend(plan_run *run)
     const size_t real_bytes = precision == STM_FLOAT64 ? sizeof(double) : sizeof(float), rounded_bytes = 2;
     const bool rounds_activations = precision == STM_BFLOAT16 && run->machine.devices > 0; /* as cuda/ does */
     run->backend = (stm_backend){.name = "plan",
+                                 .describe = stm_backend_cpu_f32.describe, /* the memory is as the machine says */
                                  .precision = names[precision],
                                  .real_bytes = real_bytes,
                                  .activation_bytes = rounds_activations ? rounded_bytes : real_bytes,

@@ -69,34 +69,38 @@ static int node_rank(void)
     return rank;
 }
 
+/* With auto a rank may have found a GPU where another has not: their numbers would differ, and their speed. Collective
+ * over MPI_COMM_WORLD; same status everywhere. */
+static stm_status check_alike(const stm_backend *backend)
+{
+    int rank;
+    STM_MPI(MPI_Comm_rank(MPI_COMM_WORLD, &rank));
+    double last[2] = {backend->n_devices ? rank : -1, backend->n_devices ? -1 : rank};
+    stm_all_reduce_max(MPI_COMM_WORLD, last, 2);
+    if (last[0] < 0 || last[1] < 0)
+        return STM_OK;
+    return stm_fail(STM_ERR_INPUT,
+                    "backend: rank %.0f has a GPU, and rank %.0f none; expected the same on all ranks, or cpu", last[0],
+                    last[1]);
+}
+
 static stm_status open_backend(const stm_options *options, stm_static_bytes *static_bytes, stm_session *session)
 {
     *session = (stm_session){.static_bytes = static_bytes, .n_stages = 1};
     choose_threads();
     const int place = node_rank();
-    stm_status status = stm_backend_find(options->backend, options->precision, &session->backend);
-    if (status == STM_OK)
-        status = session->backend->choose_device(place, &session->device);
+    STM_TRY(stm_agree_on(MPI_COMM_WORLD, stm_backend_find(options->backend, options->precision, &session->backend)));
+    STM_TRY(check_alike(session->backend));
+    stm_status status = session->backend->choose_device(place);
     if (status == STM_OK)
         status = session->backend->open(0, &session->stream);
+    if (status == STM_OK)
+        session->backend->describe(session->stream, &session->device);
     STM_TRY(stm_agree_on(MPI_COMM_WORLD, status));
     return stm_device_reach_open(session->backend, session->stream, &session->reach);
 }
 
 /* Stages */
-
-/* memory.limit, the least of all ranks. Collective over MPI_COMM_WORLD. */
-static double least_limit(const stm_options *options)
-{
-    MPI_Comm node;
-    int node_size;
-    STM_MPI(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node));
-    STM_MPI(MPI_Comm_size(node, &node_size));
-    STM_MPI(MPI_Comm_free(&node));
-    double limit = stm_engine_limit_bytes(options, node_size);
-    stm_all_reduce_min(MPI_COMM_WORLD, &limit, 1);
-    return limit;
-}
 
 static size_t static_bytes_of(const stm_session *session, const stm_options *options, int stage_size)
 {
@@ -132,7 +136,7 @@ static stm_status choose_stages(const stm_options *options, stm_session *session
     if (asked != STM_AUTO)
         return STM_OK;
     const int most = (int)STM_MIN((int64_t)n_ranks, n_layers);
-    const double limit = least_limit(options);
+    const double limit = stm_engine_limit_bytes(options, MPI_COMM_WORLD, &session->device);
     session->n_stages = 1;
     while (session->n_stages < most && !stages_fit(session, options, session->n_stages, n_ranks, limit))
         session->n_stages++;
@@ -252,7 +256,9 @@ void stm_session_print_layout(const stm_session *session)
     char *banner = NULL, *stages = NULL;
     char line[STM_MEMORY_LINE_BYTES];
     stm_memory_plan_line(session->engine, &session->grid, line);
-    if (stm_banner(&session->grid, omp_get_max_threads(), &banner) != STM_OK || session->grid.rank != 0)
+    if (stm_banner(&session->grid, omp_get_max_threads(), session->device.name, session->device.id, &banner) !=
+            STM_OK ||
+        session->grid.rank != 0)
         return;
     const stm_model *model = session->model;
     const stm_engine_settings *settings = stm_engine_settings_of(session->engine);

@@ -22,8 +22,8 @@ typedef struct {
     size_t kept_bytes; /* what the command holds besides that, where it says so before the engine is made */
     const stm_backend *backend;
     stm_stream *stream;
+    stm_device device;        /* what this rank computes on */
     const stm_reach *reach;   /* of the backend's memory; NULL: it is the host's */
-    const char *device;       /* what this rank computes on; "" for the host itself */
     stm_model *model;         /* of this rank's stage */
     stm_tokenizer *tokenizer; /* NULL: the model has none */
     stm_template *chat;       /* NULL: none is known */

@@ -77,7 +77,7 @@ const stm_option_row stm_option_rows[] = {
     CHOICE("precision", stm_precision, precision, "float32", CHOICES("float32", "float64", "bfloat16"), COMPUTE, FLAG,
         "of all numbers; bfloat16: kept in float32, operands of products rounded (AVX512-BF16 or AMX; GPUs keep "
         "activations in it)"),
-    WORD("backend", backend, "auto", CHOICES("auto", "cpu", "cuda"), COMPUTE, FLAG, "device that computes"),
+    WORD("backend", backend, "auto", CHOICES("auto", "cpu", "cuda"), COMPUTE, FLAG, "device that computes; auto: GPUs where every rank finds one"),
     NUMBER("temperature", score_temperature, "0.0", FROM(0), SCORE, ONCE, "divides the logits; 0: the file's own, else 1"),
     TEXT("out", out, "", SCORE | GRAD | GENERATE | BENCH | PLAN | CALIBRATE | STM_COMMAND_TOKENIZE, ONCE | REQUIRED, "file to write"),
     TEXT("objective-only", objective_only, "", GRAD, ONCE, "evaluate recorded log-probs of this JSON file, without a model"),

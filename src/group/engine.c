@@ -1,6 +1,7 @@
 #include "group/engine_state.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/limit.h"
 #include "group/device_reach.h"
@@ -31,12 +32,33 @@ size_t stm_engine_process_bytes(const stm_model *m)
     return PROCESS_BYTES + tables + stm_device_reach_courier_bytes(m->backend);
 }
 
-double stm_engine_limit_bytes(const stm_options *options, int node_size)
+/* Ranks of this node whose memory is this one's: all of them, or those on the same device. */
+static int ranks_beside(MPI_Comm comm, const stm_device *device)
+{
+    MPI_Comm node;
+    int n, n_beside = 0;
+    char(*ids)[sizeof device->id];
+    STM_MPI(MPI_Comm_split_type(comm, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node));
+    STM_MPI(MPI_Comm_size(node, &n));
+    if (stm_alloc((size_t)n, sizeof *ids, &ids) != STM_OK)
+        stm_abort_in_team(comm);
+    STM_MPI(MPI_Allgather(device->id, sizeof *ids, MPI_CHAR, ids, sizeof *ids, MPI_CHAR, node));
+    for (int i = 0; i < n; i++)
+        n_beside += strcmp(ids[i], device->id) == 0;
+    free(ids);
+    STM_MPI(MPI_Comm_free(&node));
+    return n_beside;
+}
+
+double stm_engine_limit_bytes(const stm_options *options, MPI_Comm comm, const stm_device *device)
 {
     static const double AUTO_SHARE = 0.9;
-    if (options->memory.limit_bytes != STM_AUTO)
-        return (double)options->memory.limit_bytes;
-    return AUTO_SHARE * (double)stm_memory_bytes() / node_size;
+    const int n_ranks = ranks_beside(comm, device);
+    double limit = options->memory.limit_bytes != STM_AUTO
+                       ? (double)options->memory.limit_bytes
+                       : AUTO_SHARE * (double)(device->bytes > 0 ? device->bytes : stm_memory_bytes()) / n_ranks;
+    stm_all_reduce_min(comm, &limit, 1);
+    return limit;
 }
 
 /* The largest chunk, up to the default, of which a leaf and an open ancestor fit. */
@@ -53,9 +75,10 @@ size_t stm_engine_chunk_rows(const stm_options *options, const stm_model *model,
 static stm_status choose_memory(stm_engine *engine, const stm_options *options)
 {
     stm_engine_settings *s = &engine->settings;
-    double limit = stm_engine_limit_bytes(options, engine->grid->node_size);
-    double fixed = (double)engine->static_bytes; /* optimizer shards differ by an element or so */
-    stm_all_reduce_min(engine->grid->world, &limit, 1);
+    stm_device device;
+    engine->model->backend->describe(engine->model->stream, &device);
+    const double limit = stm_engine_limit_bytes(options, engine->grid->world, &device);
+    double fixed = (double)engine->static_bytes;        /* optimizer shards differ by an element or so */
     stm_all_reduce_max(engine->grid->world, &fixed, 1); /* so that every rank cuts alike */
     s->limit_bytes = (size_t)limit;
     engine->static_bytes = (size_t)fixed;
@@ -82,9 +105,11 @@ static stm_status commit(void *context, void *range, size_t first, size_t end)
 static stm_status create_bank(const stm_model *model, stm_bank *bank)
 {
     STM_TRY(stm_arena_create(&bank->host));
-    if (!model->backend->device_bytes)
+    stm_device device;
+    model->backend->describe(model->stream, &device);
+    if (device.bytes == 0)
         return stm_arena_create(&bank->device);
-    bank->range_bytes = model->backend->device_bytes(model->stream);
+    bank->range_bytes = device.bytes;
     STM_TRY(model->backend->reserve(model->stream, bank->range_bytes, NULL, 0, &bank->range));
     return stm_arena_create_in(bank->range, bank->range_bytes, commit, (void *)(uintptr_t)model, &bank->device);
 }

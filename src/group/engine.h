@@ -92,9 +92,11 @@ bool stm_engine_spare(stm_engine *engine, const stm_options *options);
 /* What every process has besides weights: tables of positions, buffers of libraries. Local. */
 size_t stm_engine_process_bytes(const stm_model *model);
 
-/* memory.limit of a rank, one of node_size on its node, in bytes; and the least that an engine of this model, of which
- * the rank may hold one stage, needs besides what is static. Local. */
-double stm_engine_limit_bytes(const stm_options *options, int node_size);
+/* memory.limit in bytes, the least of all ranks of comm; auto: nine tenths of the node's memory, or of a device's that
+ * has its own, in equal shares for the ranks there. device: this rank's. Collective over comm. */
+double stm_engine_limit_bytes(const stm_options *options, MPI_Comm comm, const stm_device *device);
+
+/* The least that an engine of this model, of which the rank may hold one stage, needs besides what is static. Local. */
 size_t stm_engine_least_bytes(const stm_model *model);
 
 /* What create chooses, for those who plan: rows of a chunk where so much room is left beside what is static; how trees

@@ -267,10 +267,11 @@ static stm_status measure_precision(const stm_grid *grid, const stm_backend *bac
     return with_bed(grid, backend, measure_in, &(of_precision){rates, operation_s});
 }
 
-/* Whether all ranks have it. */
+/* Whether all ranks have it; each then has its device. */
 static bool find_backend(const stm_grid *grid, stm_precision precision, const stm_backend **backend)
 {
-    double has = stm_backend_find("auto", precision, backend) == STM_OK;
+    double has =
+        stm_backend_find("auto", precision, backend) == STM_OK && (*backend)->choose_device(grid->node_rank) == STM_OK;
     stm_all_reduce_min(grid->world, &has, 1);
     return has > 0;
 }

@@ -229,7 +229,9 @@ static stm_status begin(stm_trainer *t)
 {
     const stm_grid *grid = t->policy.grid;
     char *banner, *stages, line[STM_MEMORY_LINE_BYTES];
-    STM_TRY(stm_banner(grid, omp_get_max_threads(), &banner));
+    stm_device device;
+    t->policy.model->backend->describe(t->policy.model->stream, &device);
+    STM_TRY(stm_banner(grid, omp_get_max_threads(), device.name, device.id, &banner));
     if (banner)
         stm_log("%s", banner);
     free(banner);

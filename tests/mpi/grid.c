@@ -298,7 +298,7 @@ static void banner_counts_ranks_and_warns_of_shared_cores(void **state)
     stm_grid grid;
     char *text = NULL;
     assert_ok(stm_grid_create(MPI_COMM_WORLD, &(stm_axes){1, -1, 1}, 4, &grid));
-    assert_ok(stm_banner(&grid, 100000, &text));
+    assert_ok(stm_banner(&grid, 100000, "", "", &text));
     if (grid.rank == 0) {
         char words[64];
         snprintf(words, sizeof words, "%d rank%s", grid.n_ranks, grid.n_ranks == 1 ? "" : "s");
@@ -314,8 +314,9 @@ static void banner_counts_ranks_and_warns_of_shared_cores(void **state)
 static void banner_folds_equal_nodes(void **state)
 {
     (void)state;
-    const stm_banner_rank ranks[] = {{"a1", 4, 2}, {"a1", 4, 2}, {"a2", 4, 2}, {"a2", 4, 2},
-                                     {"b1", 8, 8}, {"a3", 4, 2}, {"a3", 4, 2}};
+    const stm_banner_rank ranks[] = {{"a1", 4, 2, "", ""}, {"a1", 4, 2, "", ""}, {"a2", 4, 2, "", ""},
+                                     {"a2", 4, 2, "", ""}, {"b1", 8, 8, "", ""}, {"a3", 4, 2, "", ""},
+                                     {"a3", 4, 2, "", ""}};
     char *text = NULL;
     const stm_banner_layout layout = {.n_stages = 1, .n_teams = 3, .smallest = 2, .largest = 3};
     assert_ok(stm_banner_text(ranks, 7, &layout, &text));
@@ -331,7 +332,8 @@ static void banner_folds_equal_nodes(void **state)
 static void banner_names_stages_and_idle_ranks(void **state)
 {
     (void)state;
-    const stm_banner_rank ranks[] = {{"a1", 4, 2}, {"a1", 4, 2}, {"a2", 4, 2}, {"a2", 4, 2}};
+    const stm_banner_rank ranks[] = {
+        {"a1", 4, 2, "", ""}, {"a1", 4, 2, "", ""}, {"a2", 4, 2, "", ""}, {"a2", 4, 2, "", ""}};
     stm_banner_layout layout = {.n_stages = 2, .n_teams = 1, .smallest = 2, .largest = 2, .n_idle = 1};
     char *text = NULL;
     assert_ok(stm_banner_text(ranks, 4, &layout, &text));
@@ -340,6 +342,24 @@ static void banner_names_stages_and_idle_ranks(void **state)
     layout.n_idle = 2;
     assert_ok(stm_banner_text(ranks, 4, &layout, &text));
     assert_non_null(strstr(text, "; 2 more ranks are idle\n"));
+    free(text);
+}
+
+static void banner_names_devices_and_warns_of_shared_ones(void **state)
+{
+    (void)state;
+    const stm_banner_rank ranks[] = {{"a1", 8, 2, "H100", "01"}, {"a1", 8, 2, "H100", "02"},
+                                     {"a2", 8, 2, "H100", "01"}, {"a2", 8, 2, "H100", "02"},
+                                     {"a3", 8, 2, "H100", "02"}, {"a3", 8, 2, "H100", "02"}};
+    const stm_banner_layout layout = {.n_stages = 1, .n_teams = 1, .smallest = 6, .largest = 6};
+    char *text = NULL;
+    assert_ok(stm_banner_text(ranks, 4, &layout, &text));
+    assert_non_null(strstr(text, "nodes 1-2 (a1 .. a2): 2 ranks x 2 threads on 8 cores\n    2 GPUs: H100\n"));
+    assert_null(strstr(text, "warning"));
+    free(text);
+    assert_ok(stm_banner_text(ranks, 6, &layout, &text));
+    assert_non_null(
+        strstr(text, "node 3 (a3): 2 ranks x 2 threads on 8 cores\n    1 GPU: H100\n  warning: 2 ranks share 1 GPU"));
     free(text);
 }
 
@@ -360,6 +380,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(banner_counts_ranks_and_warns_of_shared_cores),
         cmocka_unit_test(banner_folds_equal_nodes),
         cmocka_unit_test(banner_names_stages_and_idle_ranks),
+        cmocka_unit_test(banner_names_devices_and_warns_of_shared_ones),
     };
     return stm_mpi_tests(argc, argv, tests, sizeof tests / sizeof *tests);
 }

@@ -117,3 +117,14 @@ succeeds 2 "$STEMMA" train cpu.yaml run.folder=half run.steps=1 --backend cuda -
 succeeds 0 "$STEMMA" train cpu.yaml run.folder=half run.steps=2 --backend cpu --precision float32 parallel.machine=none
 grep -q 'going on from .*, after step 1 of 2' out || die "float32 does not go on from bfloat16: $(cat out)"
 say "train: in bfloat16 on 2 ranks, and on in float32"
+
+# Without --backend a GPU is taken where there is one, and said; on all ranks or none.
+score="$STEMMA score $edge $edge/groups.jsonl --out auto.h5 --check"
+succeeds 2 $score
+grep -q '^    1 GPU: .* GiB$' out && grep -q 'warning: 2 ranks share 1 GPU' out || [ -z "$STEMMA_MODULES" ] ||
+    die "auto: found $(cat out), expected the emulated GPU that two ranks share"
+if [ -n "$STEMMA_MODULES" ]; then
+    "$MPIRUN" -n 1 $score : -n 1 env -u STEMMA_MODULES $score > out 2> err && die "auto: a rank without a GPU went along"
+    grep -q '^stemma: backend: rank 0 has a GPU, and rank 1 none' err || die "auto: $(cat err)"
+fi
+say "auto: the GPU, on all ranks or none"
