@@ -259,6 +259,10 @@ stm_status stm_check_pairs(const stm_objective_options *o, stm_pairing usual, bo
     if (!soft_labels && o->label != STM_LABEL_HARD)
         return stm_fail(STM_ERR_INPUT, "objective.label: found %s, expected hard, or loss sigmoid or ipo of dpo",
                         o->label == STM_LABEL_ORACLE ? "oracle" : "bt");
+    if (every && usual != STM_PAIRING_EVERY && !soft_labels)
+        return stm_fail(STM_ERR_INPUT,
+                        "objective.pairing: found every, expected auto, best_worst, all, halves or origin: "
+                        "soft labels for every pair are for losses sigmoid and ipo of dpo");
     if (every && usual != STM_PAIRING_EVERY && o->label == STM_LABEL_HARD)
         return stm_fail(STM_ERR_INPUT,
                         "objective.label: found hard, expected oracle or bt with objective.pairing=every");

@@ -437,6 +437,10 @@ static void options_that_contradict_each_other_are_refused(void **state)
     } cases[] = {
         {{"objective.name=dpo", "objective.pairing=every"},
          "objective.label: found hard, expected oracle or bt with objective.pairing=every"},
+        {{"objective.name=orpo", "objective.pairing=every"},
+         "objective.pairing: found every, expected auto, best_worst, all, halves or origin"},
+        {{"objective.name=dpo", "objective.pairing=every", "objective.loss=hinge"},
+         "objective.pairing: found every, expected auto, best_worst, all, halves or origin"},
         {{"objective.name=dpo", "objective.loss=hinge", "objective.label=bt"},
          "objective.label: found bt, expected hard, or loss sigmoid or ipo of dpo"},
         {{"objective.name=dpo", "objective.loss=robust", "objective.label_smoothing=0.5"},
