@@ -57,6 +57,13 @@ struct stm_stream {
 stm_status stm_cuda_failed(cudaError_t error, const char *call);
 stm_status stm_cublas_failed(cublasStatus_t status, const char *call);
 
+/* What is said where the device (or, pinned, the host) has no memory: asked for how much, and for what; 0 bytes: `what`
+ * is a call that does not say. Returns STM_ERR_MEMORY. */
+stm_status stm_cuda_no_memory(size_t bytes, const char *what);
+
+/* Device memory, at least a byte, for `what`. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
+stm_status stm_cuda_take(size_t bytes, const char *what, void *out);
+
 #define STM_CUDA(call)                                                                                                 \
     do {                                                                                                               \
         const cudaError_t error_ = (call);                                                                             \

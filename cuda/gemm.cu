@@ -84,11 +84,11 @@ stm_status stm_cuda_round_weights(stm_stream *stream, const void *weights, size_
     if (n == 0)
         return STM_OK;
     if (!range) {
-        void *memory;
+        __nv_bfloat16 *memory;
         STM_TRY(stm_reserve(&stream->rounded, &stream->rounded_capacity, stream->n_rounded + 1, sizeof *range));
-        STM_CUDA(cudaMalloc(&memory, n * sizeof(__nv_bfloat16)));
+        STM_TRY(stm_cuda_take(n * sizeof *memory, "weights in bfloat16", &memory));
         range = &stream->rounded[stream->n_rounded++];
-        *range = {(const float *)weights, n, (__nv_bfloat16 *)memory};
+        *range = {(const float *)weights, n, memory};
     }
     return round_to(stream, 1, n, n, weights, range->rounded);
 }

@@ -39,13 +39,34 @@ template <class Function> static stm_status find(const char *name, Function *out
             return stm_cuda_failed((cudaError_t)result_, #function);                                                   \
     } while (0)
 
-stm_status stm_cuda_alloc(stm_stream *stream, size_t bytes, void *out)
+stm_status stm_cuda_no_memory(size_t bytes, const char *what)
+{
+    size_t free_bytes = 0, total_bytes = 0;
+    (void)cudaGetLastError(); /* it is being told */
+    (void)cudaMemGetInfo(&free_bytes, &total_bytes);
+    const double free_mib = (double)free_bytes / (1 << 20), total_mib = (double)total_bytes / (1 << 20);
+    if (bytes == 0)
+        return stm_fail(STM_ERR_MEMORY, "cuda: out of memory in %s; %.1f of %.1f MiB are free", what, free_mib,
+                        total_mib);
+    return stm_fail(STM_ERR_MEMORY, "cuda: out of memory: asked for %.1f MiB (%s); %.1f of %.1f MiB are free",
+                    (double)bytes / (1 << 20), what, free_mib, total_mib);
+}
+
+stm_status stm_cuda_take(size_t bytes, const char *what, void *out)
 {
     void *memory;
-    (void)stream;
-    STM_CUDA(cudaMalloc(&memory, STM_MAX(bytes, (size_t)1)));
+    const cudaError_t error = cudaMalloc(&memory, STM_MAX(bytes, (size_t)1));
+    if (error == cudaErrorMemoryAllocation)
+        return stm_cuda_no_memory(bytes, what);
+    STM_CUDA(error);
     memcpy(out, &memory, sizeof memory);
     return STM_OK;
+}
+
+stm_status stm_cuda_alloc(stm_stream *stream, size_t bytes, void *out)
+{
+    (void)stream;
+    return stm_cuda_take(bytes, "an array", out);
 }
 
 void stm_cuda_free(stm_stream *stream, void *memory)
@@ -60,7 +81,10 @@ stm_status stm_cuda_alloc_host(stm_stream *stream, size_t bytes, void *out)
 {
     void *memory;
     (void)stream;
-    STM_CUDA(cudaMallocHost(&memory, STM_MAX(bytes, (size_t)1)));
+    const cudaError_t error = cudaMallocHost(&memory, STM_MAX(bytes, (size_t)1));
+    if (error == cudaErrorMemoryAllocation)
+        return stm_cuda_no_memory(bytes, "pinned memory of the host");
+    STM_CUDA(error);
     memcpy(out, &memory, sizeof memory);
     return STM_OK;
 }
@@ -111,7 +135,12 @@ static stm_status map(stm_stream *stream, char *at, size_t bytes)
     STM_TRY(describe(stream, &what));
     access.location = what.location;
     access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-    DRIVER(cuMemCreate, &memory, bytes, &what, 0);
+    decltype(&cuMemCreate) create = NULL;
+    STM_TRY(find("cuMemCreate", &create));
+    const CUresult created = create(&memory, bytes, &what, 0);
+    if (created == CUDA_ERROR_OUT_OF_MEMORY)
+        return stm_cuda_no_memory(bytes, "part of an array");
+    STM_CUDA((cudaError_t)created);
     DRIVER(cuMemMap, (CUdeviceptr)at, bytes, 0, memory, 0);
     stream->mappings[stream->n_mappings++] = {at, bytes};
     DRIVER(cuMemRelease, memory); /* the mapping keeps it */

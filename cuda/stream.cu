@@ -10,12 +10,8 @@ enum { BLAS_WORKSPACE_BYTES = 64 << 20 }; /* of its own, so that equal calls giv
 stm_status stm_cuda_failed(cudaError_t error, const char *call)
 {
     (void)cudaGetLastError(); /* it has been told */
-    if (error == cudaErrorMemoryAllocation) {
-        size_t free_bytes = 0, total_bytes = 0;
-        (void)cudaMemGetInfo(&free_bytes, &total_bytes);
-        return stm_fail(STM_ERR_MEMORY, "cuda: out of memory in %s; %zu of %zu bytes are free", call, free_bytes,
-                        total_bytes);
-    }
+    if (error == cudaErrorMemoryAllocation)
+        return stm_cuda_no_memory(0, call);
     return stm_fail(STM_ERR_DEVICE, "cuda: %s: %s", call, cudaGetErrorString(error));
 }
 
@@ -71,13 +67,11 @@ static stm_status check_device(stm_stream *stream)
 
 static stm_status set_up(stm_stream *stream)
 {
-    void *workspace;
     STM_TRY(check_device(stream));
     STM_CUDA(cudaStreamCreateWithFlags(&stream->queue, cudaStreamNonBlocking));
     STM_CUBLAS(cublasCreate(&stream->blas));
     STM_CUBLAS(cublasSetStream(stream->blas, stream->queue));
-    STM_CUDA(cudaMalloc(&workspace, BLAS_WORKSPACE_BYTES));
-    stream->workspace = (char *)workspace;
+    STM_TRY(stm_cuda_take(BLAS_WORKSPACE_BYTES, "cuBLAS's workspace", &stream->workspace));
     STM_CUBLAS(cublasSetWorkspace(stream->blas, stream->workspace, BLAS_WORKSPACE_BYTES));
     return STM_OK;
 }
@@ -119,7 +113,6 @@ void stm_cuda_close(stm_stream *stream)
 stm_status stm_cuda_scratch(stm_stream *stream, size_t bytes, void *out)
 {
     if (bytes > stream->scratch_bytes) {
-        void *memory;
         if (stream->is_recording)
             return stm_fail(STM_ERR_DEVICE,
                             "cuda: a recording needs %zu bytes of scratch and finds %zu; expected its work to have run "
@@ -129,8 +122,7 @@ stm_status stm_cuda_scratch(stm_stream *stream, size_t bytes, void *out)
         STM_CUDA(cudaFree(stream->scratch));
         stream->scratch = NULL;
         stream->scratch_bytes = 0;
-        STM_CUDA(cudaMalloc(&memory, bytes));
-        stream->scratch = (char *)memory;
+        STM_TRY(stm_cuda_take(bytes, "the scratch of kernels", &stream->scratch));
         stream->scratch_bytes = bytes;
         stream->n_scratches++;
     }

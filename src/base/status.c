@@ -28,6 +28,11 @@ stm_status stm_fail_context(stm_status code, const char *format, ...)
     return code;
 }
 
+stm_status stm_fail_memory_of(stm_status code, const char *what, const char *remedy)
+{
+    return code == STM_ERR_MEMORY ? stm_fail_context(code, "memory for %s (%s takes less)", what, remedy) : code;
+}
+
 const char *stm_failure(void)
 {
     return message;

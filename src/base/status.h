@@ -31,6 +31,10 @@ stm_status stm_fail(stm_status code, const char *format, ...) __attribute__((for
 /* Puts "text: " before the stored message; for callers that know the file or line. Returns `code`. Local. */
 stm_status stm_fail_context(stm_status code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Where memory was wanting, puts before the message what it was for, and which options need less of it; else nothing.
+ * Returns `code`. Local. */
+stm_status stm_fail_memory_of(stm_status code, const char *what, const char *remedy);
+
 /* The stored message ("" if none). Valid until this thread's next failure. Local. */
 const char *stm_failure(void);
 

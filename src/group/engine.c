@@ -333,12 +333,18 @@ static void abort_with_others(const stm_engine *engine)
     stm_abort_in_team(engine->grid->column_comm);
 }
 
+static stm_status of_pass(stm_status status)
+{
+    return stm_fail_memory_of(status, "K, V and activations",
+                              "a smaller memory.limit or memory.chunk_tokens, or memory.recompute=always,");
+}
+
 static stm_status run(stm_engine *engine, const stm_batch *batch, const uint8_t *skip, stm_pass *pass)
 {
     stm_sequence_list sequences;
     stm_status status = stm_engine_list_sequences(batch, pass->kind == STM_PASS_GRADIENT, skip, &sequences);
     if (status == STM_OK)
-        status = run_pass(engine, pass, batch, &sequences);
+        status = of_pass(run_pass(engine, pass, batch, &sequences));
     free(sequences.items);
     if (status != STM_OK && status != STM_ERR_NUMERIC)
         abort_with_others(engine);
@@ -425,7 +431,7 @@ stm_status stm_engine_prefill(stm_engine *engine, const stm_batch *batch, const 
     STM_GOTO_OUT(stm_placement_create_shared(&engine->prompts, &engine->model->config, engine->grid->team_size,
                                              &engine->settings.placement, &placement));
     engine->pass = (stm_pass){.kind = STM_PASS_PREFILL, .forest = &engine->prompts};
-    STM_GOTO_OUT(run_placed(engine, &engine->pass, &placement));
+    STM_GOTO_OUT(of_pass(run_placed(engine, &engine->pass, &placement)));
     *out = &engine->pass;
 out:
     if (status != STM_OK)

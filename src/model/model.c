@@ -77,7 +77,8 @@ stm_status stm_model_allocate(stm_model *model, const stm_backend *backend, stm_
 {
     model->backend = backend;
     model->stream = stream;
-    STM_TRY(stm_model_array_create(model, &model->weights));
+    STM_TRY(
+        stm_fail_memory_of(stm_model_array_create(model, &model->weights), "the model's weights", "parallel.pipeline"));
     return stm_model_fill_rope(model);
 }
 
@@ -85,7 +86,8 @@ stm_status stm_model_share(const stm_model *model, stm_model *out)
 {
     *out = *model;
     out->weights = NULL;
-    STM_TRY(stm_model_array_create(model, &out->weights));
+    STM_TRY(stm_fail_memory_of(stm_model_array_create(model, &out->weights), "another model's weights",
+                               "parallel.pipeline"));
     STM_TRY(stm_model_array_copy(model, out->weights, model->weights));
     STM_TRY(stm_model_weights_changed(out));
     return model->backend->synchronize(model->stream);

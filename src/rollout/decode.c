@@ -282,7 +282,7 @@ stm_status stm_decode(const stm_decode_work *work)
         host[i] = stm_arena_mark(passes[i]->host);
     }
     decoder d = {.work = work};
-    stm_status status = agree(work, create(&d));
+    stm_status status = agree(work, stm_fail_memory_of(create(&d), "K and V of rollouts", "a smaller rollout.slots"));
     if (status == STM_OK) {
         status = decode(&d);
         const stm_status ended = stm_ahead_finish(d.ahead);

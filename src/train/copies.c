@@ -44,7 +44,8 @@ static stm_status create_moment(const stm_copies *copies, const stm_grid *grid, 
     const stm_model *model = copies->model;
     const stm_shards shards = stm_optimizer_cut(model, grid->stage_size, bucket_n);
     const size_t bytes = stm_shards_count(&shards, grid->stage_rank) * model->backend->real_bytes;
-    STM_TRY(model->backend->alloc(model->stream, bytes, out));
+    STM_TRY(stm_fail_memory_of(model->backend->alloc(model->stream, bytes, out), "the moments of a copy of the model",
+                               "a larger number of ranks"));
     STM_TRY(model->backend->zero(model->stream, *out, bytes));
     return model->backend->synchronize(model->stream);
 }

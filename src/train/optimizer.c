@@ -105,7 +105,7 @@ static stm_status create_rounds(const stm_model *model, const stm_grid *grid, st
     STM_GOTO_OUT(reserve_ends(model, &o->gradient));
 out:
     free(bounds);
-    return status;
+    return stm_fail_memory_of(status, "a share of the gradient", "a larger number of ranks");
 }
 
 static stm_status create_whole(const stm_model *model, const stm_grid *grid, stm_optimizer *o)
@@ -113,7 +113,8 @@ static stm_status create_whole(const stm_model *model, const stm_grid *grid, stm
     if (grid->stage_size > 1)
         STM_TRY(
             stm_reduction_create(grid->stage_comm, &o->shards, model->backend->real_bytes, grid->reach, &o->reduction));
-    STM_TRY(stm_model_array_create(model, &o->gradient));
+    STM_TRY(stm_fail_memory_of(stm_model_array_create(model, &o->gradient), "the gradient",
+                               "parallel.pipeline, or parallel.shard=gradient,"));
     return stm_model_array_zero(model, o->gradient);
 }
 
@@ -127,8 +128,10 @@ stm_status stm_optimizer_create(const stm_model *model, const stm_grid *grid, st
         STM_TRY(
             stm_gathering_create(grid->stage_comm, &optimizer->shards, real_bytes, grid->reach, &optimizer->gathering));
     STM_TRY((stm_optimizer_in_rounds(shard, grid->stage_size) ? create_rounds : create_whole)(model, grid, optimizer));
-    STM_TRY(take_zeroed(model, owned, &optimizer->exp_avg));
-    return take_zeroed(model, owned, &optimizer->exp_avg_sq);
+    stm_status status = take_zeroed(model, owned, &optimizer->exp_avg);
+    if (status == STM_OK)
+        status = take_zeroed(model, owned, &optimizer->exp_avg_sq);
+    return stm_fail_memory_of(status, "the optimizer's moments", "a larger number of ranks");
 }
 
 void stm_optimizer_destroy(stm_optimizer *optimizer, const stm_model *model)

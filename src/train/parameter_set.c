@@ -59,7 +59,8 @@ stm_status stm_parameter_set_create(const stm_model *model, const stm_grid *grid
         .model = model, .grid = grid, .shards = stm_optimizer_cut(model, grid->stage_size, bucket_n)};
     const size_t n = stm_shards_count(&set->shards, grid->stage_rank),
                  n_room = largest_range(&set->shards, grid->stage_rank);
-    STM_GOTO_OUT(backend->alloc(model->stream, n * backend->real_bytes, &set->shard));
+    STM_GOTO_OUT(stm_fail_memory_of(backend->alloc(model->stream, n * backend->real_bytes, &set->shard),
+                                    "a copy of the model", "a larger number of ranks"));
     STM_GOTO_OUT(backend->alloc(model->stream, n_room * backend->real_bytes, &set->room));
     STM_GOTO_OUT(
         stm_gathering_create(grid->stage_comm, &set->shards, backend->real_bytes, grid->reach, &set->gathering));

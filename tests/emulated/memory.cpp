@@ -72,7 +72,7 @@ void *take_of_device(size_t bytes)
     bytes = round_up(bytes, PAGE);
     if (!device)
         device = reserve(DEVICE_ADDRESSES);
-    if (!device || device_used + bytes > DEVICE_ADDRESSES)
+    if (!device || device_used + bytes > DEVICE_ADDRESSES || device_bytes_taken() + bytes > device_bytes())
         return nullptr;
     char *at = device + device_used;
     device_used += bytes;
@@ -87,6 +87,22 @@ memory_kind kind_of(const void *at)
     if (holds(arrays, at) || holds(reservations, at))
         return memory_kind::device;
     return holds(pinned, at) ? memory_kind::pinned : memory_kind::pageable;
+}
+
+size_t device_bytes()
+{
+    const char *mib = std::getenv("STEMMA_EMULATED_MIB");
+    return (mib ? std::strtoull(mib, nullptr, 10) : 8192) << 20;
+}
+
+size_t device_bytes_taken()
+{
+    size_t bytes = 0;
+    for (const auto &[at, n] : arrays)
+        bytes += n;
+    for (const auto &[at, n] : mappings)
+        bytes += n;
+    return bytes;
 }
 
 void *take(size_t bytes, memory_kind kind)
@@ -164,6 +180,8 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle *memory, size_t bytes, const C
                      unsigned long long)
 {
     *memory = bytes;
+    if (device_bytes_taken() + bytes > device_bytes())
+        return CUDA_ERROR_OUT_OF_MEMORY;
     return bytes > 0 && bytes % GRANULE == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 

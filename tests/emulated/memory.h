@@ -12,6 +12,10 @@ enum class memory_kind { device, pinned, pageable };
 
 memory_kind kind_of(const void *at);
 
+/* Of the device: what the environment's STEMMA_EMULATED_MIB says, 8192 without it; and how much of it is taken. */
+size_t device_bytes();
+size_t device_bytes_taken();
+
 /* NULL: there is none left. give_back: a NULL is fine. */
 void *take(size_t bytes, memory_kind kind);
 void give_back(void *what);

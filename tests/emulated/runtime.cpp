@@ -306,7 +306,8 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
-    *free_bytes = *total_bytes = (size_t)8 << 30;
+    *total_bytes = emulated::device_bytes();
+    *free_bytes = *total_bytes - emulated::device_bytes_taken();
     return cudaSuccess;
 }
 
@@ -360,6 +361,6 @@ cudaError_t cudaDeviceGetPCIBusId(char *id, int bytes, int)
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int)
 {
-    *properties = cudaDeviceProp{"emulated on the host", (size_t)8 << 30, 9, 0, 4};
+    *properties = cudaDeviceProp{"emulated on the host", emulated::device_bytes(), 9, 0, 4};
     return cudaSuccess;
 }

@@ -128,3 +128,11 @@ if [ -n "$STEMMA_MODULES" ]; then
     grep -q '^stemma: backend: rank 0 has a GPU, and rank 1 none' err || die "auto: $(cat err)"
 fi
 say "auto: the GPU, on all ranks or none"
+
+# Without memory: how much was asked for, for what, and what takes less; the emulated GPU has as much as it is told.
+if [ -n "$STEMMA_MODULES" ]; then
+    score="$STEMMA score $edge $edge/groups.jsonl --out auto.h5 --backend cuda memory.limit=1GiB"
+    STEMMA_EMULATED_MIB=32 refused 1 "cuda: out of memory: asked for 64.0 MiB (cuBLAS's workspace); 32.0 of 32.0 MiB are free" 0 $score
+    STEMMA_EMULATED_MIB=66 refused 1 "memory for K, V and activations (a smaller memory.limit or .." 0 $score
+    say "out of memory: whose it was, and what takes less"
+fi
