@@ -1,77 +1,115 @@
-/* Attention on tensor cores: operands in bfloat16, as they lie in memory, sums in float.
+/* Attention on tensor cores: operands in bfloat16, sums in float.
  *
- * Of a KV head all rows and all of its query heads form one tall matrix: tall row t is row t / share of the call, query
- * head head * share + t % share. A block takes TILE tall rows (or keys) and meets keys (or tall rows) a tile at a time,
- * through shared memory; a warp has 16 of the block's. Softmax as in FlashAttention 2 (Dao 2023, arXiv 2307.08691): the
- * running maximum and sum of a row stay in registers, P never leaves them. Each sum has one order. D: head_dim, filled
- * up with zeros. */
+ * A block takes tall rows (or keys) and meets keys (or tall rows) a tile at a time, through shared memory, into which
+ * the next tile comes while the last is multiplied; each warp has 16 M of the block's rows. Softmax as in
+ * FlashAttention 2 (Dao 2023, arXiv 2307.08691): the running maximum and sum of a row stay in registers, P never leaves
+ * them. Gradients of queries and of keys are computed apart, so that each sum has one order, without atomics. */
 #include "cuda/tiles.cuh"
 
-enum { MOST_TENSOR_DIM = 128 };
+enum { MOST_TENSOR_DIM = 128, MOST_FORWARD_DIM = 256, STEP = 32 }; /* STEP: keys, or rows, of a step of gradients */
 
-/* Two neighbours of a row of d, the first at an even place. */
-static __device__ void put_pair(float low, float high, bf16 *row, size_t at, size_t d)
-{
-    if (at + 1 < d && d % 2 == 0) {
-        *(unsigned *)(row + at) = stm_pack(low, high);
-        return;
+/* Tiles of keys that a block's tall rows [first, end) meet, part after part. */
+template <int KEYS> struct key_tiles {
+    const tall *q;
+    const stm_attend_part *parts;
+    size_t first, end, part, key, n_keys; /* n_keys: of the part, that any of the rows sees */
+
+    __device__ key_tiles(const tall &q_, const stm_attend_part *parts_, size_t first_, size_t end_)
+        : q(&q_), parts(parts_), first(first_), end(end_), part(0), key(0), n_keys(0)
+    {
+        find();
     }
-    if (at < d)
-        stm_put(low, row + at);
-    if (at + 1 < d)
-        stm_put(high, row + at + 1);
+
+    __device__ bool has() const
+    {
+        return part < q->a->n_parts;
+    }
+
+    __device__ void next()
+    {
+        key += KEYS;
+        if (key < n_keys)
+            return;
+        part++;
+        find();
+    }
+
+  private:
+    __device__ void find()
+    {
+        for (key = 0; has(); part++)
+            if ((n_keys = keys_of_rows(*q, parts[part], first, end)) > 0)
+                return;
+    }
+};
+
+/* The tile's keys, or values: array is k or v of the part. */
+template <int D, int KEYS>
+static __device__ __forceinline__ void copy_tile(const key_tiles<KEYS> &at, const void *array, bf16 *to)
+{
+    const size_t d = at.q->a->head_dim;
+    copy_keys<D, KEYS>((const bf16 *)array + at.q->head * at.parts[at.part].kv_stride * d, d, at.key, at.n_keys, to);
 }
 
 template <int D>
-static __device__ void write_row(const tall &q, size_t t, const float o[D / 8][4], int which, const running &row)
+static __device__ __forceinline__ void write_row(const tall &q, size_t t, const float o[D / 8][4], int which,
+                                                 const running &row)
 {
-    const size_t d = q.a->head_dim;
+    const int d = (int)q.a->head_dim;
     const float sum = quad_sum(row.sum);
     if (t >= q.n)
         return;
     bf16 *to = (bf16 *)q.a->o + q.vector(t) * d;
-    for (int j = 0; j < D / 8; j++)
-        put_pair(o[j][which] / sum, o[j][which + 1] / sum, to, 8 * j + 2 * (threadIdx.x % 4), d);
+#pragma unroll
+    for (int j = 0; j < D / 8; j++) {
+        const int at = 8 * j + 2 * (threadIdx.x % 4);
+        if (at < d)
+            *(unsigned *)(to + at) = stm_pack(o[j][which] / sum, o[j][which + 1] / sum);
+    }
     if (threadIdx.x % 4 == 0)
         ((float *)q.a->lse)[q.vector(t)] = (row.m + log2f(sum)) * LOG_2;
 }
 
-/* Keys of a part that any of tall rows [first, first + n) sees. */
-static __device__ size_t keys_of_tile(const tall &q, const stm_attend_part &part, size_t first, size_t n)
-{
-    const size_t low = q.row(first), high = q.row(STM_MIN(q.n, first + n) - 1);
-    if (high < part.first_row || low >= part.first_row + part.n_rows)
-        return 0;
-    return stm_keys_seen(part, STM_MIN(high, part.first_row + part.n_rows - 1));
-}
-
-/* Blocks' x counts tiles of tall rows, y KV heads. */
-template <int D>
+/* Blocks' x counts tiles of 64 M tall rows, y KV heads. */
+template <int D, int M, int KEYS>
 static __global__ void __launch_bounds__(THREADS) attend_tiles_kernel(stm_attend a, const stm_attend_part *parts)
 {
-    bf16 *q_tile = (bf16 *)stm_launch_shared(), *k_tile = q_tile + TILE * (D + PAD),
-         *v_turned = k_tile + TILE * (D + PAD);
+    bf16 *q_tile = (bf16 *)stm_launch_shared(), *k_tile = q_tile + M * TILE * (D + PAD),
+         *v_tile = k_tile + KEYS * (D + PAD);
     const tall q = tall_of(a, blockIdx.y);
-    const size_t first = (size_t)blockIdx.x * TILE, d = a.head_dim;
-    const int own = (int)(threadIdx.x / STM_WARP) * 16;
-    const size_t mine[2] = {first + own + threadIdx.x % STM_WARP / 4, first + own + threadIdx.x % STM_WARP / 4 + 8};
+    const size_t first = (size_t)(gridDim.x - 1 - blockIdx.x) * M * TILE, end = first + M * TILE; /* longest first */
+    const size_t own = threadIdx.x / STM_WARP * 16 * M;
     const float scale = (float)a.scale / LOG_2;
-    met<D> rows;
-    load_tall<D, TILE>(q, (const bf16 *)a.q, first, q_tile, NULL);
-    for (size_t p = 0; p < a.n_parts; p++) {
-        const stm_attend_part part = parts[p];
-        const size_t n_keys = keys_of_tile(q, part, first, TILE), skipped = q.head * part.kv_stride * d;
-        const size_t n_seen[2] = {keys_of_row(q, part, mine[0]), keys_of_row(q, part, mine[1])};
-        for (size_t key = 0; key < n_keys; key += TILE) {
-            __syncthreads(); /* the tiles may still be read */
-            load_keys<D>((const bf16 *)part.k + skipped, d, key, n_keys, k_tile, NULL);
-            load_keys<D>((const bf16 *)part.v + skipped, d, key, n_keys, NULL, v_turned);
-            __syncthreads();
-            rows.template meet<TILE / 8, TILE + PAD>(q_tile + own * (D + PAD), k_tile, v_turned, n_seen, key, scale);
-        }
+    met<D, M> rows;
+    key_tiles<KEYS> at(q, parts, first, end);
+    copy_tall<D, M * TILE>(q, a.q, first, q.n, q_tile);
+    if (at.has())
+        copy_tile<D>(at, parts[at.part].k, k_tile);
+    while (at.has()) {
+        float s[M][KEYS / 8][4];
+        const stm_attend_part &part = parts[at.part];
+        const size_t key = at.key;
+        wait_for_tiles(); /* K; the last V is used up */
+        copy_tile<D>(at, part.v, v_tile);
+        multiply_rows<D, M, KEYS / 8>(q_tile + own * (D + PAD), k_tile, s);
+        size_t n_seen[M][2];
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                n_seen[m][i] = keys_of_row(q, part, lane_row(first + own + 16 * m, i));
+        rows.template weigh<KEYS / 8>(s, key + KEYS <= keys_of_all(q, part, first, end), n_seen, key, scale);
+        wait_for_tiles(); /* V; this K is used up */
+        at.next();
+        if (at.has())
+            copy_tile<D>(at, parts[at.part].k, k_tile);
+        add_product<D, M, KEYS / 8>(s, v_tile, rows.o);
     }
-    write_row<D>(q, mine[0], rows.o, 0, rows.rows[0]);
-    write_row<D>(q, mine[1], rows.o, 2, rows.rows[1]);
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            write_row<D>(q, lane_row(first + own + 16 * m, i), rows.o[m], 2 * i, rows.rows[m][i]);
 }
 
 /* Backward */
@@ -91,168 +129,216 @@ static __global__ void delta_kernel(stm_attend a, float *delta)
         delta[vector] = sum;
 }
 
-/* Of one row, two scores a tile: s becomes P, dp becomes dS = P (dP - delta) scale. */
-static __device__ void differentiate(float s, float dp, bool seen, float scale, float lse, float delta, float *p,
-                                     float *ds)
+/* What a row's scores become: P = 2^(s scale / log 2 - lse / log 2) and dS = P (dP - delta) scale. */
+struct slope {
+    float scale, lse, delta; /* lse in units of log 2; infinity: a row that is not there, P is 0 */
+
+    __device__ __forceinline__ float weight(float s) const
+    {
+        return stm_exp2(s * scale / LOG_2 - lse);
+    }
+    __device__ __forceinline__ float gradient(float p, float dp) const
+    {
+        return p * (dp - delta) * scale;
+    }
+};
+
+static __device__ slope slope_of(const tall &q, const float *delta, size_t t, size_t end)
 {
-    *p = seen ? expf(s * scale - lse) : 0.0f;
-    *ds = seen ? *p * (dp - delta) * scale : 0.0f;
+    const float scale = (float)q.a->scale;
+    if (t >= end)
+        return {scale, INFINITY, 0};
+    return {scale, ((const float *)q.a->lse)[q.vector(t)] / LOG_2, delta[q.vector(t)]};
 }
 
+/* Blocks' x counts tiles of tall rows, y KV heads. */
 template <int D>
 static __global__ void __launch_bounds__(THREADS)
-    query_gradient_tiles_kernel(stm_attend a, const stm_attend_part *parts, const float *delta)
+    query_gradient_kernel(stm_attend a, const stm_attend_part *parts, const float *delta)
 {
-    bf16 *q_tile = (bf16 *)stm_launch_shared(), *do_tile = q_tile + TILE * (D + PAD),
-         *k_tile = do_tile + TILE * (D + PAD);
-    bf16 *v_tile = k_tile + TILE * (D + PAD), *k_turned = v_tile + TILE * (D + PAD);
+    enum { N = STEP / 8, SIZE = STEP * (D + PAD) };
+    bf16 *q_tile = (bf16 *)stm_launch_shared(), *do_tile = q_tile + TILE * (D + PAD);
+    bf16 *k_tiles = do_tile + TILE * (D + PAD), *v_tiles = k_tiles + 2 * SIZE; /* two each: of this step, the next */
     const tall q = tall_of(a, blockIdx.y);
-    const size_t first = (size_t)blockIdx.x * TILE, d = a.head_dim;
-    const int own = (int)(threadIdx.x / STM_WARP) * 16;
-    const size_t mine[2] = {first + own + threadIdx.x % STM_WARP / 4, first + own + threadIdx.x % STM_WARP / 4 + 8};
-    float dq[D / 8][4] = {}, s[TILE / 8][4], dp[TILE / 8][4], lse[2], own_delta[2];
-    for (int r = 0; r < 2; r++) {
-        lse[r] = mine[r] < q.n ? ((const float *)a.lse)[q.vector(mine[r])] : 0.0f;
-        own_delta[r] = mine[r] < q.n ? delta[q.vector(mine[r])] : 0.0f;
+    const size_t first = (size_t)(gridDim.x - 1 - blockIdx.x) * TILE, end = first + TILE;
+    const size_t own = threadIdx.x / STM_WARP * 16, mine[2] = {lane_row(first + own, 0), lane_row(first + own, 1)};
+    const slope slopes[2] = {slope_of(q, delta, mine[0], q.n), slope_of(q, delta, mine[1], q.n)};
+    float dq[1][D / 8][4] = {};
+    key_tiles<STEP> at(q, parts, first, end);
+    copy_tall<D, TILE>(q, a.q, first, q.n, q_tile);
+    copy_tall<D, TILE>(q, a.d_o, first, q.n, do_tile);
+    if (at.has()) {
+        copy_tile<D>(at, parts[at.part].k, k_tiles);
+        copy_tile<D>(at, parts[at.part].v, v_tiles);
     }
-    load_tall<D, TILE>(q, (const bf16 *)a.q, first, q_tile, NULL);
-    load_tall<D, TILE>(q, (const bf16 *)a.d_o, first, do_tile, NULL);
-    for (size_t p = 0; p < a.n_parts; p++) {
-        const stm_attend_part part = parts[p];
-        const size_t n_keys = keys_of_tile(q, part, first, TILE), skipped = q.head * part.kv_stride * d;
-        const size_t n_seen[2] = {keys_of_row(q, part, mine[0]), keys_of_row(q, part, mine[1])};
-        for (size_t key = 0; key < n_keys; key += TILE) {
-            __syncthreads();
-            load_keys<D>((const bf16 *)part.k + skipped, d, key, part.n_keys, k_tile, k_turned);
-            load_keys<D>((const bf16 *)part.v + skipped, d, key, part.n_keys, v_tile, NULL);
-            __syncthreads();
-            multiply_rows<D, TILE / 8>(q_tile + own * (D + PAD), k_tile, s);
-            multiply_rows<D, TILE / 8>(do_tile + own * (D + PAD), v_tile, dp);
-            each_of_tile<TILE / 8>([&](int j, int i, size_t, size_t column) {
-                float probability;
-                differentiate(s[j][i], dp[j][i], key + column < n_seen[i / 2], (float)a.scale, lse[i / 2],
-                              own_delta[i / 2], &probability, &s[j][i]);
-            });
-            add_product<D, TILE / 8>(s, k_turned, dq);
+    for (int turn = 0; at.has(); turn ^= 1) {
+        float s[1][N][4], dp[1][N][4];
+        const stm_attend_part &part = parts[at.part];
+        const size_t key = at.key, n_seen[2] = {keys_of_row(q, part, mine[0]), keys_of_row(q, part, mine[1])};
+        const bool is_whole = key + STEP <= keys_of_all(q, part, first, end);
+        wait_for_tiles();
+        at.next();
+        if (at.has()) {
+            copy_tile<D>(at, parts[at.part].k, k_tiles + (turn ^ 1) * SIZE);
+            copy_tile<D>(at, parts[at.part].v, v_tiles + (turn ^ 1) * SIZE);
         }
+        multiply_rows<D, 1, N>(q_tile + own * (D + PAD), k_tiles + turn * SIZE, s);
+        multiply_rows<D, 1, N>(do_tile + own * (D + PAD), v_tiles + turn * SIZE, dp);
+        each_of_tile<N>([&](int j, int i, size_t, size_t column) {
+            const slope &row = slopes[i / 2];
+            const bool seen = is_whole || key + column < n_seen[i / 2];
+            s[0][j][i] = seen ? row.gradient(row.weight(s[0][j][i]), dp[0][j][i]) : 0.0f;
+        });
+        add_product<D, 1, N>(s, k_tiles + turn * SIZE, dq);
     }
+#pragma unroll
     for (int r = 0; r < 2; r++)
-        for (int j = 0; j < D / 8 && mine[r] < q.n; j++)
-            put_pair(dq[j][2 * r], dq[j][2 * r + 1], (bf16 *)a.dq + q.vector(mine[r]) * d,
-                     8 * j + 2 * (threadIdx.x % 4), d);
+#pragma unroll
+        for (int j = 0; j < D / 8; j++) {
+            const size_t column = 8 * j + 2 * (threadIdx.x % 4);
+            if (mine[r] < q.n && column < a.head_dim)
+                *(unsigned *)((bf16 *)a.dq + q.vector(mine[r]) * a.head_dim + column) =
+                    stm_pack(dq[0][j][2 * r], dq[0][j][2 * r + 1]);
+        }
 }
 
 /* Adds a warp's 16 keys of a gradient. */
 template <int D>
-static __device__ void add_keys(const stm_attend_part &part, size_t head, size_t d, size_t first,
-                                const float x[D / 8][4], float *to)
+static __device__ __forceinline__ void add_keys(const stm_attend_part &part, size_t head, size_t d, size_t first,
+                                                const float x[D / 8][4], void *to)
 {
-    each_of_tile<D / 8>([&](int j, int i, size_t row, size_t column) {
-        const size_t key = first + row;
-        if (key < part.n_keys && column < d)
-            to[(head * part.dkv_stride + key) * d + column] += x[j][i];
-    });
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const size_t key = lane_row(first, r);
+        float *row = (float *)to + (head * part.dkv_stride + key) * d;
+#pragma unroll
+        for (int j = 0; j < D / 8; j++) {
+            const size_t column = 8 * j + 2 * (threadIdx.x % 4);
+            if (key >= part.n_keys || column >= d)
+                continue;
+            row[column] += x[j][2 * r];
+            row[column + 1] += x[j][2 * r + 1];
+        }
+    }
 }
 
 /* Of parts of one wave, which share no accumulator: blocks' x counts tiles of keys, y KV heads, z parts. */
 template <int D>
 static __global__ void __launch_bounds__(THREADS)
-    key_gradient_tiles_kernel(stm_attend a, const stm_attend_part *parts, const float *delta)
+    key_gradient_kernel(stm_attend a, const stm_attend_part *parts, const float *delta)
 {
-    bf16 *k_tile = (bf16 *)stm_launch_shared(), *v_tile = k_tile + TILE * (D + PAD),
-         *q_tile = v_tile + TILE * (D + PAD);
-    bf16 *do_tile = q_tile + ROWS * (D + PAD), *q_turned = do_tile + ROWS * (D + PAD);
-    bf16 *do_turned = q_turned + D * (ROWS + PAD);
+    enum { N = STEP / 8, SIZE = STEP * (D + PAD) };
+    __shared__ slope slopes[2][STEP]; /* of the rows of this step, and the next */
+    bf16 *k_tile = (bf16 *)stm_launch_shared(), *v_tile = k_tile + TILE * (D + PAD);
+    bf16 *q_tiles = v_tile + TILE * (D + PAD), *do_tiles = q_tiles + 2 * SIZE;
     const stm_attend_part part = parts[blockIdx.z];
     const tall q = tall_of(a, blockIdx.y);
     const size_t first_key = (size_t)blockIdx.x * TILE, d = a.head_dim, skipped = q.head * part.kv_stride * d;
-    const int own = (int)(threadIdx.x / STM_WARP) * 16;
+    const size_t own = threadIdx.x / STM_WARP * 16;
     if (first_key >= part.n_keys)
         return;
     /* Rows before `unseen` of the part see none of these keys. */
     const size_t unseen = part.causal && first_key > part.diagonal ? first_key - part.diagonal : 0;
     const size_t begin = (part.first_row + unseen) * q.share, end = (part.first_row + part.n_rows) * q.share;
-    float dk[D / 8][4] = {}, dv[D / 8][4] = {}, s[ROWS / 8][4], dp[ROWS / 8][4];
-    load_keys<D>((const bf16 *)part.k + skipped, d, first_key, part.n_keys, k_tile, NULL);
-    load_keys<D>((const bf16 *)part.v + skipped, d, first_key, part.n_keys, v_tile, NULL);
-    for (size_t first = begin; first < end; first += ROWS) {
-        __syncthreads();
-        load_tall<D, ROWS>(q, (const bf16 *)a.q, first, q_tile, q_turned);
-        load_tall<D, ROWS>(q, (const bf16 *)a.d_o, first, do_tile, do_turned);
-        __syncthreads();
-        multiply_rows<D, ROWS / 8>(k_tile + own * (D + PAD), q_tile, s);
-        multiply_rows<D, ROWS / 8>(v_tile + own * (D + PAD), do_tile, dp);
-        each_of_tile<ROWS / 8>([&](int j, int i, size_t key_of_tile, size_t row_of_tile) {
-            const size_t row = first + row_of_tile, key = first_key + own + key_of_tile;
-            const bool seen = row < end && key < keys_of_row(q, part, row);
-            const float lse = seen ? ((const float *)a.lse)[q.vector(row)] : 0.0f;
-            differentiate(s[j][i], dp[j][i], seen, (float)a.scale, lse, seen ? delta[q.vector(row)] : 0.0f, &s[j][i],
-                          &dp[j][i]);
+    float dk[1][D / 8][4] = {}, dv[1][D / 8][4] = {};
+    const auto copy_step = [&](size_t first, int turn) {
+        copy_tall<D, STEP>(q, a.q, first, end, q_tiles + turn * SIZE);
+        copy_tall<D, STEP>(q, a.d_o, first, end, do_tiles + turn * SIZE);
+        if (threadIdx.x < STEP)
+            slopes[turn][threadIdx.x] = slope_of(q, delta, first + threadIdx.x, end);
+    };
+    copy_keys<D, TILE>((const bf16 *)part.k + skipped, d, first_key, part.n_keys, k_tile);
+    copy_keys<D, TILE>((const bf16 *)part.v + skipped, d, first_key, part.n_keys, v_tile);
+    copy_step(begin, 0);
+    int turn = 0;
+    for (size_t first = begin; first < end; first += STEP, turn ^= 1) {
+        float s[1][N][4], dp[1][N][4];
+        const bool is_whole = !part.causal || first_key + TILE <= stm_keys_seen(part, q.row(first));
+        wait_for_tiles();
+        if (first + STEP < end)
+            copy_step(first + STEP, turn ^ 1);
+        multiply_rows<D, 1, N>(k_tile + own * (D + PAD), q_tiles + turn * SIZE, s);
+        multiply_rows<D, 1, N>(v_tile + own * (D + PAD), do_tiles + turn * SIZE, dp);
+        each_of_tile<N>([&](int j, int i, size_t key_of_tile, size_t row_of_tile) {
+            const slope &row = slopes[turn][row_of_tile];
+            const bool seen = is_whole || first_key + own + key_of_tile < keys_of_row(q, part, first + row_of_tile);
+            const float p = seen ? row.weight(s[0][j][i]) : 0.0f;
+            s[0][j][i] = p;
+            dp[0][j][i] = seen ? row.gradient(p, dp[0][j][i]) : 0.0f;
         });
-        add_product<D, ROWS / 8>(s, do_turned, dv);
-        add_product<D, ROWS / 8>(dp, q_turned, dk);
+        add_product<D, 1, N>(s, do_tiles + turn * SIZE, dv);
+        add_product<D, 1, N>(dp, q_tiles + turn * SIZE, dk);
     }
-    add_keys<D>(part, q.head, d, first_key + own, dk, (float *)part.dk);
-    add_keys<D>(part, q.head, d, first_key + own, dv, (float *)part.dv);
+    add_keys<D>(part, q.head, d, first_key + own, dk[0], part.dk);
+    add_keys<D>(part, q.head, d, first_key + own, dv[0], part.dv);
 }
 
 /* Launches */
 
-static dim3 grid_of_rows(const stm_attend *a)
+static dim3 grid_of_rows(const stm_attend *a, size_t rows_of_block)
 {
     const size_t n = a->n_rows * (a->n_heads / a->n_kv_heads);
-    return dim3((unsigned)stm_pieces_of(n, TILE), (unsigned)a->n_kv_heads);
+    return dim3((unsigned)stm_pieces_of(n, rows_of_block), (unsigned)a->n_kv_heads);
 }
 
-template <int D> static stm_status attend_tiles(stm_stream *stream, const stm_attend *a)
+template <int D, int M, int KEYS> static stm_status attend_tiles(stm_stream *stream, const stm_attend *a)
 {
     const stm_attend_part *parts;
     void *none;
     STM_TRY(stm_attend_send_parts(stream, a, 0, &parts, &none));
-    return stm_launch_tiles(stream, grid_of_rows(a), 2 * TILE * (D + PAD) + D * (TILE + PAD), attend_tiles_kernel<D>,
-                            *a, parts);
+    return stm_launch_tiles(stream, grid_of_rows(a, M * TILE), (M * TILE + 2 * KEYS) * (D + PAD),
+                            attend_tiles_kernel<D, M, KEYS>, *a, parts);
 }
 
 template <int D> static stm_status attend_tiles_backward(stm_stream *stream, const stm_attend *a)
 {
-    const size_t n = a->n_rows * a->n_heads;
+    const size_t n = a->n_rows * a->n_heads, n_shared = (2 * TILE + 4 * STEP) * (D + PAD);
     const stm_attend_part *parts;
     void *room;
     STM_TRY(stm_attend_send_parts(stream, a, n * sizeof(float), &parts, &room));
     float *delta = (float *)room;
     STM_TRY(
         stm_launch(stream, (unsigned)stm_pieces_of(n, STM_BLOCK / STM_WARP), STM_BLOCK, 0, delta_kernel, *a, delta));
-    STM_TRY(stm_launch_tiles(stream, grid_of_rows(a), 4 * TILE * (D + PAD) + D * (TILE + PAD),
-                             query_gradient_tiles_kernel<D>, *a, parts, (const float *)delta));
+    STM_TRY(stm_launch_tiles(stream, grid_of_rows(a, TILE), n_shared, query_gradient_kernel<D>, *a, parts,
+                             (const float *)delta));
     for (size_t first = 0, end; first < a->n_parts; first = end) {
         size_t most_keys = 0;
         end = stm_attend_end_of_wave(a, sizeof(float), first);
         for (size_t p = first; p < end; p++)
             most_keys = STM_MAX(most_keys, a->parts[p].n_keys);
         const dim3 grid((unsigned)stm_pieces_of(most_keys, TILE), (unsigned)a->n_kv_heads, (unsigned)(end - first));
-        STM_TRY(stm_launch_tiles(stream, grid, 2 * (TILE + ROWS) * (D + PAD) + 2 * D * (ROWS + PAD),
-                                 key_gradient_tiles_kernel<D>, *a, parts + first, (const float *)delta));
+        STM_TRY(
+            stm_launch_tiles(stream, grid, n_shared, key_gradient_kernel<D>, *a, parts + first, (const float *)delta));
     }
     return STM_OK;
 }
 
+/* Copies take 16 bytes at once. */
+static bool suits_tiles(const stm_attend *a, size_t most_dim)
+{
+    return a->head_dim <= most_dim && a->head_dim % OF_COPY == 0;
+}
+
 stm_status stm_cuda_attend_bf16(stm_stream *stream, const stm_attend *a)
 {
-    const dim3 grid = grid_of_rows(a);
+    const dim3 grid = grid_of_rows(a, TILE);
+    if (!suits_tiles(a, MOST_FORWARD_DIM))
+        return stm_cuda_activation_ops<float, bf16>::attend(stream, a);
     if (a->head_dim <= MOST_TENSOR_DIM && (size_t)grid.x * grid.y < (size_t)stream->n_multiprocessors)
         return stm_attend_few(stream, a);
-    return a->head_dim > MOST_TENSOR_DIM ? stm_cuda_activation_ops<float, bf16>::attend(stream, a)
-           : a->head_dim > 96            ? attend_tiles<128>(stream, a)
-           : a->head_dim > 64            ? attend_tiles<96>(stream, a)
-           : a->head_dim > 32            ? attend_tiles<64>(stream, a)
-                                         : attend_tiles<32>(stream, a);
+    return a->head_dim > 128  ? attend_tiles<256, 1, STEP>(stream, a)
+           : a->head_dim > 96 ? attend_tiles<128, 2, TILE>(stream, a)
+           : a->head_dim > 64 ? attend_tiles<96, 2, TILE>(stream, a)
+           : a->head_dim > 32 ? attend_tiles<64, 2, TILE>(stream, a)
+                              : attend_tiles<32, 2, TILE>(stream, a);
 }
 
 stm_status stm_cuda_attend_backward_bf16(stm_stream *stream, const stm_attend *a)
 {
-    return a->head_dim > MOST_TENSOR_DIM ? stm_cuda_activation_ops<float, bf16>::attend_backward(stream, a)
-           : a->head_dim > 96            ? attend_tiles_backward<128>(stream, a)
-           : a->head_dim > 64            ? attend_tiles_backward<96>(stream, a)
-           : a->head_dim > 32            ? attend_tiles_backward<64>(stream, a)
-                                         : attend_tiles_backward<32>(stream, a);
+    if (!suits_tiles(a, MOST_TENSOR_DIM))
+        return stm_cuda_activation_ops<float, bf16>::attend_backward(stream, a);
+    return a->head_dim > 96   ? attend_tiles_backward<128>(stream, a)
+           : a->head_dim > 64 ? attend_tiles_backward<96>(stream, a)
+           : a->head_dim > 32 ? attend_tiles_backward<64>(stream, a)
+                              : attend_tiles_backward<32>(stream, a);
 }

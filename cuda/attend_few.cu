@@ -43,19 +43,19 @@ static __device__ size_t splits_before(const stm_attend &a, const stm_attend_par
 /* A row's weights were taken with its own m: those of a greater one. */
 static __device__ float shrink_to(float most, float m)
 {
-    return m == -INFINITY ? 0.0f : exp2f(m - most);
+    return m == -INFINITY ? 0.0f : stm_exp2(m - most);
 }
 
 /* A warp's rows to [FEW][D] floats, and m and sum of each. */
-template <int D> static __device__ void put_down(const met<D> &rows, float *m, float *sum, float *o)
+template <int D> static __device__ __forceinline__ void put_down(const met<D, 1> &rows, float *m, float *sum, float *o)
 {
-    each_of_tile<D / 8>([&](int j, int i, size_t row, size_t column) { o[row * D + column] = rows.o[j][i]; });
+    each_of_tile<D / 8>([&](int j, int i, size_t row, size_t column) { o[row * D + column] = rows.o[0][j][i]; });
+#pragma unroll
     for (int r = 0; r < 2; r++) {
-        const float all = quad_sum(rows.rows[r].sum);
-        const int row = (int)threadIdx.x % STM_WARP / 4 + 8 * r;
+        const float all = quad_sum(rows.rows[0][r].sum);
         if (threadIdx.x % 4 == 0) {
-            m[row] = rows.rows[r].m;
-            sum[row] = all;
+            m[lane_row(0, r)] = rows.rows[0][r].m;
+            sum[lane_row(0, r)] = all;
         }
     }
 }
@@ -92,41 +92,53 @@ static __global__ void __launch_bounds__(THREADS)
 {
     __shared__ unsigned long long room[STM_WARP];
     bf16 *q_tile = (bf16 *)stm_launch_shared(), *k_tile = q_tile + TILE * (D + PAD),
-         *v_turned = k_tile + TILE * (D + PAD);
+         *v_tile = k_tile + TILE * (D + PAD);
     const stm_attend_part part = parts[blockIdx.z];
     const tall q = tall_of(a, blockIdx.y);
     const size_t d = a.head_dim, split = blockIdx.x / n_tiles, skipped = q.head * part.kv_stride * d;
     const size_t first = part.first_row * q.share + (size_t)(blockIdx.x % n_tiles) * TILE;
-    const size_t end = (part.first_row + part.n_rows) * q.share;
-    const size_t n_keys = stm_keys_of(part), first_key = split * SPLIT, end_key = STM_MIN(n_keys, first_key + SPLIT);
+    const size_t end = STM_MIN((part.first_row + part.n_rows) * q.share, first + TILE), n_keys = stm_keys_of(part);
+    const size_t first_key = split * SPLIT, end_key = STM_MIN(n_keys, first_key + SPLIT);
     if (first >= end || first_key >= n_keys)
         return;
-    const size_t n_rows = STM_MIN((size_t)TILE, end - first), before = splits_before(a, parts, blockIdx.z, room);
-    const bool is_few = n_rows <= FEW;
-    const int warp = (int)(threadIdx.x / STM_WARP), own_rows = is_few ? 0 : warp * 16,
-              own_keys = is_few ? warp * 16 : 0;
-    const size_t mine = first + own_rows + threadIdx.x % STM_WARP / 4;
-    const size_t n_seen[2] = {STM_MIN(end_key, keys_of_row(q, part, mine)),
-                              STM_MIN(end_key, keys_of_row(q, part, mine + 8))};
+    const bf16 *k = (const bf16 *)part.k + skipped, *v = (const bf16 *)part.v + skipped;
+    copy_tall<D, TILE>(q, a.q, first, end, q_tile);
+    copy_keys<D, TILE>(k, d, first_key, end_key, k_tile);
+    const size_t before = splits_before(a, parts, blockIdx.z, room);
+    const bool is_few = end - first <= FEW;
+    const size_t warp = threadIdx.x / STM_WARP, own_rows = is_few ? 0 : warp * 16, own_keys = is_few ? warp * 16 : 0;
+    const size_t n_seen[1][2] = {{STM_MIN(end_key, keys_of_row(q, part, lane_row(first + own_rows, 0))),
+                                  STM_MIN(end_key, keys_of_row(q, part, lane_row(first + own_rows, 1)))}};
+    const size_t n_whole = STM_MIN(end_key, keys_of_all(q, part, first, end));
+    const bf16 *own_q = q_tile + own_rows * (D + PAD), *own_k = k_tile + own_keys * (D + PAD);
+    const bf16 *own_v = v_tile + own_keys * (D + PAD);
     const float scale = (float)a.scale / LOG_2;
-    met<D> rows;
-    load_tall<D, TILE>(q, (const bf16 *)a.q, first, q_tile, NULL);
+    met<D, 1> rows;
     for (size_t key = first_key; key < end_key; key += TILE) {
-        __syncthreads(); /* the tiles may still be read */
-        load_keys<D>((const bf16 *)part.k + skipped, d, key, n_keys, k_tile, NULL);
-        load_keys<D>((const bf16 *)part.v + skipped, d, key, n_keys, NULL, v_turned);
-        __syncthreads();
-        const bf16 *own_q = q_tile + own_rows * (D + PAD), *own_k = k_tile + own_keys * (D + PAD);
+        const bool is_whole = key + TILE <= n_whole;
+        float few[1][2][4], many[1][TILE / 8][4];
+        wait_for_tiles(); /* K; the last V is used up */
+        copy_keys<D, TILE>(v, d, key, end_key, v_tile);
+        if (is_few) {
+            multiply_rows<D, 1, 2>(own_q, own_k, few);
+            rows.template weigh<2>(few, is_whole, n_seen, key + own_keys, scale);
+        } else {
+            multiply_rows<D, 1, TILE / 8>(own_q, own_k, many);
+            rows.template weigh<TILE / 8>(many, is_whole, n_seen, key, scale);
+        }
+        wait_for_tiles(); /* V; this K is used up */
+        if (key + TILE < end_key)
+            copy_keys<D, TILE>(k, d, key + TILE, end_key, k_tile);
         if (is_few)
-            rows.template meet<2, TILE + PAD>(own_q, own_k, v_turned + own_keys, n_seen, key + own_keys, scale);
+            add_product<D, 1, 2>(few, own_v, rows.o);
         else
-            rows.template meet<TILE / 8, TILE + PAD>(own_q, own_k, v_turned, n_seen, key, scale);
+            add_product<D, 1, TILE / 8>(many, own_v, rows.o);
     }
     __syncthreads(); /* the tiles give way to what the warps have met */
     float *o = (float *)stm_launch_shared(), *m = o + N_WARPS * FEW * D, *sum = m + N_WARPS * FEW;
     put_down<D>(rows, m + warp * FEW, sum + warp * FEW, o + warp * FEW * D);
     __syncthreads();
-    merge_warps<D>(is_few ? N_WARPS : 1, m, sum, o, n_rows, d, to,
+    merge_warps<D>(is_few ? N_WARPS : 1, m, sum, o, end - first, d, to,
                    [&](size_t row) { return before + split_of_vector(a, part, q.vector(first + row)) + split; });
 }
 
@@ -226,8 +238,7 @@ template <int D> static stm_status attend_few(stm_stream *stream, const stm_atte
     const splits met = {(float *)room, (float *)room + n_splits, (float *)room + 2 * n_splits};
     const unsigned n_tiles = (unsigned)stm_pieces_of(most_rows * share, TILE);
     const dim3 grid(n_tiles * (unsigned)splits_of(most_keys), (unsigned)a->n_kv_heads, (unsigned)a->n_parts);
-    STM_TRY(stm_launch_tiles(stream, grid, 2 * TILE * (D + PAD) + D * (TILE + PAD), attend_splits_kernel<D>, *a, parts,
-                             n_tiles, met));
+    STM_TRY(stm_launch_tiles(stream, grid, 3 * TILE * (D + PAD), attend_splits_kernel<D>, *a, parts, n_tiles, met));
     return stm_launch(stream, dim3((unsigned)a->n_rows, (unsigned)a->n_heads), THREADS, 0, merge_splits_kernel, *a,
                       parts, met);
 }

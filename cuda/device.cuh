@@ -190,7 +190,8 @@ static inline __device__ unsigned stm_pack(__nv_bfloat16 low, __nv_bfloat16 high
 }
 static inline __device__ unsigned stm_pack(float low, float high)
 {
-    return stm_pack(__float2bfloat16(low), __float2bfloat16(high));
+    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high); /* an instruction for both */
+    return stm_pack(both.x, both.y);
 }
 
 /* N neighbours, which go through memory at once: 16 bytes or less of them. */

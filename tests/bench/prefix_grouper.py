@@ -4,7 +4,7 @@ with random weights, in float32 or under autocast to bfloat16. Nothing of stemma
 
     python prefix_grouper.py [prompt=2048] [answer=256] [group_size=8] [forward=prefix|repeated] [precision=float32|bfloat16]
                              [repeats=3] [threads=2] [variant=tuned|plain] [hidden=512 layers=8 heads=8 kv_heads=4
-                             intermediate=1376 vocab=8192] [check=false|true|PATH OF STEMMA]
+                             intermediate=1376 vocab=8192] [device=cpu|cuda] [check=false|true|PATH OF STEMMA]
 
 `repeated` computes the prompt again for each answer, one sequence at a time with its gradients added up, which is faster here
 than a batch and needs less memory. `prefix` is the method of Prefix Grouper (arXiv 2506.05433): the prompt's rows and those
@@ -16,7 +16,7 @@ glibc keeps memory and asks for huge pages (the program starts itself again with
 tensor take time. variant=plain repeats the heads of K,V and leaves glibc as it is, as most programs do.
 
 Prints JSON: the seconds of each repeat (after one that is not counted), the loss, the norm of the gradient and the GFLOP/s of
-torch.mm of 1024 x 1024 x 1024 in the same run and precision. check=true compares the forms' gradients instead, in float64, and
+torch.mm of 1024 x 1024 x 1024 (on a GPU 8192 each) in the same run and precision. check=true compares the forms' gradients instead, in float64, and
 check=PATH those of float32 with what `stemma grad` finds for the same model and groups."""
 import json
 import math
@@ -32,7 +32,7 @@ import torch.nn.functional as F
 WORDS = {
     "prompt": 2048, "answer": 256, "group_size": 8, "forward": "prefix", "precision": "float32", "repeats": 3, "threads": 2,
     "variant": "tuned", "hidden": 512, "layers": 8, "heads": 8, "kv_heads": 4, "intermediate": 1376, "vocab": 8192,
-    "check": "false",
+    "device": "cpu", "check": "false",
 }
 MEMORY = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000"}
 EPS = 1e-5
@@ -52,7 +52,7 @@ class Settings:
 
 def create_parameters(s, dtype):
     """Weights under the names and in the shapes of transformers' Llama."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator("cpu").manual_seed(1)
     kv = s.kv_heads * s.head_dim
     shapes = {"model.embed_tokens.weight": (s.vocab, s.hidden), "lm_head.weight": (s.vocab, s.hidden)}
     for layer in range(s.layers):
@@ -63,19 +63,19 @@ def create_parameters(s, dtype):
             at + "mlp.gate_proj.weight": (s.intermediate, s.hidden), at + "mlp.up_proj.weight": (s.intermediate, s.hidden),
             at + "mlp.down_proj.weight": (s.hidden, s.intermediate),
         }
-    parameters = {name: torch.randn(shape, generator=generator) * 0.02 for name, shape in shapes.items()}
+    parameters = {name: torch.randn(shape, generator=generator, device="cpu") * 0.02 for name, shape in shapes.items()}
     for layer in range(s.layers):
         for norm in ("input_layernorm", "post_attention_layernorm"):
             parameters[f"model.layers.{layer}.{norm}.weight"] = torch.ones(s.hidden)
     parameters["model.norm.weight"] = torch.ones(s.hidden)
-    return {name: value.to(dtype).requires_grad_() for name, value in parameters.items()}
+    return {name: value.to(s.device, dtype).requires_grad_() for name, value in parameters.items()}
 
 
 def create_group(s):
     """prompt [prompt], answers [group_size, answer], advantages [group_size] of rewards 0, 1, 0, .."""
-    generator = torch.Generator().manual_seed(2)
-    prompt = torch.randint(s.vocab, (s.prompt,), generator=generator)
-    answers = torch.randint(s.vocab, (s.group_size, s.answer), generator=generator)
+    generator = torch.Generator("cpu").manual_seed(2)
+    prompt = torch.randint(s.vocab, (s.prompt,), generator=generator, device="cpu").to(s.device)
+    answers = torch.randint(s.vocab, (s.group_size, s.answer), generator=generator, device="cpu").to(s.device)
     rewards = torch.arange(s.group_size, dtype=torch.float64) % 2
     advantages = (rewards - rewards.mean()) / (rewards.std() + 1e-4) if s.group_size > 1 else torch.zeros(1)
     return prompt, answers, advantages
@@ -183,7 +183,7 @@ def update(s, p, group, form, cast):
         total = 0.0
         for answer, advantage in zip(answers, advantages):
             tokens = torch.cat([prompt, answer[:-1]])
-            with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+            with torch.autocast(s.device, torch.bfloat16, enabled=cast):
                 logp = logprobs_of(s, p, tokens, torch.arange(len(tokens)), Whole(s, len(tokens)), n, answer)
             loss = grpo(logp[None], advantage[None]) / s.group_size
             loss.backward()
@@ -192,7 +192,7 @@ def update(s, p, group, form, cast):
     rows = torch.cat([prompt[-1:].expand(s.group_size, 1), answers[:, :-1]], dim=1)
     tokens = torch.cat([prompt[:-1], rows.flatten()])
     positions = torch.cat([torch.arange(n), (n + torch.arange(s.answer)).repeat(s.group_size)])
-    with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+    with torch.autocast(s.device, torch.bfloat16, enabled=cast):
         attention = Grouped(s, torch.bfloat16 if cast else next(iter(p.values())).dtype)
         logp = logprobs_of(s, p, tokens, positions, attention, n, answers.flatten())
     loss = grpo(logp.view(s.group_size, -1), advantages) / s.group_size
@@ -200,14 +200,22 @@ def update(s, p, group, form, cast):
     return loss.item()
 
 
-def gemm_gflops(dtype):
-    a, b = torch.randn(1024, 1024).to(dtype), torch.randn(1024, 1024).to(dtype)
+def now(s):
+    """Seconds, when all work so far is done."""
+    if s.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def gemm_gflops(s, dtype):
+    n = 1024 if s.device == "cpu" else 8192
+    a, b = torch.randn(n, n).to(dtype), torch.randn(n, n).to(dtype)
     best = math.inf
     for _ in range(20):
-        start = time.perf_counter()
+        start = now(s)
         torch.mm(a, b)
-        best = min(best, time.perf_counter() - start)
-    return 2 * 1024**3 / best / 1e9
+        best = min(best, now(s) - start)
+    return 2 * n**3 / best / 1e9
 
 
 def difference(a, b):
@@ -258,9 +266,10 @@ def check_stemma(s, program):
 
 def main():
     s = Settings(sys.argv[1:])
-    if s.variant == "tuned" and "GLIBC_TUNABLES" not in os.environ:
+    if s.variant == "tuned" and s.device == "cpu" and "GLIBC_TUNABLES" not in os.environ:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | MEMORY)
     torch.set_num_threads(s.threads)
+    torch.set_default_device(s.device)
     if s.check != "false":
         for key, small in (("prompt", 37), ("answer", 11), ("group_size", 3), ("layers", 2), ("hidden", 64), ("vocab", 131)):
             setattr(s, key, small)
@@ -268,14 +277,14 @@ def main():
         sys.exit(0 if (check_forms(s) if s.check == "true" else check_stemma(s, os.path.abspath(s.check))) else 1)
     cast = s.precision == "bfloat16"
     p, group = create_parameters(s, torch.float32), create_group(s)
-    gflops = gemm_gflops(torch.bfloat16 if cast else torch.float32)
+    gflops = gemm_gflops(s, torch.bfloat16 if cast else torch.float32)
     seconds = []
     for _ in range(s.repeats + 1):
-        start = time.perf_counter()
+        start = now(s)
         loss = update(s, p, group, s.forward, cast)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(now(s) - start)
     norm = math.sqrt(sum(float(value.grad.double().norm()) ** 2 for value in p.values()))
-    gflops = max(gflops, gemm_gflops(torch.bfloat16 if cast else torch.float32))
+    gflops = max(gflops, gemm_gflops(s, torch.bfloat16 if cast else torch.float32))
     print(json.dumps({"seconds": seconds[1:], "loss": loss, "gradient_norm": norm, "gemm_gflops": round(gflops, 1)}))
 
 

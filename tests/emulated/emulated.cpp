@@ -53,12 +53,19 @@ struct gate {
     }
 };
 
+/* 16 bytes that are under way to shared memory. */
+struct copy {
+    void *to;
+    const void *from; /* NULL: zeros */
+};
+
 struct context {
     void *left; /* the stack's end where it was left */
     char *stack = (char *)std::aligned_alloc(64, STACK_BYTES);
     uint3 index; /* threadIdx */
     unsigned warp, lane, turn;
     bool ended;
+    std::vector<copy> copies; /* under way */
 };
 
 struct warp_state {
@@ -121,6 +128,7 @@ void prepare(context *c, unsigned i, dim3 size)
     *--end = (void *)run_thread;
     c->left = end - 6; /* the six registers, whatever they are */
     c->ended = false;
+    c->copies.clear();
     c->index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
     c->warp = i / LANES;
     c->lane = i % LANES;
@@ -205,6 +213,21 @@ unsigned ballot(bool is_set)
     return bits;
 }
 
+static void refuse(const char *what, size_t found, size_t most)
+{
+    std::fprintf(stderr, "emulated: %s: found %zu, expected 1 .. %zu\n", what, found, most);
+    std::abort();
+}
+
+static void refuse_unaligned(const char *what, uintptr_t address)
+{
+    if (address % 16 == 0)
+        return;
+    std::fprintf(stderr, "emulated: %s: found %zu bytes behind a multiple of 16, expected 0\n", what,
+                 (size_t)(address % 16));
+    std::abort();
+}
+
 static float half_of(unsigned word, int which)
 {
     return __bfloat162float({(uint16_t)(which ? word >> 16 : word)});
@@ -236,10 +259,36 @@ void multiply(float d[4], const unsigned a[4], const unsigned b[2])
     }
 }
 
-static void refuse(const char *what, size_t found, size_t most)
+void load_matrices(unsigned r[4], const void *row, bool turned)
 {
-    std::fprintf(stderr, "emulated: %s: found %zu, expected 1 .. %zu\n", what, found, most);
-    std::abort();
+    refuse_unaligned("a matrix's row", (uintptr_t)row);
+    const uint64_t *rows = give_word((uint64_t)(uintptr_t)row);
+    const int g = (int)block.current->lane / 4, t = (int)block.current->lane % 4;
+    for (int m = 0; m < 4; m++) {
+        uint16_t half[2];
+        for (int i = 0; i < 2; i++) {
+            const int at = turned ? 2 * t + i : g, column = turned ? g : 2 * t + i;
+            std::memcpy(&half[i], (const char *)(uintptr_t)rows[8 * m + at] + 2 * column, sizeof half[i]);
+        }
+        r[m] = half[0] | (unsigned)half[1] << 16;
+    }
+}
+
+/* What is under way arrives when it is waited for, no sooner: who reads it before finds what was there. */
+void begin_copy(void *to, const void *from, bool is_there)
+{
+    refuse_unaligned("a copy", (uintptr_t)to | (uintptr_t)from);
+    block.current->copies.push_back({to, is_there ? from : nullptr});
+}
+
+void end_copies()
+{
+    for (const copy &c : block.current->copies)
+        if (c.from)
+            std::memcpy(c.to, c.from, 16);
+        else
+            std::memset(c.to, 0, 16);
+    block.current->copies.clear();
 }
 
 void check_launch(dim3 grid, dim3 size, size_t shared_bytes)
@@ -264,6 +313,31 @@ void run(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()> 
 void stm_mma(float d[4], const unsigned a[4], const unsigned b[2])
 {
     emulated::multiply(d, a, b);
+}
+
+void stm_load_matrices(unsigned r[4], const __nv_bfloat16 *row)
+{
+    emulated::load_matrices(r, row, false);
+}
+
+void stm_load_turned(unsigned r[4], const __nv_bfloat16 *row)
+{
+    emulated::load_matrices(r, row, true);
+}
+
+void stm_copy_16(void *to, const void *from, bool is_there)
+{
+    emulated::begin_copy(to, from, is_there);
+}
+
+void stm_wait_copies(void)
+{
+    emulated::end_copies();
+}
+
+float stm_exp2(float x)
+{
+    return x < -126 ? 0 : std::exp2(x);
 }
 
 /* cuBLAS */

@@ -18,6 +18,12 @@ static double rounding_of(const device *dev)
     return dev->backend->activation_bytes < dev->backend->real_bytes ? 0x1p-8 : 0;
 }
 
+/* The greater of two, of which NaN is the greatest. */
+static double worse(double a, double b)
+{
+    return a >= b || isnan(a) ? a : b;
+}
+
 /* The largest |a - b| / bound, where 1 is what the bound allows. */
 static double worst(const double *a, const double *b, const double *magnitude, size_t n, double error, double rounding)
 {
@@ -25,7 +31,7 @@ static double worst(const double *a, const double *b, const double *magnitude, s
     for (size_t i = 0; i < n; i++) {
         const double bound = error * magnitude[i] + rounding * fabs(b[i]) + FLOAT_ERROR;
         const double off = fabs(a[i] - b[i]) / bound;
-        most = off <= most ? most : off; /* NaN is worst */
+        most = worse(most, off);
     }
     return most;
 }
@@ -35,7 +41,7 @@ static double worst_lse(const attention_answer *a, const attention_answer *b, si
     double most = 0;
     for (size_t i = 0; i < n; i++) {
         const double off = fabs(a->lse[i] - b->lse[i]) / LSE_ERROR;
-        most = off <= most ? most : off;
+        most = worse(most, off);
     }
     return most;
 }
@@ -51,11 +57,11 @@ static void measure(const attention *computed, const attention *meant, int n_thr
     assert_true(device_open_bf16(&dev, n_threads, &why));
     attention_answer found = attention_found(&dev, computed, true);
     const double rounding = rounding_of(&dev);
-    *forward = fmax(worst(found.o, expected.o, magnitude.o, n_q, ERROR, rounding),
-                    worst_lse(&found, &expected, n_q / meant->head_dim));
-    *backward = fmax(worst(found.dq, expected.dq, magnitude.dq, n_q, ERROR + rounding, rounding),
-                     fmax(worst(found.dk, expected.dk, magnitude.dk, kv, ERROR + rounding, 0),
-                          worst(found.dv, expected.dv, magnitude.dv, kv, ERROR, 0)));
+    *forward = worse(worst(found.o, expected.o, magnitude.o, n_q, ERROR, rounding),
+                     worst_lse(&found, &expected, n_q / meant->head_dim));
+    *backward = worse(worst(found.dq, expected.dq, magnitude.dq, n_q, ERROR + rounding, rounding),
+                      worse(worst(found.dk, expected.dk, magnitude.dk, kv, ERROR + rounding, 0),
+                            worst(found.dv, expected.dv, magnitude.dv, kv, ERROR, 0)));
     attention_discard(&found), attention_discard(&expected), attention_discard(&magnitude);
     device_close(&dev);
 }

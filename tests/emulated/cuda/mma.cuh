@@ -6,6 +6,11 @@
 #include <cuda_runtime.h>
 
 void stm_mma(float d[4], const unsigned a[4], const unsigned b[2]);
+void stm_load_matrices(unsigned r[4], const __nv_bfloat16 *row);
+void stm_load_turned(unsigned r[4], const __nv_bfloat16 *row);
+void stm_copy_16(void *to, const void *from, bool is_there);
+void stm_wait_copies(void);
+float stm_exp2(float x);
 unsigned char *stm_launch_shared(void);
 
 #endif
