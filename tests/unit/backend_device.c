@@ -2,7 +2,13 @@
  * queue for messages, whose work comes after what it was told to follow. Other backends have no such rows. */
 #include <string.h>
 
+#include "group/device_reach.h"
+#include "group/engine.h"
+#include "model/layout.h"
 #include "support/device.h"
+#include "support/model.h"
+#include "train/optimizer.h"
+#include "train/parameter_set.h"
 
 enum { N = 5000, MIB = 1 << 20 };
 
@@ -120,12 +126,37 @@ static void sums_are_in_the_order_of_their_parts(void **state)
     }
 }
 
+/* The host's memory for messages: of the team's, of the gradient's sums and of new weights, and of another's weights.
+ */
+static void memory_for_messages_is_planned(void **state)
+{
+    (void)state;
+    device d;
+    const bool apart = has_device(&d, sizeof(double));
+    const size_t of_one = stm_device_reach_courier_bytes(d.backend);
+    assert_true(apart ? of_one >= 2 * d.backend->apart->piece_bytes : of_one == 0);
+    stm_model model, *on_host;
+    assert_ok(stm_model_lay_out(&stm_test_configs[STM_TEST_LLAMA], &on_host));
+    on_host->backend = &stm_backend_cpu_f64;
+    model = *on_host;
+    model.backend = d.backend;
+    assert_int_equal(stm_engine_process_bytes(&model), stm_engine_process_bytes(on_host) + of_one);
+    for (stm_shard shard = STM_SHARD_OPTIMIZER; shard <= STM_SHARD_GRADIENT; shard++) {
+        assert_int_equal(stm_optimizer_bytes(&model, 3, shard), stm_optimizer_bytes(on_host, 3, shard) + 2 * of_one);
+        assert_int_equal(stm_optimizer_bytes(&model, 1, shard), stm_optimizer_bytes(on_host, 1, shard));
+    }
+    assert_int_equal(stm_parameter_set_bytes(&model, 3, 100), stm_parameter_set_bytes(on_host, 3, 100) + of_one);
+    stm_model_destroy(on_host);
+    device_close(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reserved_arrays_hold_what_is_written),
         cmocka_unit_test(messages_follow_what_was_computed),
         cmocka_unit_test(sums_are_in_the_order_of_their_parts),
+        cmocka_unit_test(memory_for_messages_is_planned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
