@@ -14,8 +14,11 @@ enum { N = 5000, MIB = 1 << 20 };
 
 static bool has_device(device *d, size_t real_bytes)
 {
+    stm_device described;
     device_open(d, backend_under_test(), real_bytes, 1);
-    assert_true((d->backend->apart != NULL) == (d->backend->device_bytes != NULL));
+    d->backend->describe(d->stream, &described);
+    assert_true((d->backend->apart != NULL) == (described.bytes > 0));
+    assert_true((d->backend->apart != NULL) == (described.name[0] != '\0' && described.id[0] != '\0'));
     return d->backend->apart != NULL;
 }
 
