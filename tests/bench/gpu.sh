@@ -38,16 +38,14 @@ keep() {
 }
 
 # The tests that every backend must pass, as tests/CMakeLists.txt lists them.
-of_backends="ops norm attend head spread vectors attend_bf16"
+of_backends="backend_activations backend_ops backend_ahead backend_device backend_norm backend_attend backend_head
+    backend_spread backend_vectors head bfloat16 backend_attend_bf16"
 
 correct() {
     local name
     export STEMMA_TEST_BACKEND=cuda
     for name in $of_backends; do
-        keep 120 "gpu-unit-$name.txt" "$bin/unit_backend_$name"
-    done
-    for name in "$bin"/unit_head "$bin"/unit_bfloat16 "$bin"/unit_backend_activations "$bin"/unit_backend_recording; do
-        [ ! -x "$name" ] || keep 120 "gpu-$(basename "$name").txt" "$name"
+        keep 120 "gpu-unit-$name.txt" "$bin/unit_$name"
     done
     unset STEMMA_TEST_BACKEND
     STEMMA=$bin/stemma MPIRUN=mpirun keep 300 gpu-system.txt bash "$here/../system/cuda.sh"
@@ -111,7 +109,7 @@ sanitize() {
     export STEMMA_TEST_BACKEND=cuda
     for tool in memcheck racecheck initcheck; do
         for name in $of_backends; do
-            keep 200 "gpu-$tool-$name.txt" compute-sanitizer --tool $tool --error-exitcode 9 "$bin/unit_backend_$name"
+            keep 200 "gpu-$tool-$name.txt" compute-sanitizer --tool "$tool" --error-exitcode 9 "$bin/unit_$name"
         done
     done
     unset STEMMA_TEST_BACKEND
