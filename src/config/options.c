@@ -326,7 +326,7 @@ const stm_option_row stm_option_rows[] = {
            "rates that placement balances by; auto: measured when a run begins; none: FLOPs alone; or a file of calibrate"),
 
     {"memory.limit", STM_KIND_BYTES, AT(int64_t, memory.limit_bytes), "auto", FROM(1), NULL, COMPUTE, AUTO,
-        "memory that a rank may use; auto: its share of the node"},
+        "memory that a rank may use; auto: its share of the node, or of its GPU"},
     CHOICE("memory.recompute", stm_recompute, memory.recompute, "auto", CHOICES("auto", "always", "never"), COMPUTE, 0,
         "compute activations again in backward; auto: where memory.limit asks for it"),
     INTEGER("memory.max_segment_tokens", memory.max_segment_tokens, "4096", FROM(1), COMPUTE, 0, "longer segments are cut, and computed piece by piece"),
