@@ -129,13 +129,14 @@ static __global__ void delta_kernel(stm_attend a, float *delta)
         delta[vector] = sum;
 }
 
-/* What a row's scores become: P = 2^(s scale / log 2 - lse / log 2) and dS = P (dP - delta) scale. */
-struct slope {
-    float scale, lse, delta; /* lse in units of log 2; infinity: a row that is not there, P is 0 */
+/* What a row's scores become: P = 2^(s steepness - lse) and dS = P (dP - delta) scale. */
+struct alignas(16) slope {
+    float scale, steepness; /* steepness: scale in units of log 2, as lse is */
+    float lse, delta;       /* lse infinite: a row that is not there, P is 0 */
 
     __device__ __forceinline__ float weight(float s) const
     {
-        return stm_exp2(s * scale / LOG_2 - lse);
+        return stm_exp2(s * steepness - lse);
     }
     __device__ __forceinline__ float gradient(float p, float dp) const
     {
@@ -147,8 +148,8 @@ static __device__ slope slope_of(const tall &q, const float *delta, size_t t, si
 {
     const float scale = (float)q.a->scale;
     if (t >= end)
-        return {scale, INFINITY, 0};
-    return {scale, ((const float *)q.a->lse)[q.vector(t)] / LOG_2, delta[q.vector(t)]};
+        return {scale, scale / LOG_2, INFINITY, 0};
+    return {scale, scale / LOG_2, ((const float *)q.a->lse)[q.vector(t)] / LOG_2, delta[q.vector(t)]};
 }
 
 /* Blocks' x counts tiles of tall rows, y KV heads. */
