@@ -162,10 +162,10 @@ say "saves beside the steps are those of saves between them, whole after kill -9
 
 # A disk that is full: a limit on the size of files needs no rights; where we may mount, a tmpfs besides
 
-input full.yaml full 12 'checkpoint: { every: 3, keep: 2 }\n'
+input full.yaml full 36 'checkpoint: { every: 3, keep: 2 }\n'
 succeeds 0 "$STEMMA" train full.yaml
 mv full whole.full
-bytes=$(stat -c %s "$(checkpoint whole.full 12)")
+bytes=$(stat -c %s "$(checkpoint whole.full 36)")
 for async in false true; do for limit in $((bytes / 2)) $((bytes - 1)); do # beyond what the data take: less, and more
     rm -f out
     "$STEMMA" train full.yaml run.steps=24 checkpoint.async=$async > out 2> err &
@@ -191,16 +191,16 @@ if mount -t tmpfs -o size=1m tmpfs full 2> mount.err; then
     truncate -s -50000 full/filler # for the log; the filler goes when a save has failed
     rm -f out
     "$STEMMA" train full.yaml checkpoint.async=true > out 2> err &
-    for ((i = 0; i < 500; i++)); do
+    for ((i = 0; i < 2000; i++)); do
         ! grep -qs 'not saved' out || break
-        sleep 0.02
+        sleep 0.005
     done
     [ -f "$(checkpoint full 3)" ] || die "the older checkpoint is gone: $(ls -A full/checkpoints)"
     rm full/filler
     wait $! || die "a disk that was full for a while: $(cat err)"
     grep -Eq '^warning: the checkpoint is not saved: .*: [0-9]+ bytes needed, [0-9]+ free: No space left on device' out ||
         die "nothing about the full disk: $(cat out)"
-    same_state "$(checkpoint whole.full 12)" "$(checkpoint full 12)" "a disk that was full for a while"
+    same_state "$(checkpoint whole.full 36)" "$(checkpoint full 36)" "a disk that was full for a while"
     umount full
     trap '[ -n "${KEEP:-}" ] || rm -rf "$work"' EXIT
     say "a full disk costs no step and no older checkpoint, and the next saves find room"
