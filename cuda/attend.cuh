@@ -12,8 +12,8 @@ stm_status stm_attend_send_parts(stm_stream *stream, const stm_attend *a, size_t
 /* The end of the wave that begins with part `first`: the next parts, until one shares an accumulator with another. */
 size_t stm_attend_end_of_wave(const stm_attend *a, size_t real_bytes, size_t first);
 
-/* The table's two rows where products round to bfloat16: on tensor cores for heads of up to 128 numbers, else in plain
- * form. */
+/* The table's two rows where products round to bfloat16: on tensor cores for heads of a multiple of 8 numbers, up to
+ * 256 forward and 128 backward, else in plain form. */
 stm_status stm_cuda_attend_bf16(stm_stream *stream, const stm_attend *a);
 stm_status stm_cuda_attend_backward_bf16(stm_stream *stream, const stm_attend *a);
 
