@@ -1,20 +1,17 @@
-/* tests/emulated/emulated.cpp: threads of blocks as contexts that take turns, and cuBLAS's calls. */
-#include <cublas_v2.h>
+/* tests/emulated/emulated.cpp: threads of blocks as contexts that take turns. */
+#include "block.h"
+
 #include <cuda_bf16.h>
 
 #include "cuda/mma.cuh"
 
+#include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
-#include <vector>
-
-/* Shared memory of a size that the launch gives. */
-enum { SHARED_BYTES = 227 * 1024 };
-alignas(128) static unsigned char launch_shared[SHARED_BYTES];
 
 unsigned char *stm_launch_shared(void)
 {
-    return launch_shared;
+    return emulated::launch_shared;
 }
 
 uint3 threadIdx, blockIdx;
@@ -36,60 +33,35 @@ namespace emulated
 {
 unsigned lane;
 
+block_state block;
+alignas(1024) unsigned char launch_shared[SHARED_BYTES];
+
+void gate::open_when_full()
+{
+    if (n_alive > 0 && n_waiting == n_alive) {
+        n_waiting = 0;
+        generation++;
+    }
+}
+
+void fail(const char *format, ...)
+{
+    va_list arguments;
+    std::fprintf(stderr, "emulated: block [%u, %u, %u], thread %u: ", blockIdx.x, blockIdx.y, blockIdx.z,
+                 block.current->number);
+    va_start(arguments, format);
+    std::vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    std::fputc('\n', stderr);
+    std::abort();
+}
+
 namespace
 {
-enum { STACK_BYTES = 64 << 10, LANES = 32 };
-
-/* Threads that wait for each other: the last to arrive lets all go on. */
-struct gate {
-    unsigned n_alive = 0, n_waiting = 0, generation = 0;
-
-    void open_when_full()
-    {
-        if (n_alive > 0 && n_waiting == n_alive) {
-            n_waiting = 0;
-            generation++;
-        }
-    }
-};
-
-/* 16 bytes that are under way to shared memory. */
-struct copy {
-    void *to;
-    const void *from; /* NULL: zeros */
-};
-
-struct context {
-    void *left; /* the stack's end where it was left */
-    char *stack = (char *)std::aligned_alloc(64, STACK_BYTES);
-    uint3 index; /* threadIdx */
-    unsigned warp, lane, turn;
-    bool ended;
-    std::vector<copy> copies; /* under way */
-};
-
-struct warp_state {
-    gate all;
-    uint64_t words[2][LANES]; /* exchanges take turns: who writes the next still leaves the last to be read */
-    unsigned a[2][LANES][4], b[2][LANES][2]; /* of products */
-};
-
-/* The block that runs on this thread of the host. */
-struct block_state {
-    std::vector<context *> contexts;
-    std::vector<warp_state> warps;
-    gate all;
-    void *scheduler; /* its stack's end */
-    context *current;
-    unsigned long n_events; /* arrivals and ends: where none comes in a whole turn, all wait for ever */
-    const std::function<void()> *kernel;
-};
-
-block_state block;
-
 void end_thread()
 {
     warp_state &warp = block.warps[block.current->warp];
+    end_products();
     block.current->ended = true;
     block.n_events++;
     block.all.n_alive--;
@@ -111,16 +83,6 @@ void yield()
     emulated_switch(&block.current->left, block.scheduler);
 }
 
-void wait(gate &gate)
-{
-    const unsigned generation = gate.generation;
-    gate.n_waiting++;
-    block.n_events++;
-    gate.open_when_full();
-    while (gate.generation == generation)
-        yield();
-}
-
 void prepare(context *c, unsigned i, dim3 size)
 {
     void **end = (void **)(c->stack + STACK_BYTES);
@@ -129,7 +91,9 @@ void prepare(context *c, unsigned i, dim3 size)
     c->left = end - 6; /* the six registers, whatever they are */
     c->ended = false;
     c->copies.clear();
+    c->tells.clear();
     c->index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
+    c->number = i;
     c->warp = i / LANES;
     c->lane = i % LANES;
     c->turn = 0;
@@ -165,6 +129,9 @@ void run_block(dim3 grid, dim3 size, unsigned index, size_t shared_bytes, const 
     gridDim = grid;
     while (block.contexts.size() < n)
         block.contexts.push_back(new context); /* kept: blocks come by the thousand */
+    block.n_threads = n;
+    block.serial++;
+    block.shared_bytes = shared_bytes;
     block.warps.assign(n_warps, warp_state());
     block.all = gate();
     block.all.n_alive = n;
@@ -174,9 +141,21 @@ void run_block(dim3 grid, dim3 size, unsigned index, size_t shared_bytes, const 
         block.warps[i / LANES].all.n_alive++;
     }
     std::memset(launch_shared, 0xff, shared_bytes); /* NaN, so that what nobody has written is seen */
+    begin_products();
     take_turns(n);
+    end_block_of_products();
 }
 } // namespace
+
+void wait(gate &gate)
+{
+    const unsigned generation = gate.generation;
+    gate.n_waiting++;
+    block.n_events++;
+    gate.open_when_full();
+    while (gate.generation == generation)
+        yield();
+}
 
 void wait_for_block()
 {
@@ -283,11 +262,13 @@ void begin_copy(void *to, const void *from, bool is_there)
 
 void end_copies()
 {
-    for (const copy &c : block.current->copies)
+    for (const copy &c : block.current->copies) {
         if (c.from)
             std::memcpy(c.to, c.from, 16);
         else
             std::memset(c.to, 0, 16);
+        note_shared_write(c.to, 16);
+    }
     block.current->copies.clear();
 }
 
@@ -338,126 +319,4 @@ void stm_wait_copies(void)
 float stm_exp2(float x)
 {
     return x < -126 ? 0 : std::exp2(x);
-}
-
-/* cuBLAS */
-
-struct emulated_blas {
-    cudaStream_t stream;
-};
-
-cublasStatus_t cublasCreate(cublasHandle_t *handle)
-{
-    *handle = new emulated_blas{nullptr};
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasDestroy(cublasHandle_t handle)
-{
-    delete handle;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream)
-{
-    handle->stream = stream;
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-cublasStatus_t cublasSetWorkspace(cublasHandle_t, void *, size_t)
-{
-    return CUBLAS_STATUS_SUCCESS;
-}
-
-const char *cublasGetStatusString(cublasStatus_t status)
-{
-    return status == CUBLAS_STATUS_SUCCESS ? "success" : "not supported";
-}
-
-static double element(const void *x, cudaDataType type, size_t i)
-{
-    switch (type) {
-    case CUDA_R_64F:
-        return ((const double *)x)[i];
-    case CUDA_R_16BF:
-        return __bfloat162float(((const __nv_bfloat16 *)x)[i]);
-    default:
-        return ((const float *)x)[i];
-    }
-}
-
-static void store(void *x, cudaDataType type, size_t i, double value)
-{
-    switch (type) {
-    case CUDA_R_64F:
-        ((double *)x)[i] = value;
-        break;
-    case CUDA_R_16BF:
-        ((__nv_bfloat16 *)x)[i] = __float2bfloat16((float)value);
-        break;
-    default:
-        ((float *)x)[i] = (float)value;
-    }
-}
-
-/* Four sums, so that they need not wait for each other. */
-static double dot(const double *x, const double *y, int n)
-{
-    double sum[4] = {};
-    int i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (int j = 0; j < 4; j++)
-            sum[j] += x[i + j] * y[i + j];
-    for (; i < n; i++)
-        sum[0] += x[i] * y[i];
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
-
-static double scalar(const void *x, cublasComputeType_t compute)
-{
-    return compute == CUBLAS_COMPUTE_64F ? *(const double *)x : *(const float *)x;
-}
-
-/* A product with its scalars, as it was asked for. */
-struct product {
-    cublasOperation_t ta, tb;
-    int m, n, k;
-    double alpha, beta;
-    const void *a, *b;
-    void *c;
-    cudaDataType type, c_type;
-    int lda, ldb, ldc;
-};
-
-static void multiply(const product &g)
-{
-    const size_t k = (size_t)g.k;
-    std::vector<double> rows((size_t)g.m * k), columns((size_t)g.n * k); /* the operands, k running fastest */
-    for (int i = 0; i < g.m; i++)
-        for (int l = 0; l < g.k; l++)
-            rows[(size_t)i * k + l] =
-                element(g.a, g.type, g.ta == CUBLAS_OP_T ? (size_t)i * g.lda + l : (size_t)l * g.lda + i);
-    for (int j = 0; j < g.n; j++)
-        for (int l = 0; l < g.k; l++)
-            columns[(size_t)j * k + l] =
-                element(g.b, g.type, g.tb == CUBLAS_OP_T ? (size_t)l * g.ldb + j : (size_t)j * g.ldb + l);
-    for (int j = 0; j < g.n; j++)
-        for (int i = 0; i < g.m; i++) {
-            const double sum = dot(&rows[(size_t)i * k], &columns[(size_t)j * k], g.k);
-            const size_t at = (size_t)j * g.ldc + i;
-            store(g.c, g.c_type, at, g.alpha * sum + (g.beta == 0 ? 0 : g.beta * element(g.c, g.c_type, at)));
-        }
-}
-
-cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
-                            const void *alpha, const void *a, cudaDataType a_type, int lda, const void *b,
-                            cudaDataType b_type, int ldb, const void *beta, void *c, cudaDataType c_type, int ldc,
-                            cublasComputeType_t compute, cublasGemmAlgo_t)
-{
-    if (a_type != b_type || (a_type == CUDA_R_64F) != (compute == CUBLAS_COMPUTE_64F))
-        return CUBLAS_STATUS_NOT_SUPPORTED;
-    const product g = {ta,     tb,     m,   n,   k,  scalar(alpha, compute), scalar(beta, compute), a, b, c,
-                       a_type, c_type, lda, ldb, ldc};
-    const cudaError_t queued = emulated::queue(handle->stream, emulated::kind::kernel, [=] { multiply(g); });
-    return queued == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
