@@ -4,8 +4,8 @@
 #
 #   BUILD=build/release [RESULTS=tests/bench/results] [PYTHON=..] bash tests/bench/gpu.sh [PART ..]
 #
-# BUILD holds bin/ and tests/ as CMake made them, with the tests; they may have been built elsewhere. Parts, in the order in
-# which they run without arguments:
+# BUILD holds bin/ as CMake made it, with the tests; it may have been built elsewhere (pack.sh). Parts, in the order in which
+# they run without arguments:
 #   correct   every operation, and whole models, against the CPU
 #   attend    each kernel of attention, TFLOP/s
 #   update    an update of the shape of Qwen2.5-1.5B with random weights: prompts of 4,096 to 16,384 tokens, tree against
@@ -22,6 +22,7 @@ export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=no
 here=$(cd "$(dirname "$0")" && pwd)
 bin=$(cd "$BUILD" && pwd)/bin
 results=${RESULTS:-$here/results}
+export STEMMA_FIXTURES=$here/../fixtures # the tests know where they were built
 mkdir -p "$results"
 failed=0
 
@@ -73,14 +74,15 @@ update() {
 
 torch() {
     local prompt round
-    if ! "${PYTHON:-python3}" -c 'import torch' 2> /dev/null; then
+    local -a python=(env "LD_LIBRARY_PATH=${LIBRARIES_BESIDE-${LD_LIBRARY_PATH:-}}" "${PYTHON:-python3}")
+    if ! "${python[@]}" -c 'import torch' 2> /dev/null; then
         printf '\nnot compared: %s has no torch\n' "${PYTHON:-python3}"
         return
     fi
     for prompt in 4096 16384; do
         for round in 1 2; do
             for variant in plain tuned; do
-                keep 200 "gpu-torch-$prompt-$variant-$round.txt" "${PYTHON:-python3}" "$here/prefix_grouper.py" device=cuda \
+                keep 200 "gpu-torch-$prompt-$variant-$round.txt" "${python[@]}" "$here/prefix_grouper.py" device=cuda \
                     variant=$variant precision=bfloat16 prompt=$prompt answer=512 group_size=8 hidden=1536 layers=28 \
                     heads=12 kv_heads=2 intermediate=8960 vocab=151936 repeats=3
             done

@@ -52,7 +52,7 @@ class Settings:
 
 def create_parameters(s, dtype):
     """Weights under the names and in the shapes of transformers' Llama."""
-    generator = torch.Generator("cpu").manual_seed(1)
+    generator = torch.Generator(s.device).manual_seed(1)
     kv = s.kv_heads * s.head_dim
     shapes = {"model.embed_tokens.weight": (s.vocab, s.hidden), "lm_head.weight": (s.vocab, s.hidden)}
     for layer in range(s.layers):
@@ -63,7 +63,7 @@ def create_parameters(s, dtype):
             at + "mlp.gate_proj.weight": (s.intermediate, s.hidden), at + "mlp.up_proj.weight": (s.intermediate, s.hidden),
             at + "mlp.down_proj.weight": (s.hidden, s.intermediate),
         }
-    parameters = {name: torch.randn(shape, generator=generator, device="cpu") * 0.02 for name, shape in shapes.items()}
+    parameters = {name: torch.randn(shape, generator=generator, device=s.device) * 0.02 for name, shape in shapes.items()}
     for layer in range(s.layers):
         for norm in ("input_layernorm", "post_attention_layernorm"):
             parameters[f"model.layers.{layer}.{norm}.weight"] = torch.ones(s.hidden)

@@ -29,8 +29,8 @@ void stm_assert_fails(stm_status status, stm_status code, const char *words, con
 /* ||a - b|| / ||b|| over n numbers. */
 double stm_relative_difference(const double *a, const double *b, size_t n);
 
-/* "<folder of recorded data>/name": tests/fixtures if it is there, else ../shared/data; NULL when neither has it.
- * Static storage. */
+/* "<folder of recorded data>/name": tests/fixtures (or the environment's STEMMA_FIXTURES) if it is there, else
+ * ../shared/data; NULL when neither has it. Static storage. */
 const char *stm_fixture(const char *name);
 
 #endif
