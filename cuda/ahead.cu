@@ -32,13 +32,20 @@ stm_status stm_cuda_wait_mark(stm_stream *stream, size_t mark)
     return STM_OK;
 }
 
+stm_status stm_cuda_has_passed_mark(stm_stream *stream, size_t mark, bool *passed)
+{
+    const cudaError_t error = cudaEventQuery(stream->marks[mark]);
+    *passed = error == cudaSuccess;
+    return error == cudaErrorNotReady || *passed ? STM_OK : stm_cuda_failed(error, "cudaEventQuery");
+}
+
 /* Recordings */
 
-static void forget_recording(stm_stream *stream)
+static void forget_recording(stm_stream *stream, size_t number)
 {
-    if (stream->recording)
-        (void)cudaGraphExecDestroy(stream->recording);
-    stream->recording = NULL;
+    if (stream->recordings[number].graph)
+        (void)cudaGraphExecDestroy(stream->recordings[number].graph);
+    stream->recordings[number].graph = NULL;
 }
 
 stm_status stm_cuda_begin_recording(stm_stream *stream)
@@ -49,45 +56,53 @@ stm_status stm_cuda_begin_recording(stm_stream *stream)
 }
 
 /* A recording of the same operations takes new arguments at a fraction of what a new one costs. */
-static stm_status take_graph(stm_stream *stream, cudaGraph_t graph)
+static stm_status take_graph(stm_stream *stream, size_t number, cudaGraph_t graph)
 {
+    cudaGraphExec_t *const kept = &stream->recordings[number].graph;
     cudaGraphExecUpdateResultInfo result;
-    if (stream->recording && cudaGraphExecUpdate(stream->recording, graph, &result) == cudaSuccess)
+    if (*kept && cudaGraphExecUpdate(*kept, graph, &result) == cudaSuccess)
         return STM_OK;
     (void)cudaGetLastError(); /* that it could not is no failure */
-    forget_recording(stream);
-    STM_CUDA(cudaGraphInstantiate(&stream->recording, graph, 0));
+    forget_recording(stream, number);
+    STM_CUDA(cudaGraphInstantiate(kept, graph, 0));
     return STM_OK;
 }
 
-stm_status stm_cuda_end_recording(stm_stream *stream)
+stm_status stm_cuda_end_recording(stm_stream *stream, size_t number)
 {
     cudaGraph_t graph = NULL;
     const cudaError_t ended = cudaStreamEndCapture(stream->queue, &graph);
     stream->is_recording = false;
-    stream->recording_scratch = stream->n_scratches;
-    const stm_status status = ended == cudaSuccess ? take_graph(stream, graph) : stm_cuda_failed(ended, "a recording");
+    stream->recordings[number].n_scratches = stream->n_scratches;
+    const stm_status status =
+        ended == cudaSuccess ? take_graph(stream, number, graph) : stm_cuda_failed(ended, "a recording");
     if (graph)
         (void)cudaGraphDestroy(graph);
     if (status != STM_OK)
-        forget_recording(stream);
+        forget_recording(stream, number);
     return status;
 }
 
-stm_status stm_cuda_replay(stm_stream *stream)
+bool stm_cuda_can_replay(const stm_stream *stream, size_t number)
 {
-    if (!stream->recording)
+    return stream->recordings[number].graph && stream->recordings[number].n_scratches == stream->n_scratches;
+}
+
+stm_status stm_cuda_replay(stm_stream *stream, size_t number)
+{
+    if (!stream->recordings[number].graph)
         return stm_fail(STM_ERR_DEVICE, "cuda: nothing is recorded that could be replayed");
-    if (stream->recording_scratch != stream->n_scratches)
+    if (!stm_cuda_can_replay(stream, number))
         return stm_fail(STM_ERR_DEVICE, "cuda: the scratch has moved since the recording; expected no greater work "
                                         "between a recording and its replay");
-    STM_CUDA(cudaGraphLaunch(stream->recording, stream->queue));
+    STM_CUDA(cudaGraphLaunch(stream->recordings[number].graph, stream->queue));
     return STM_OK;
 }
 
 void stm_cuda_close_ahead(stm_stream *stream)
 {
-    forget_recording(stream);
+    for (size_t i = 0; i < STM_RECORDINGS; i++)
+        forget_recording(stream, i);
     for (size_t i = 0; i < STM_MARKS; i++)
         if (stream->marks[i])
             (void)cudaEventDestroy(stream->marks[i]);

@@ -49,8 +49,10 @@ struct stm_stream {
     size_t host_room_bytes;
     cudaEvent_t marks[STM_MARKS]; /* NULL: not used yet */
     bool is_recording;
-    cudaGraphExec_t recording; /* NULL: none */
-    size_t recording_scratch;  /* n_scratches when it was made */
+    struct {
+        cudaGraphExec_t graph; /* NULL: none */
+        size_t n_scratches;    /* when it was made */
+    } recordings[STM_RECORDINGS];
 };
 
 /* Stores what the runtime or cuBLAS said and returns the status: STM_ERR_MEMORY or STM_ERR_DEVICE. */
@@ -121,9 +123,11 @@ stm_status stm_cuda_add_in_order(stm_stream *stream, size_t n_parts, size_t n, c
 stm_status stm_cuda_host_room(stm_stream *stream, size_t bytes, void *out);
 stm_status stm_cuda_mark(stm_stream *stream, size_t mark);
 stm_status stm_cuda_wait_mark(stm_stream *stream, size_t mark);
+stm_status stm_cuda_has_passed_mark(stm_stream *stream, size_t mark, bool *passed);
 stm_status stm_cuda_begin_recording(stm_stream *stream);
-stm_status stm_cuda_end_recording(stm_stream *stream);
-stm_status stm_cuda_replay(stm_stream *stream);
+stm_status stm_cuda_end_recording(stm_stream *stream, size_t number);
+bool stm_cuda_can_replay(const stm_stream *stream, size_t number);
+stm_status stm_cuda_replay(stm_stream *stream, size_t number);
 stm_status stm_cuda_advance(stm_stream *stream, const stm_advance *args);
 void stm_cuda_close_ahead(stm_stream *stream); /* frees what these have taken */
 

@@ -61,8 +61,10 @@ template <class R, class A> static constexpr stm_backend table_of()
     t.host_room = stm_cuda_host_room;
     t.mark = stm_cuda_mark;
     t.wait_mark = stm_cuda_wait_mark;
+    t.has_passed_mark = stm_cuda_has_passed_mark;
     t.begin_recording = stm_cuda_begin_recording;
     t.end_recording = stm_cuda_end_recording;
+    t.can_replay = stm_cuda_can_replay;
     t.replay = stm_cuda_replay;
     t.advance = stm_cuda_advance;
     return t;

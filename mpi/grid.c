@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/helper.h"
+#include "mpi/courier.h"
 
 /* A pipe tells how much of it has not been read. */
 static void await_reader(void)
@@ -127,6 +128,14 @@ static void find_nodes(stm_grid *grid)
     STM_MPI(MPI_Allgather(&lowest, 1, MPI_INT, grid->team_nodes, 1, MPI_INT, grid->team_comm));
 }
 
+stm_status stm_grid_take_reach(stm_grid *grid, const stm_reach *reach)
+{
+    grid->reach = reach;
+    stm_courier_destroy(grid->along_column);
+    grid->along_column = NULL;
+    return stm_agree(grid, grid->n_stages > 1 ? stm_courier_create(reach, 0, &grid->along_column) : STM_OK);
+}
+
 stm_status stm_grid_create(MPI_Comm comm, const stm_axes *axes, size_t n_groups, stm_grid *grid)
 {
     *grid = (stm_grid){
@@ -160,7 +169,7 @@ stm_status stm_grid_create(MPI_Comm comm, const stm_axes *axes, size_t n_groups,
     STM_MPI(MPI_Comm_rank(node, &grid->node_rank));
     STM_MPI(MPI_Comm_size(node, &grid->node_size));
     STM_MPI(MPI_Comm_free(&node));
-    return STM_OK;
+    return stm_grid_take_reach(grid, NULL);
 }
 
 stm_status stm_grid_imagine(const stm_axes *axes, int n_ranks, int rank, int ranks_per_node, size_t n_groups,
@@ -198,8 +207,10 @@ void stm_grid_destroy(stm_grid *grid)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (*all[i] != MPI_COMM_NULL && *all[i] != MPI_COMM_SELF)
             STM_MPI(MPI_Comm_free(all[i]));
+    stm_courier_destroy(grid->along_column);
     free(grid->team_first);
     free(grid->team_nodes);
+    grid->along_column = NULL;
     grid->team_first = grid->team_nodes = NULL;
 }
 

@@ -51,9 +51,9 @@ typedef struct {
     int *team_nodes;          /* [team_size]: equal where ranks of the team are on one node and can share memory */
     int *team_first;          /* [n_teams + 1]: stage rank of the first member of each team */
     int node_rank, node_size; /* among the ranks of this host */
-    /* How messages get at arrays of numbers (mpi/reach.h); NULL, as create leaves it: they are the host's memory. The
-     * caller's, until destroy. */
+    /* How messages get at arrays of numbers (mpi/reach.h); NULL, as create leaves it: they are the host's memory. */
     const struct stm_reach *reach;
+    struct stm_courier *along_column; /* of the links between stages (mpi/link.h); NULL: there is one stage */
 } stm_grid;
 
 /* How many ranks each axis has; suffix and replica may be STM_AUTO (-1). */
@@ -68,6 +68,10 @@ typedef struct {
  * status on every rank. */
 stm_status stm_grid_create(MPI_Comm comm, const stm_axes *axes, size_t n_groups, stm_grid *grid);
 void stm_grid_destroy(stm_grid *grid);
+
+/* Arrays are a device's from now on; reach is the caller's until destroy. Nothing may be under way. Collective over the
+ * world; same status everywhere. Fails: STM_ERR_MEMORY. */
+stm_status stm_grid_take_reach(stm_grid *grid, const struct stm_reach *reach);
 
 /* The place of one of n_ranks ranks, which fill nodes of ranks_per_node one after the other, for a process that reckons
  * what that rank would do: the communicators are MPI_COMM_SELF. The caller destroys it. Local. Fails as create. */

@@ -14,10 +14,11 @@ static const double drive_s = 1e-4;
  */
 struct stm_link {
     stm_link_options options;
+    stm_courier *own; /* NULL: the caller's is used */
     size_t n_begun, n_done, n_released;
     bool taken;
     double driven_s; /* monotonic clock */
-    MPI_Request requests[];
+    bool through[];  /* [n_slots]: the message in it is through, though others before it may not be */
 };
 
 static size_t slot_of(const stm_link *link, size_t i)
@@ -31,14 +32,36 @@ static void *slot_at(const stm_link *link, size_t i)
     return (char *)o->slots + slot_of(link, i) * o->slot_reals * o->real_bytes;
 }
 
+/* A message's claim is where its link wants to read that it is through: links that share a courier poll for each other.
+ */
+static void poll(stm_courier *courier)
+{
+    const size_t n = stm_courier_poll(courier, false);
+    for (size_t k = 0; k < n; k++)
+        *(bool *)(uintptr_t)stm_courier_through(courier, k).of = true;
+}
+
 /* Counts, in their order, the messages that are through. */
 static void advance(stm_link *link)
 {
-    int through = 1;
-    while (through && link->n_done < link->n_begun) {
-        STM_MPI(MPI_Test(&link->requests[slot_of(link, link->n_done)], &through, MPI_STATUS_IGNORE));
-        link->n_done += through != 0;
-    }
+    poll(link->options.courier);
+    while (link->n_done < link->n_begun && link->through[slot_of(link, link->n_done)])
+        link->n_done++;
+}
+
+/* The next message, of n reals, is the courier's. */
+static void begin(stm_link *link, size_t n)
+{
+    const stm_link_options *o = &link->options;
+    const stm_message message = {.comm = o->comm,
+                                 .peer = o->peer,
+                                 .tag = o->tag,
+                                 .numbers = slot_at(link, link->n_begun),
+                                 .n = n,
+                                 .number_bytes = o->real_bytes};
+    bool *through = &link->through[slot_of(link, link->n_begun++)];
+    *through = false;
+    (o->sends ? stm_courier_send : stm_courier_receive)(o->courier, &message, (size_t)(uintptr_t)through);
 }
 
 static void wait_for(stm_link *link, size_t n_done)
@@ -54,11 +77,9 @@ static void wait_for(stm_link *link, size_t n_done)
 
 static void post(stm_link *link, size_t n)
 {
-    const stm_link_options *o = &link->options;
-    assert(!o->sends && n <= o->slot_reals && link->n_begun < link->n_released + o->n_slots);
-    STM_MPI(MPI_Irecv(slot_at(link, link->n_begun), (int)n, stm_mpi_real(o->real_bytes), o->peer, o->tag, o->comm,
-                      &link->requests[slot_of(link, link->n_begun)]));
-    link->n_begun++;
+    assert(!link->options.sends && n <= link->options.slot_reals);
+    assert(link->n_begun < link->n_released + link->options.n_slots);
+    begin(link, n);
 }
 
 static void post_known(stm_link *link)
@@ -73,12 +94,16 @@ stm_link *stm_link_create(const stm_link_options *options)
     assert(options->n_slots > 0);
     if (options->slot_reals > INT_MAX)
         stm_mpi_abort(MPI_ERR_COUNT, "a message between stages", __FILE__, __LINE__);
-    stm_link *link = stm_scratch(sizeof *link + options->n_slots * sizeof *link->requests);
+    stm_link *link = stm_scratch(sizeof *link + options->n_slots * sizeof *link->through);
     *link = (stm_link){.options = *options};
-    for (size_t i = 0; i < options->n_slots; i++)
-        link->requests[i] = MPI_REQUEST_NULL;
-    if (!options->sends)
+    if (!options->courier && stm_courier_create(NULL, options->n_slots, &link->own) != STM_OK)
+        stm_mpi_abort(MPI_ERR_NO_MEM, "memory for messages", __FILE__, __LINE__);
+    if (!options->courier)
+        link->options.courier = link->own;
+    if (!options->sends) {
+        stm_reach_follow(stm_courier_reach(link->options.courier)); /* slots may have served for something else */
         post_known(link);
+    }
     return link;
 }
 
@@ -91,6 +116,7 @@ void stm_link_destroy(stm_link *link)
         wait_for(link, link->n_begun);
     assert(link->options.sends ||
            (link->n_released == link->n_begun && (!link->options.sizes || link->n_begun == link->options.n)));
+    stm_courier_destroy(link->own);
     stm_scratch_free(link);
 }
 
@@ -106,11 +132,9 @@ void *stm_link_take(stm_link *link)
 
 void stm_link_send(stm_link *link, size_t n)
 {
-    const stm_link_options *o = &link->options;
-    assert(link->taken && n <= o->slot_reals);
-    STM_MPI(MPI_Isend(slot_at(link, link->n_begun), (int)n, stm_mpi_real(o->real_bytes), o->peer, o->tag, o->comm,
-                      &link->requests[slot_of(link, link->n_begun)]));
-    link->n_begun++;
+    assert(link->taken && n <= link->options.slot_reals);
+    stm_reach_follow(stm_courier_reach(link->options.courier));
+    begin(link, n);
     link->taken = false;
 }
 
@@ -138,6 +162,7 @@ const void *stm_link_wait(stm_link *link)
 void stm_link_release(stm_link *link)
 {
     assert(!link->options.sends && link->taken);
+    stm_reach_follow(stm_courier_reach(link->options.courier)); /* what reads the slot comes before what fills it */
     link->taken = false;
     link->n_released++;
     post_known(link);

@@ -8,12 +8,13 @@
  *
  * so that a sender runs ahead of its receiver by up to 2 n_slots messages, and waits where it is further ahead.
  * Messages never block; they move inside drive and the waits. A rank that waits in one link must go on driving the
- * others: hence `progress`, called again and again while it waits. Buffers are memory that MPI can reach. A failed MPI
- * call, or no memory for the bookkeeping, prints and aborts. Local, all of it. */
+ * others: hence `progress`, called again and again while it waits. Buffers are what the courier takes: of a device,
+ * where what reads and writes them is queued, and need not be done when they are sent or released. A failed MPI call,
+ * or no memory for the bookkeeping, prints and aborts. Local, all of it. */
 #ifndef STM_MPI_LINK_H
 #define STM_MPI_LINK_H
 
-#include "mpi/grid.h"
+#include "mpi/courier.h"
 
 typedef struct stm_link stm_link;
 
@@ -24,15 +25,16 @@ typedef struct {
 } stm_progress_hook;
 
 typedef struct {
-    MPI_Comm comm; /* used for nothing else that has these tags */
-    int peer, tag;
-    bool sends;          /* this side sends; the peer's link has the same tag and receives */
-    size_t n_slots;      /* 1 or more; both sides may differ */
-    size_t slot_reals;   /* of the largest message; below 2^31 */
-    size_t real_bytes;   /* 4 or 8 */
-    void *slots;         /* [n_slots, slot_reals]: the caller's, until destroy */
-    const size_t *sizes; /* [n]: reals of each message, in order; the caller's, until destroy. Receiver only; NULL: */
-    size_t n;            /* .. stm_link_expect announces each; n: messages that will come */
+    stm_courier *courier; /* of links alone, which may share it; NULL: slots are the host's memory */
+    MPI_Comm comm;        /* used for nothing else that has these tags */
+    int peer, tag;        /* tag: below STM_COURIER_TAGS */
+    bool sends;           /* this side sends; the peer's link has the same tag and receives */
+    size_t n_slots;       /* 1 or more; both sides may differ */
+    size_t slot_reals;    /* of the largest message; below 2^31 */
+    size_t real_bytes;    /* 4 or 8 */
+    void *slots;          /* [n_slots, slot_reals]: the caller's, until destroy */
+    const size_t *sizes;  /* [n]: reals of each message, in order; the caller's, until destroy. Receiver only; NULL: */
+    size_t n;             /* .. stm_link_expect announces each; n: messages that will come */
     stm_progress_hook progress;
 } stm_link_options;
 

@@ -197,7 +197,7 @@ typedef struct {
     double *uniform;
 } stm_advance;
 
-enum { STM_MARKS = 16 }; /* of a stream */
+enum { STM_MARKS = 16, STM_RECORDINGS = 16 }; /* of a stream */
 
 /* AdamW with decoupled decay (Loshchilov and Hutter 2019, arXiv 1711.05101), bias-corrected, over n elements; `step`
  * counts from 1; the gradient is multiplied by `scale` first (clipping). */
@@ -298,17 +298,20 @@ typedef struct stm_backend {
     /* What lets the host run ahead of a device. NULL, all of them, where work is done when a call returns.
      * host_room: host memory that `write` and `copy` move while the host goes on, contents undefined; the stream owns
      * it, until the next call. wait_mark: until what was queued before `mark` (of the same number, below
-     * STM_MARKS) is done. */
+     * STM_MARKS) is done; has_passed_mark: whether it is. */
     stm_status (*host_room)(stm_stream *, size_t bytes, void *out); /* out: address of a pointer; aligned to 64 */
     stm_status (*mark)(stm_stream *, size_t mark);
     stm_status (*wait_mark)(stm_stream *, size_t mark);
+    stm_status (*has_passed_mark)(stm_stream *, size_t mark, bool *passed);
     /* What is queued between begin and end is not done, but kept with all its arguments (not with what these point to),
-     * as one piece of work that replay queues. A stream holds the last recording alone. In it nothing may wait or take
-     * memory: the same work must have run once before, and no greater since. After a failure in between it is ended,
-     * too, and not replayed. */
+     * as one piece of work that replay queues. A stream holds a recording of each number, below STM_RECORDINGS; the
+     * next of its number takes its place. In it nothing may wait or take memory: the same work must have run once
+     * before. After a failure in between it is ended, too, and not replayed. can_replay: there is one of that number,
+     * and no greater work has run since. */
     stm_status (*begin_recording)(stm_stream *);
-    stm_status (*end_recording)(stm_stream *);
-    stm_status (*replay)(stm_stream *);
+    stm_status (*end_recording)(stm_stream *, size_t number);
+    bool (*can_replay)(const stm_stream *, size_t number);
+    stm_status (*replay)(stm_stream *, size_t number);
     stm_status (*advance)(stm_stream *, const stm_advance *);
 } stm_backend;
 

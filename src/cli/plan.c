@@ -38,6 +38,7 @@ typedef struct {
 
 static void choose_backend(plan_run *run)
 {
+    static const stm_apart device = {.piece_bytes = (size_t)1 << 20}; /* as cuda/ has it */
     static const char *const names[] = {
         [STM_FLOAT32] = "float32", [STM_FLOAT64] = "float64", [STM_BFLOAT16] = "bfloat16"};
     const stm_precision precision = run->options->precision;
@@ -47,6 +48,7 @@ static void choose_backend(plan_run *run)
                                  .describe = stm_backend_cpu_f32.describe, /* the memory is as the machine says */
                                  .precision = names[precision],
                                  .real_bytes = real_bytes,
+                                 .apart = run->machine.devices > 0 ? &device : NULL,
                                  .activation_bytes = rounds_activations ? rounded_bytes : real_bytes,
                                  .weight_bytes = real_bytes + (precision == STM_BFLOAT16 ? rounded_bytes : 0)};
 }

@@ -200,9 +200,8 @@ stm_status stm_session_grid(stm_session *session, const stm_options *options, si
     const stm_axes axes = {session->n_stages, options->parallel.suffix, options->parallel.replica};
     STM_TRY(stm_grid_create(session->comm, &axes, n_groups, &session->grid));
     session->grid.n_idle = session->n_idle;
-    session->grid.reach = session->reach;
     session->has_grid = true;
-    return STM_OK;
+    return stm_grid_take_reach(&session->grid, session->reach);
 }
 
 stm_status stm_session_engine(stm_session *session, const stm_options *options)

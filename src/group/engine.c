@@ -6,6 +6,7 @@
 #include "base/limit.h"
 #include "group/device_reach.h"
 #include "group/walk.h"
+#include "model/stages.h"
 #include "mpi/rounds.h"
 
 /* What a process takes after MPI_Init
@@ -29,7 +30,8 @@ size_t stm_engine_least_bytes(const stm_model *model)
 size_t stm_engine_process_bytes(const stm_model *m)
 {
     const size_t tables = m->config.max_positions * m->config.head_dim * m->backend->real_bytes; /* cosine and sine */
-    return PROCESS_BYTES + tables + stm_device_reach_courier_bytes(m->backend);
+    const size_t n_couriers = stm_model_is_first(m) && stm_model_is_last(m) ? 1 : 2; /* of the team, of the column */
+    return PROCESS_BYTES + tables + n_couriers * stm_device_reach_courier_bytes(m->backend);
 }
 
 /* Ranks of this node whose memory is this one's: all of them, or those on the same device. */

@@ -72,15 +72,20 @@ void stm_engine_release(stm_engine *engine);
 /* Which groups are this rank's team's when prompts are sampled: team_of [n_groups]. Local. */
 stm_status stm_engine_assign_prompts(stm_engine *engine, const stm_batch *batch, int *team_of);
 
+/* Of what is decoded below prompts, whatever these are; and for each segment on the longest path to a prompt's end. */
+typedef struct {
+    size_t fixed, a_segment;
+} stm_slots_bytes;
+
 /* Memory that a rank would take beside what is static, before it does it: of a gradient or a score of that batch, and
- * of its team's prompts of `groups` [n] with slots_bytes for what is decoded below them (rollout/rollout.h), and, where
- * other_slots_bytes is not 0, the same once more with these in another engine, of another model (rollout/mixture.h).
+ * of its team's prompts of `groups` [n] with slots for what is decoded below them (rollout/rollout.h), and, where other
+ * is not 0, the same once more with these in another engine, of another model (rollout/mixture.h).
  * beside: with bytes that the caller holds meanwhile. They add to what is planned: the most of all. Local. Fails:
  * STM_ERR_MEMORY. */
 stm_status stm_engine_expect(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind);
 stm_status stm_engine_expect_beside(stm_engine *engine, const stm_batch *batch, stm_pass_kind kind, size_t bytes);
 stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
-                                     size_t slots_bytes, size_t other_slots_bytes);
+                                     stm_slots_bytes slots, stm_slots_bytes other);
 size_t stm_engine_planned_bytes(const stm_engine *engine);              /* with what is static */
 stm_footprint_parts stm_engine_planned_parts(const stm_engine *engine); /* the rest of it */
 

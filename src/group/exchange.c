@@ -155,8 +155,7 @@ stm_status stm_exchange_create(stm_pass *pass, const stm_schedule *schedule, stm
     *out = e;
     e->hooks = (stm_layer_hooks){.meet = meet, .drive = drive, .context = e};
     if (grid->n_stages > 1)
-        STM_TRY(stm_neighbours_create(pass, schedule, grid->column_comm, (stm_progress_hook){drive, e}, timers,
-                                      &e->neighbours));
+        STM_TRY(stm_neighbours_create(pass, schedule, grid, (stm_progress_hook){drive, e}, timers, &e->neighbours));
     pass->hooks = grid->team_size > 1 || grid->n_stages > 1 || pass->reduction || pass->rounds ? &e->hooks : NULL;
     pass->neighbours = e->neighbours;
     return STM_OK;

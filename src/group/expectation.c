@@ -51,8 +51,16 @@ out:
     return status;
 }
 
+static size_t bytes_below(const stm_forest *prompts, stm_slots_bytes slots)
+{
+    size_t longest = 0;
+    for (size_t i = 0; i < prompts->n_segments; i++)
+        longest = STM_MAX(longest, prompts->segments[i].depth + 1);
+    return slots.fixed + longest * slots.a_segment;
+}
+
 stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch, const size_t *groups, size_t n,
-                                     size_t slots_bytes, size_t other_slots_bytes)
+                                     stm_slots_bytes slots, stm_slots_bytes other)
 {
     stm_sequence_list sequences;
     stm_forest forest = {0};
@@ -64,7 +72,8 @@ stm_status stm_engine_expect_prompts(stm_engine *engine, const stm_batch *batch,
     STM_GOTO_OUT(stm_forest_create(batch, sequences.items, sequences.n, &options, &forest));
     STM_GOTO_OUT(stm_placement_create_shared(&forest, &engine->model->config, engine->grid->team_size,
                                              &engine->settings.placement, &placement));
-    STM_GOTO_OUT(expect_placed(engine, &forest, &placement, STM_PASS_PREFILL, slots_bytes, other_slots_bytes));
+    STM_GOTO_OUT(expect_placed(engine, &forest, &placement, STM_PASS_PREFILL, bytes_below(&forest, slots),
+                               bytes_below(&forest, other)));
 out:
     stm_placement_clear(&placement);
     stm_forest_clear(&forest);

@@ -31,7 +31,7 @@ static stm_status open_link(const stm_pass *pass, const stm_schedule *schedule, 
     options.n_slots = SLOTS;
     options.real_bytes = pass->model->backend->real_bytes;
     options.slot_reals = schedule->largest_rows * pass->model->config.hidden_size;
-    STM_TRY(stm_arena_take(pass->host, SLOTS * options.slot_reals * options.real_bytes, &options.slots));
+    STM_TRY(stm_arena_take(pass->device, SLOTS * options.slot_reals * options.real_bytes, &options.slots));
     if (!options.sends)
         STM_TRY(list_sizes(pass, schedule, backward ? STM_EVENT_BACKWARD : STM_EVENT_FORWARD, &sizes, &options.n));
     options.sizes = sizes;
@@ -39,19 +39,19 @@ static stm_status open_link(const stm_pass *pass, const stm_schedule *schedule, 
     return STM_OK;
 }
 
-stm_status stm_neighbours_create(stm_pass *pass, const stm_schedule *schedule, MPI_Comm column,
+stm_status stm_neighbours_create(stm_pass *pass, const stm_schedule *schedule, const stm_grid *grid,
                                  stm_progress_hook progress, stm_timers *timers, stm_neighbours **out)
 {
     stm_neighbours *n;
-    int stage, n_stages;
-    STM_MPI(MPI_Comm_rank(column, &stage));
-    STM_MPI(MPI_Comm_size(column, &n_stages));
+    const int stage = grid->stage, n_stages = grid->n_stages;
     STM_TRY(stm_arena_take(pass->host, sizeof *n, &n));
     *n = (stm_neighbours){.pass = pass, .timers = timers};
     *out = n;
     const bool back = pass->kind == STM_PASS_GRADIENT;
-    const stm_link_options before = {.comm = column, .peer = stage - 1, .progress = progress};
-    const stm_link_options after = {.comm = column, .peer = stage + 1, .progress = progress};
+    const stm_link_options both = {.courier = grid->along_column, .comm = grid->column_comm, .progress = progress};
+    stm_link_options before = both, after = both;
+    before.peer = stage - 1;
+    after.peer = stage + 1;
     const struct {
         stm_link **link;
         stm_link_options options;
@@ -98,9 +98,8 @@ stm_status stm_neighbours_receive(stm_neighbours *n, bool backward, size_t n_row
     stm_timers_push(n->timers, STM_PHASE_STAGE);
     const void *arrived = stm_link_wait(link);
     stm_timers_pop(n->timers, STM_PHASE_STAGE);
-    STM_TRY(model->backend->write(model->stream, x, arrived,
-                                  n_rows * model->config.hidden_size * model->backend->real_bytes));
-    STM_TRY(model->backend->synchronize(model->stream));
+    STM_TRY(model->backend->copy(model->stream, x, arrived,
+                                 n_rows * model->config.hidden_size * model->backend->real_bytes));
     stm_link_release(link);
     return STM_OK;
 }
@@ -113,7 +112,7 @@ stm_status stm_neighbours_send(stm_neighbours *n, bool backward, size_t n_rows, 
     stm_timers_push(n->timers, STM_PHASE_STAGE);
     void *slot = stm_link_take(link);
     stm_timers_pop(n->timers, STM_PHASE_STAGE);
-    STM_TRY(model->backend->read(model->stream, slot, x, reals * model->backend->real_bytes));
+    STM_TRY(model->backend->copy(model->stream, slot, x, reals * model->backend->real_bytes));
     stm_link_send(link, reals);
     return STM_OK;
 }

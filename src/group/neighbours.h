@@ -3,7 +3,9 @@
  *      stage before   --- hidden rows, in the order of forwards --->   stage after
  *                     <-- their gradients, of backwards ----------
  *
- * Both stages run the same chunks in the same orders, so that neither says which chunk a message is of. */
+ * Both stages run the same chunks in the same orders, so that neither says which chunk a message is of. Rows are the
+ * residual stream, to which every layer adds a little: they travel in reals, as a stage keeps them, so that a stage
+ * more rounds nothing more. */
 #ifndef STM_GROUP_NEIGHBOURS_H
 #define STM_GROUP_NEIGHBOURS_H
 
@@ -13,9 +15,9 @@
 
 typedef struct stm_neighbours stm_neighbours;
 
-/* column: the ranks of all stages that run these chunks, by stage. Buffers and tables lie in the pass's arenas until
- * the caller resets them. timers may be NULL. Local. Fails: STM_ERR_MEMORY. */
-stm_status stm_neighbours_create(stm_pass *pass, const stm_schedule *schedule, MPI_Comm column,
+/* Along the grid's column. Buffers and tables lie in the pass's arenas until the caller resets them. timers may be
+ * NULL. Local. Fails: STM_ERR_MEMORY. */
+stm_status stm_neighbours_create(stm_pass *pass, const stm_schedule *schedule, const stm_grid *grid,
                                  stm_progress_hook progress, stm_timers *timers, stm_neighbours **out);
 
 /* All that was sent has left. NULL is fine. */

@@ -1,66 +1,93 @@
 #include "group/tied.h"
 
-#include <stdlib.h>
+#include "mpi/link.h"
 
-enum { PIECE = 1 << 20 }; /* elements of a message */
+enum { PIECE = 1 << 20, SLOTS = 2, TAG = 5 }; /* elements of a message; TAG: rollout/handover.h has lower ones */
 
-static bool takes_part(const stm_grid *grid, const stm_model *model)
+/* The matrix on its way along a column, piece by piece. */
+typedef struct {
+    const stm_model *model;
+    void *array; /* laid out as the parameters */
+    bool adds;   /* what arrives, to what is there */
+    size_t n;    /* elements */
+    stm_link *link;
+} passage;
+
+static size_t n_at(const passage *p, size_t first)
 {
-    return model->config.tied && grid->n_stages > 1 && (stm_model_is_first(model) || stm_model_is_last(model));
+    return first < p->n ? STM_MIN((size_t)PIECE, p->n - first) : 0;
 }
 
-/* A piece of the matrix at `device` to the other end of the column. */
-static stm_status send_piece(const stm_model *model, MPI_Comm column, int to, const void *device, size_t n, void *host)
+static stm_status send(const passage *p)
 {
-    const size_t bytes = n * model->backend->real_bytes;
-    STM_TRY(model->backend->read(model->stream, host, device, bytes));
-    STM_MPI(MPI_Send(host, (int)bytes, MPI_BYTE, to, 0, column));
+    const stm_backend *b = p->model->backend;
+    for (size_t first = 0; first < p->n; first += PIECE) {
+        void *slot = stm_link_take(p->link);
+        STM_TRY(b->copy(p->model->stream, slot, stm_at(b, p->array, p->model->embedding + first),
+                        n_at(p, first) * b->real_bytes));
+        stm_link_send(p->link, n_at(p, first));
+    }
     return STM_OK;
 }
 
-/* The same from there; added: [PIECE] reals on the device to be added from, or NULL: it takes the place of what is. */
-static stm_status receive_piece(const stm_model *model, MPI_Comm column, int from, void *device, size_t n, void *host,
-                                void *added)
+static void expect(const passage *p, size_t first)
 {
-    const stm_backend *backend = model->backend;
-    const size_t bytes = n * backend->real_bytes;
-    STM_MPI(MPI_Recv(host, (int)bytes, MPI_BYTE, from, 0, column, MPI_STATUS_IGNORE));
-    STM_TRY(backend->write(model->stream, added ? added : device, host, bytes));
-    if (added)
-        STM_TRY(backend->add(model->stream, n, added, device));
-    return backend->synchronize(model->stream); /* `host` is written again */
+    if (first < p->n)
+        stm_link_expect(p->link, n_at(p, first));
+}
+
+static stm_status receive(const passage *p)
+{
+    const stm_backend *b = p->model->backend;
+    for (size_t i = 0; i < SLOTS; i++)
+        expect(p, i * PIECE);
+    for (size_t first = 0; first < p->n; first += PIECE) {
+        const void *arrived = stm_link_wait(p->link);
+        void *here = stm_at(b, p->array, p->model->embedding + first);
+        STM_TRY(p->adds ? b->add(p->model->stream, n_at(p, first), arrived, here)
+                        : b->copy(p->model->stream, here, arrived, n_at(p, first) * b->real_bytes));
+        stm_link_release(p->link);
+        expect(p, first + SLOTS * PIECE);
+    }
+    return STM_OK;
 }
 
 static stm_status pass(const stm_grid *grid, const stm_model *model, void *array, bool sends, bool adds)
 {
-    const size_t n = model->config.vocab_size * model->config.hidden_size, real_bytes = model->backend->real_bytes;
-    const int other = grid->stage == 0 ? grid->n_stages - 1 : 0;
-    void *host = NULL, *added = NULL;
-    stm_status status;
-    STM_GOTO_OUT(stm_alloc(PIECE, real_bytes, &host));
-    if (adds && !sends)
-        STM_GOTO_OUT(model->backend->alloc(model->stream, PIECE * real_bytes, &added));
-    for (size_t first = 0; first < n; first += PIECE) {
-        const size_t n_here = STM_MIN((size_t)PIECE, n - first);
-        void *device = stm_at(model->backend, array, model->embedding + first);
-        STM_GOTO_OUT(sends ? send_piece(model, grid->column_comm, other, device, n_here, host)
-                           : receive_piece(model, grid->column_comm, other, device, n_here, host, added));
-    }
-out:
-    if (added)
-        model->backend->free(model->stream, added);
-    free(host);
-    return status;
+    const stm_backend *b = model->backend;
+    passage p = {
+        .model = model, .array = array, .adds = adds, .n = model->config.vocab_size * model->config.hidden_size};
+    stm_link_options options = {.courier = grid->along_column,
+                                .comm = grid->column_comm,
+                                .peer = grid->stage == 0 ? grid->n_stages - 1 : 0,
+                                .tag = TAG,
+                                .sends = sends,
+                                .n_slots = SLOTS,
+                                .slot_reals = STM_MIN((size_t)PIECE, p.n),
+                                .real_bytes = b->real_bytes};
+    STM_TRY(b->alloc(model->stream, SLOTS * options.slot_reals * b->real_bytes, &options.slots));
+    p.link = stm_link_create(&options);
+    STM_TRY(sends ? send(&p) : receive(&p));
+    stm_link_destroy(p.link);
+    b->free(model->stream, options.slots);
+    return STM_OK;
+}
+
+/* Nobody outlives a failure, so nothing is freed after one. */
+static void pass_or_abort(const stm_grid *grid, const stm_model *model, void *array, bool sends, bool adds)
+{
+    const bool takes_part =
+        model->config.tied && grid->n_stages > 1 && (stm_model_is_first(model) || stm_model_is_last(model));
+    if (takes_part && pass(grid, model, array, sends, adds) != STM_OK)
+        stm_abort_in_team(grid->column_comm);
 }
 
 void stm_tied_add_gradient(const stm_grid *grid, const stm_model *model, void *gradient)
 {
-    if (takes_part(grid, model) && pass(grid, model, gradient, stm_model_is_last(model), true) != STM_OK)
-        stm_abort_in_team(grid->column_comm);
+    pass_or_abort(grid, model, gradient, stm_model_is_last(model), true);
 }
 
 void stm_tied_copy_weights(const stm_grid *grid, const stm_model *model, void *weights)
 {
-    if (takes_part(grid, model) && pass(grid, model, weights, stm_model_is_first(model), false) != STM_OK)
-        stm_abort_in_team(grid->column_comm);
+    pass_or_abort(grid, model, weights, stm_model_is_first(model), false);
 }

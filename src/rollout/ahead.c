@@ -1,21 +1,16 @@
 #include "rollout/ahead.h"
 
-#include <string.h>
-
 #include "base/pulse.h"
 
-/* Uniform numbers that a row is given at once, and keys by which the bound on a row's own grows. */
-enum { NUMBERS = 8, KEYS = 256 };
+enum { NUMBERS = 8 }; /* uniform numbers that a row is given at once */
 
 /* A round that was queued, and its room in the host's memory, which the device reads and writes by itself. */
 typedef struct {
-    size_t n_rows, most_own_keys;
+    size_t n_rows;
     size_t *items; /* [most_rows] */
-    bool *early;   /* [most_rows]: may not end yet */
     int32_t *tables, *ways;
     double *numbers;
-    stm_attend_part *parts;
-    void *results;
+    void *parts, *results;
 } queued_round;
 
 struct stm_ahead {
@@ -24,27 +19,25 @@ struct stm_ahead {
     const stm_rollout_item *items;
     stm_step *step;
     stm_draw *draw;
+    stm_repeat *repeat;
     size_t most_rows;
     size_t n_rounds, n_queued, n_read; /* n_rounds: at once; the others count all */
     queued_round *rounds;              /* [n_rounds]: round i is number i % n_rounds */
     stm_slot_batch now;                /* rows of the round that is being queued */
-    size_t n_alike;                    /* rounds of their form before this one, without a break */
     size_t n_numbers;                  /* that each of them has left on the device */
 
     stm_draw_arrays drawn;
-    stm_advance advance;           /* its arrays on the device */
-    int32_t *ways;                 /* device: from, and turns, [most_rows] each */
-    double *numbers;               /* device: [most_rows, NUMBERS] */
-    stm_attend_part *device_parts; /* [stm_step_most_parts] */
-    int32_t *ids;                  /* [most_rows] */
+    stm_advance advance; /* its arrays on the device */
+    int32_t *ways;       /* device: from, and turns, [most_rows] each */
+    double *numbers;     /* device: [most_rows, NUMBERS] */
+    int32_t *ids;        /* [most_rows] */
 };
 
 /* Beginning and end */
 
 bool stm_ahead_is_possible(const stm_decode_work *work)
 {
-    return work->pass->model->backend->begin_recording && work->sampling->rounds_ahead > 0 &&
-           work->grid->n_stages == 1 && !work->other;
+    return stm_repeat_is_possible(work) && work->grid->n_stages == 1;
 }
 
 /* Takes `bytes` from *at, in steps of 64; of a NULL base only the count is meant. */
@@ -62,7 +55,7 @@ static size_t cut_round(const stm_ahead *a, char *base, queued_round *round)
     round->tables = cut(base, &used, 4 * n * sizeof *round->tables);
     round->ways = cut(base, &used, 2 * n * sizeof *round->ways);
     round->numbers = cut(base, &used, n * NUMBERS * sizeof *round->numbers);
-    round->parts = cut(base, &used, stm_step_most_parts(a->step) * sizeof *round->parts);
+    round->parts = cut(base, &used, stm_repeat_room_bytes(a->repeat));
     round->results = cut(base, &used, a->drawn.bytes);
     return used;
 }
@@ -78,7 +71,6 @@ static stm_status take_rounds(stm_ahead *a, stm_arena *host)
     for (size_t i = 0; i < a->n_rounds; i++) {
         cut_round(a, room + i * bytes, &a->rounds[i]);
         STM_TRY(stm_arena_take(host, n * sizeof *a->rounds[i].items, &a->rounds[i].items));
-        STM_TRY(stm_arena_take(host, n * sizeof *a->rounds[i].early, &a->rounds[i].early));
     }
     STM_TRY(stm_arena_take(host, n * sizeof *a->now.rows, &a->now.rows));
     return stm_arena_take(host, n * sizeof *a->ids, &a->ids);
@@ -88,12 +80,11 @@ static stm_status take_device(stm_ahead *a, stm_arena *device)
 {
     const size_t n = a->most_rows;
     STM_TRY(stm_arena_take(device, 2 * n * sizeof *a->ways, &a->ways));
-    STM_TRY(stm_arena_take(device, n * NUMBERS * sizeof *a->numbers, &a->numbers));
-    return stm_arena_take(device, stm_step_most_parts(a->step) * sizeof *a->device_parts, &a->device_parts);
+    return stm_arena_take(device, n * NUMBERS * sizeof *a->numbers, &a->numbers);
 }
 
-stm_status stm_ahead_create(const stm_decode_work *work, size_t most_rows, stm_step *step, stm_draw *draw,
-                            stm_ahead **out)
+stm_status stm_ahead_create(const stm_decode_work *work, size_t most_rows, stm_step *step, stm_step *other,
+                            stm_draw *draw, stm_ahead **out)
 {
     stm_ahead *a;
     const stm_model *model = work->pass->model;
@@ -106,6 +97,7 @@ stm_status stm_ahead_create(const stm_decode_work *work, size_t most_rows, stm_s
                      .most_rows = most_rows,
                      .n_rounds = work->sampling->rounds_ahead + 1,
                      .drawn = stm_draw_device_arrays(draw)};
+    STM_TRY(stm_repeat_create(work, 0, most_rows, step, other, draw, &a->repeat));
     STM_TRY(take_device(a, work->pass->device));
     STM_TRY(take_rounds(a, work->pass->host));
     const stm_step_tables *tables = stm_step_device_tables(step);
@@ -143,34 +135,11 @@ static void choose_rows(stm_ahead *a, const stm_slot_batch *batch)
     }
 }
 
-static bool has_rows_of(const queued_round *round, const queued_round *last)
-{
-    return round->n_rows == last->n_rows &&
-           memcmp(round->items, last->items, round->n_rows * sizeof *round->items) == 0;
-}
-
-static bool has_form_of(const queued_round *round, const queued_round *last)
-{
-    return round->most_own_keys == last->most_own_keys &&
-           memcmp(round->early, last->early, round->n_rows * sizeof *round->early) == 0;
-}
-
-/* A bound on the keys of a row's own that holds for a while. */
-static size_t most_own_keys(const stm_ahead *a)
-{
-    size_t most = 0;
-    for (size_t r = 0; r < a->now.n_rows; r++)
-        most = STM_MAX(most, stm_slots_n_given(a->items, &a->now.rows[r]) + 1);
-    return STM_MIN(a->sampling->max_new_tokens, (most + KEYS - 1) / KEYS * KEYS);
-}
-
 static void note_rows(const stm_ahead *a, queued_round *round)
 {
     round->n_rows = a->now.n_rows;
-    for (size_t r = 0; r < round->n_rows; r++) {
+    for (size_t r = 0; r < round->n_rows; r++)
         round->items[r] = a->now.rows[r].item;
-        round->early[r] = stm_draw_is_early(a->draw, &a->now.rows[r]);
-    }
 }
 
 static stm_status write(const stm_ahead *a, void *device, const void *host, size_t bytes)
@@ -206,39 +175,6 @@ static stm_status send_rows(stm_ahead *a, const queued_round *round, const queue
     return write(a, a->numbers, round->numbers, round->n_rows * NUMBERS * sizeof *round->numbers);
 }
 
-static stm_status send_parts(stm_ahead *a, const queued_round *round)
-{
-    const size_t n = stm_step_list(a->step, &a->now, round->parts);
-    return write(a, a->device_parts, round->parts, n * sizeof *round->parts);
-}
-
-/* All that the device does in a round, the same for rounds of one form. */
-static stm_status compute(stm_ahead *a, const queued_round *round)
-{
-    a->advance.n_rows = a->now.n_rows;
-    STM_TRY(a->model->backend->advance(a->model->stream, &a->advance));
-    STM_TRY(stm_step_run_listed(a->step, a->now.n_rows, round->most_own_keys, a->device_parts));
-    return stm_draw_on_device(a->draw, &a->now, stm_step_rows(a->step), NULL);
-}
-
-static stm_status record(stm_ahead *a, const queued_round *round)
-{
-    const stm_backend *b = a->model->backend;
-    STM_TRY(b->begin_recording(a->model->stream));
-    const stm_status status = compute(a, round);
-    const stm_status ended = b->end_recording(a->model->stream);
-    return status == STM_OK ? ended : status;
-}
-
-static stm_status compute_or_replay(stm_ahead *a, const queued_round *round)
-{
-    if (a->n_alike == 0)
-        return compute(a, round);
-    if (a->n_alike == 1)
-        STM_TRY(record(a, round));
-    return a->model->backend->replay(a->model->stream);
-}
-
 /* The rows of the batch are in one round more. */
 static void count_up(const stm_ahead *a, stm_slot_batch *batch)
 {
@@ -256,14 +192,13 @@ static stm_status queue_round(stm_ahead *a, stm_slot_batch *batch)
     queued_round *round = &a->rounds[number];
     const queued_round *last = a->n_queued > 0 ? &a->rounds[(a->n_queued - 1) % a->n_rounds] : NULL;
     note_rows(a, round);
-    const bool goes_on = last && has_rows_of(round, last);
+    const bool goes_on = stm_repeat_meet(a->repeat, &a->now);
     if (!goes_on || a->n_numbers == 0)
         STM_TRY(send_rows(a, round, last));
     if (!goes_on)
-        STM_TRY(send_parts(a, round));
-    round->most_own_keys = most_own_keys(a);
-    a->n_alike = goes_on && has_form_of(round, last) ? a->n_alike + 1 : 0;
-    STM_TRY(compute_or_replay(a, round));
+        STM_TRY(stm_repeat_list(a->repeat, &a->now, round->parts));
+    a->advance.n_rows = a->now.n_rows;
+    STM_TRY(stm_repeat_run(a->repeat, &a->now, &a->advance));
     STM_TRY(b->copy(a->model->stream, round->results, a->drawn.results, a->drawn.bytes));
     STM_TRY(b->mark(a->model->stream, number));
     count_up(a, batch);

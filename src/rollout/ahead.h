@@ -7,24 +7,23 @@
  *      device        round 1 | round 2                  round 3 | ..
  *
  * So a rollout that ended in round 1 is in round 2 for nothing, and what takes its slot begins in round 3; its tokens
- * are the same whenever that is. How many rounds lie between is fixed, so equal runs give equal bits. Rounds of the
- * same rows are one recording: the first of them is queued as it is, the second recorded, and replayed from then on. */
+ * are the same whenever that is. How many rounds lie between is fixed, so equal runs give equal bits. Of two models
+ * (rollout/mixture.h) a round is both, and the draw from what they say together. */
 #ifndef STM_ROLLOUT_AHEAD_H
 #define STM_ROLLOUT_AHEAD_H
 
-#include "rollout/draw.h"
-#include "rollout/step.h"
+#include "rollout/repeat.h"
 
 typedef struct stm_ahead stm_ahead;
 
-/* Whether the work may be done so: the backend can, the sampling wants it (rounds_ahead), there are no other stages to
- * hand rows to, and no other model to mix with. Local. */
+/* Whether the work may be done so: rounds can be recorded, and there are no other stages to hand rows to (which would
+ * have to send the ids back from device to device by themselves: rollout/awaited.h). Local. */
 bool stm_ahead_is_possible(const stm_decode_work *work);
 
-/* Of one batch of slots; step and draw must outlive it. Its memory is of the pass's arenas and the stream's host_room.
- * Local. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
-stm_status stm_ahead_create(const stm_decode_work *work, size_t most_rows, stm_step *step, stm_draw *draw,
-                            stm_ahead **out);
+/* Of one batch of slots; other: of the other of two models, or NULL. The steps and draw must outlive it. Its memory is
+ * of the passes' arenas and the stream's host_room. Local. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
+stm_status stm_ahead_create(const stm_decode_work *work, size_t most_rows, stm_step *step, stm_step *other,
+                            stm_draw *draw, stm_ahead **out);
 
 /* As stm_draw_run, of the first round that was not read yet: *ids are STM_NOT_YET for rows of the batch that were not
  * in it. The batch must have rows; all that it gets and loses in between must come from stm_slots_add and _fill. Local.

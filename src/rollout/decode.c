@@ -2,7 +2,7 @@
 
 #include "model/stages.h"
 #include "rollout/ahead.h"
-#include "rollout/draw.h"
+#include "rollout/awaited.h"
 #include "rollout/handover.h"
 #include "rollout/shares.h"
 #include "rollout/step.h"
@@ -19,6 +19,7 @@ typedef struct {
     stm_step *step, *other; /* other: of the other model; NULL: there is one */
     stm_draw *draw;         /* NULL: not the last stage */
     stm_ahead *ahead;       /* NULL: each round's ids are awaited */
+    stm_awaited *awaited;   /* NULL: no round is recorded, or those of ahead */
     stm_handover *handover; /* NULL: there are no other stages */
     stm_shares *shares;     /* NULL: no rollout will go to another rank */
     stm_layer_hooks hooks;
@@ -117,8 +118,11 @@ static stm_status sample(decoder *d, size_t batch)
 {
     const int32_t *ids;
     size_t not_finite;
-    STM_TRY(stm_draw_run(d->draw, &d->slots.batches[batch], stm_step_rows(d->step),
-                         d->other ? stm_step_rows(d->other) : NULL, &ids, &not_finite));
+    if (d->awaited)
+        STM_TRY(stm_awaited_read(d->awaited, batch, &ids, &not_finite));
+    else
+        STM_TRY(stm_draw_run(d->draw, &d->slots.batches[batch], stm_step_rows(d->step),
+                             d->other ? stm_step_rows(d->other) : NULL, &ids, &not_finite));
     return sampled(d, batch, ids, not_finite);
 }
 
@@ -154,13 +158,33 @@ static stm_status pass_on(decoder *d, size_t batch)
 {
     const size_t n_rows = d->slots.batches[batch].n_rows;
     char *leaving = stm_handover_take(d->handover);
-    STM_TRY(stm_step_read(d->step, leaving));
+    STM_TRY(stm_step_copy(d->step, n_rows, leaving));
     if (d->other)
-        STM_TRY(stm_step_read(d->other, leaving + other_bytes(d, n_rows)));
+        STM_TRY(stm_step_copy(d->other, n_rows, leaving + other_bytes(d, n_rows)));
     stm_handover_send(d->handover, n_rows);
     stm_handover_expect_ids(d->handover, n_rows);
     enter(&d->awaiting, batch);
     return STM_OK;
+}
+
+/* The buffer is free for what comes next while the layers run. */
+static stm_status let_in(decoder *d, size_t n_rows, const char *arrived)
+{
+    if (arrived)
+        STM_TRY(stm_step_enter(d->step, n_rows, arrived));
+    if (arrived && d->other)
+        STM_TRY(stm_step_enter(d->other, n_rows, arrived + other_bytes(d, n_rows)));
+    if (d->handover)
+        stm_handover_release(d->handover);
+    return STM_OK;
+}
+
+static stm_status run_steps(decoder *d, size_t batch)
+{
+    if (d->awaited)
+        return stm_awaited_run(d->awaited, batch);
+    STM_TRY(stm_step_run(d->step, &d->slots.batches[batch]));
+    return d->other ? stm_step_run(d->other, &d->slots.batches[batch]) : STM_OK;
 }
 
 static stm_status run(decoder *d, size_t batch)
@@ -175,12 +199,8 @@ static stm_status run(decoder *d, size_t batch)
     ++*d->work->rounds;
     if (d->ahead)
         return sample_ahead(d, batch);
-    const stm_slot_batch *rows = &d->slots.batches[batch];
-    STM_TRY(stm_step_run(d->step, rows, arrived));
-    if (d->other)
-        STM_TRY(stm_step_run(d->other, rows, arrived ? arrived + other_bytes(d, rows->n_rows) : NULL));
-    if (d->handover)
-        stm_handover_release(d->handover);
+    STM_TRY(let_in(d, d->slots.batches[batch].n_rows, arrived));
+    STM_TRY(run_steps(d, batch));
     return d->draw ? sample(d, batch) : pass_on(d, batch);
 }
 
@@ -218,13 +238,15 @@ static stm_status create(decoder *d)
     STM_TRY(stm_arena_take(host, d->slots.most_rows * sizeof *d->heard, &d->heard));
     d->hooks = (stm_layer_hooks){.meet = meet_nobody, .drive = drive, .context = d};
     const stm_layer_hooks *hooks = is_alone && !shares ? NULL : &d->hooks;
-    STM_TRY(stm_step_create(work, work->pass, &d->slots, hooks, &d->step));
+    STM_TRY(stm_step_create(work, work->pass, &d->slots, hooks, NULL, &d->step));
     if (work->other)
-        STM_TRY(stm_step_create(work, work->other, &d->slots, hooks, &d->other));
+        STM_TRY(stm_step_create(work, work->other, &d->slots, hooks, d->step, &d->other));
     if (stm_model_is_last(work->pass->model))
         STM_TRY(stm_draw_create(work, d->slots.most_rows, &d->draw));
     if (stm_ahead_is_possible(work))
-        STM_TRY(stm_ahead_create(work, d->slots.most_rows, d->step, d->draw, &d->ahead));
+        STM_TRY(stm_ahead_create(work, d->slots.most_rows, d->step, d->other, d->draw, &d->ahead));
+    if (stm_awaited_is_possible(work))
+        STM_TRY(stm_awaited_create(work, &d->slots, d->step, d->other, d->draw, progress, &d->awaited));
     if (!is_alone)
         STM_TRY(stm_handover_create(work, &d->slots, progress, &d->handover));
     return shares ? stm_shares_create(work, &d->slots, progress, &d->shares) : STM_OK;
@@ -246,20 +268,27 @@ static size_t step_bytes(const stm_model *model, size_t n_slots, size_t n_stages
     return stm_step_bytes(model, n_slots, most_rows, max_new_tokens) + n_links * n_batches * message;
 }
 
-size_t stm_decode_bytes(const stm_model *model, size_t n_slots, size_t n_stages, size_t max_new_tokens)
+/* A part of each row's attention, in all lists of rollout/ahead.h or rollout/awaited.h: those on the device, and those
+ * that are on their way there. */
+static size_t listed_bytes(const stm_model *model, const stm_sampling *sampling, size_t n_batches, size_t most_rows,
+                           size_t n_stages)
 {
-    size_t n_batches;
-    const size_t most_rows = rows_of_batch(n_slots, n_stages, &n_batches);
-    return step_bytes(model, n_slots, n_stages, max_new_tokens) +
-           (stm_model_is_last(model) ? stm_draw_bytes(model, most_rows) : 0);
+    const size_t n_lists = n_stages > 1 ? 2 * n_batches : 1 + sampling->rounds_ahead + 1;
+    if (!model->backend->apart || sampling->rounds_ahead == 0)
+        return 0;
+    return n_lists * most_rows * (model->end_layer - model->first_layer) * sizeof(stm_attend_part);
 }
 
-size_t stm_decode_other_bytes(const stm_model *model, size_t n_slots, size_t n_stages, size_t max_new_tokens)
+stm_slots_bytes stm_decode_bytes(const stm_model *model, const stm_sampling *sampling, size_t n_slots, size_t n_stages,
+                                 bool other)
 {
     size_t n_batches;
     const size_t most_rows = rows_of_batch(n_slots, n_stages, &n_batches);
-    return step_bytes(model, n_slots, n_stages, max_new_tokens) +
-           (stm_model_is_last(model) ? stm_draw_other_bytes(model, most_rows) : 0);
+    const size_t a_part = listed_bytes(model, sampling, n_batches, most_rows, n_stages);
+    const size_t draw = other ? stm_draw_other_bytes(model, most_rows) : stm_draw_bytes(model, most_rows);
+    return (stm_slots_bytes){.fixed = step_bytes(model, n_slots, n_stages, sampling->max_new_tokens) +
+                                      (stm_model_is_last(model) ? draw : 0) + a_part,
+                             .a_segment = a_part};
 }
 
 /* The same on every rank that will wait for this one. */

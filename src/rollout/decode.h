@@ -49,11 +49,10 @@ static inline size_t stm_decode_share(const stm_decode_work *work, int team_rank
 /* Memory of the K and V of so many slots in the layers that the model has here. */
 size_t stm_decode_slot_bytes(const stm_model *model, size_t n_slots, size_t max_new_tokens);
 
-/* All memory of decoding so many slots, in a pipeline of n_stages, but for a few bytes a slot (and layer, on a GPU). */
-size_t stm_decode_bytes(const stm_model *model, size_t n_slots, size_t n_stages, size_t max_new_tokens);
-
-/* What the other of two models adds to that. */
-size_t stm_decode_other_bytes(const stm_model *model, size_t n_slots, size_t n_stages, size_t max_new_tokens);
+/* All memory of decoding so many slots, in a pipeline of n_stages, but for a few bytes a slot. other: what the other of
+ * two models adds to that. */
+stm_slots_bytes stm_decode_bytes(const stm_model *model, const stm_sampling *sampling, size_t n_slots, size_t n_stages,
+                                 bool other);
 
 /* Decodes the team's items. Collective over the team, and all stages of it. Fails: STM_ERR_NUMERIC (on the last stage;
  * the rollout ends there, the others go on), STM_ERR_MEMORY, STM_ERR_DEVICE. */

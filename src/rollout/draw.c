@@ -2,7 +2,9 @@
 
 #include <math.h>
 
-enum { LOGITS_AT_ONCE = 1 << 22 }; /* elements of a block of whole logits */
+/* Of a block of whole logits: elements, few enough for a CPU's caches to pass them on; and, on a device, rows, for each
+ * block reads the head's weights again: once for a round of up to so many rows, twice for twice as many. */
+enum { LOGITS_AT_ONCE = 1 << 22, DEVICE_ROWS_AT_ONCE = 128 };
 
 struct stm_draw {
     const stm_model *model, *other_model; /* other: NULL: there is one */
@@ -46,7 +48,8 @@ static stm_status take(stm_arena *arena, size_t n, size_t element_bytes, void *o
 
 static size_t logits_rows(const stm_model *model, size_t most_rows)
 {
-    return STM_MIN(most_rows, STM_MAX((size_t)1, LOGITS_AT_ONCE / model->config.vocab_size));
+    const size_t few = STM_MAX((size_t)1, LOGITS_AT_ONCE / model->config.vocab_size);
+    return STM_MIN(most_rows, model->backend->apart ? STM_MAX(few, (size_t)DEVICE_ROWS_AT_ONCE) : few);
 }
 
 size_t stm_draw_bytes(const stm_model *model, size_t most_rows)

@@ -9,7 +9,7 @@ typedef struct stm_draw stm_draw;
 /* Takes all its memory from the pass's arenas. Local. Fails: STM_ERR_MEMORY, STM_ERR_DEVICE. */
 stm_status stm_draw_create(const stm_decode_work *work, size_t most_rows, stm_draw **out);
 
-/* Memory of it, but for a few bytes a row. Local. */
+/* Memory of it, but for a few bytes a row: rows of logits are as many as the backend takes at once, not all. Local. */
 size_t stm_draw_bytes(const stm_model *model, size_t most_rows);
 size_t stm_draw_other_bytes(const stm_model *model, size_t most_rows); /* more for the other of two models */
 

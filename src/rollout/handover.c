@@ -18,12 +18,13 @@ static stm_status open_link(const stm_decode_work *work, const stm_slots *slots,
     const stm_model *model = work->pass->model;
     const bool rows = options.tag == ROWS_TAG;
     const size_t hidden = stm_decode_n_models(work) * model->config.hidden_size;
+    options.courier = rows ? work->grid->along_column : NULL;
     options.comm = work->grid->column_comm;
     options.n_slots = slots->n_batches;
     options.slot_reals = slots->most_rows * (rows ? hidden : 1);
     options.real_bytes = rows ? model->backend->real_bytes : sizeof(double);
-    STM_TRY(
-        stm_arena_take(work->pass->host, options.n_slots * options.slot_reals * options.real_bytes, &options.slots));
+    STM_TRY(stm_arena_take(rows ? work->pass->device : work->pass->host,
+                           options.n_slots * options.slot_reals * options.real_bytes, &options.slots));
     *out = stm_link_create(&options);
     return STM_OK;
 }

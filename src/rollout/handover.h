@@ -11,16 +11,17 @@
 
 typedef struct stm_handover stm_handover;
 
-/* Buffers lie in the pass's host arena. progress: called while something is awaited; it drives the handover, too. The
+/* Buffers lie in the pass's arenas: those of rows on the device, in reals (group/neighbours.h), those of ids not.
+ * progress: called while something is awaited; it drives the handover, too. The
  * caller destroys *out. Local. Fails: STM_ERR_MEMORY. */
 stm_status stm_handover_create(const stm_decode_work *work, const stm_slots *slots, stm_progress_hook progress,
                                stm_handover **out);
 void stm_handover_destroy(stm_handover *handover); /* all has been received that was announced; NULL is fine */
 void stm_handover_drive(stm_handover *handover);   /* NULL is fine */
 
-/* Hidden rows; of two models, all rows of the one, then all of the other. expect: one more batch will run, of n_rows
- * rows. receive: the next batch's from the stage before, until release; waits. On the first stage none come, and *rows
- * is NULL. */
+/* Hidden rows, device memory; of two models, all rows of the one, then all of the other. expect: one more batch will
+ * run, of n_rows rows. receive: the next batch's from the stage before, until release; waits. On the first stage none
+ * come, and *rows is NULL. */
 void stm_handover_expect(stm_handover *handover, size_t n_rows);
 const void *stm_handover_receive(stm_handover *handover);
 void stm_handover_release(stm_handover *handover);

@@ -314,11 +314,11 @@ stm_status stm_rollout_expect_turn(stm_engine *engine, const stm_model *model, c
         n = groups_that_fit(&w, first);
         const size_t size = (size_t)grid->team_size, own = (n * sampling->group_size + size - 1) / size;
         const size_t n_slots = STM_MIN(slots_that_fit(&w), own);
-        status = stm_engine_expect_prompts(
-            engine, batch, w.groups + first, n,
-            stm_decode_bytes(model, n_slots, (size_t)grid->n_stages, sampling->max_new_tokens),
-            sampling->mixture ? stm_decode_other_bytes(model, n_slots, (size_t)grid->n_stages, sampling->max_new_tokens)
-                              : 0);
+        const stm_slots_bytes slots = stm_decode_bytes(model, sampling, n_slots, (size_t)grid->n_stages, false);
+        stm_slots_bytes other = {0, 0};
+        if (sampling->mixture)
+            other = stm_decode_bytes(model, sampling, n_slots, (size_t)grid->n_stages, true);
+        status = stm_engine_expect_prompts(engine, batch, w.groups + first, n, slots, other);
     }
     free(w.groups);
     free(w.items);

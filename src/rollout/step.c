@@ -1,6 +1,7 @@
 #include "rollout/step.h"
 
 #include "model/layer.h"
+#include "model/stages.h"
 
 struct stm_step {
     const stm_pass *pass;
@@ -21,8 +22,8 @@ struct stm_step {
     void *x_out; /* [n_rows, hidden] */
     stm_step_tables device, host;
 
-    stm_attend_part *parts; /* of a layer */
-    size_t n_parts, most_parts;
+    stm_attend_part *parts; /* [most_parts]: of a layer */
+    size_t most_parts;
     struct shared_part {
         size_t segment, first_row, n_rows, n_keys;
     } * shared;
@@ -94,10 +95,12 @@ stm_step_tables stm_step_tables_in(size_t most_rows, int32_t *memory)
 static stm_status take_rows(stm_step *d)
 {
     int32_t *device, *host;
-    STM_TRY(take(d, 4 * d->most_rows, sizeof *device, &device));
     STM_TRY(take_host(d, 4 * d->most_rows, sizeof *host, &host));
-    d->device = stm_step_tables_in(d->most_rows, device);
     d->host = stm_step_tables_in(d->most_rows, host);
+    if (d->device.ids)
+        return STM_OK;
+    STM_TRY(take(d, 4 * d->most_rows, sizeof *device, &device));
+    d->device = stm_step_tables_in(d->most_rows, device);
     return STM_OK;
 }
 
@@ -114,7 +117,7 @@ static stm_status take_parts(stm_step *d, size_t n_items)
 }
 
 stm_status stm_step_create(const stm_decode_work *work, const stm_pass *pass, const stm_slots *slots,
-                           const stm_layer_hooks *hooks, stm_step **out)
+                           const stm_layer_hooks *hooks, const stm_step *beside, stm_step **out)
 {
     stm_step *d;
     STM_TRY(stm_arena_take(pass->host, sizeof *d, &d));
@@ -126,6 +129,8 @@ stm_status stm_step_create(const stm_decode_work *work, const stm_pass *pass, co
                     .hooks = hooks,
                     .n_slots = slots->n_slots,
                     .most_rows = slots->most_rows};
+    if (beside)
+        d->device = beside->device;
     STM_TRY(take_layers(d));
     STM_TRY(take_rows(d));
     *out = d;
@@ -221,35 +226,27 @@ void stm_step_describe(const stm_step *step, const stm_slot_batch *batch, const 
     }
 }
 
-/* What the first layer reads. */
-static stm_status enter(stm_step *d, const void *arrived)
+static stm_status embed(stm_step *d)
 {
     const stm_model *model = d->model;
-    const stm_backend *b = model->backend;
-    const size_t hidden = model->config.hidden_size;
-    if (arrived) {
-        STM_TRY(b->write(model->stream, d->kept[0].x, arrived, d->n_rows * hidden * b->real_bytes));
-        return b->synchronize(model->stream);
-    }
     const stm_embed embed = {.n_rows = d->n_rows,
-                             .width = hidden,
+                             .width = model->config.hidden_size,
                              .ids = d->device.ids,
-                             .table = stm_at(b, model->weights, model->embedding),
+                             .table = stm_at(model->backend, model->weights, model->embedding),
                              .y = d->kept[0].x};
-    return b->embed(model->stream, &embed);
+    return stm_model_is_first(model) ? model->backend->embed(model->stream, &embed) : STM_OK;
 }
 
-/* device_parts [layers here, n_parts]: all parts, whose shapes are those of d->parts; NULL: they are listed layer by
- * layer. */
-static stm_status run_layers(stm_step *d, const stm_attend_part *device_parts)
+/* listing NULL: parts are listed layer by layer. */
+static stm_status run_layers(stm_step *d, const stm_step_listing *listing)
 {
     const stm_model *model = d->model;
     const stm_backend *b = model->backend;
     const size_t first = model->first_layer, end = model->end_layer;
     const size_t half = model->config.n_kv_heads * d->n_rows * model->config.head_dim;
+    const size_t n_listed = listing ? listing->n_parts : 0;
     for (size_t l = first; l < end; l++) {
-        if (!device_parts)
-            d->n_parts = parts_at_layer(d, l, false, d->parts);
+        const size_t n_parts = listing ? n_listed : parts_at_layer(d, l, false, d->parts);
         const stm_append append = {.n_rows = d->n_rows,
                                    .n_kv_heads = model->config.n_kv_heads,
                                    .head_dim = model->config.head_dim,
@@ -265,18 +262,25 @@ static stm_status run_layers(stm_step *d, const stm_attend_part *device_parts)
                                      .k = d->kv,
                                      .v = stm_activation_at(b, d->kv, half),
                                      .kv_stride = d->n_rows,
-                                     .n_parts = d->n_parts,
-                                     .parts = d->parts,
-                                     .device_parts = device_parts ? device_parts + (l - first) * d->n_parts : NULL,
+                                     .n_parts = n_parts,
+                                     .parts = listing ? listing->shapes : d->parts,
+                                     .device_parts = listing ? listing->device + (l - first) * n_listed : NULL,
                                      .append = &append,
-                                     .hooks = device_parts ? NULL : d->hooks};
+                                     .hooks = listing ? NULL : d->hooks};
         void *out = l + 1 == end ? d->x_out : d->kept[(l + 1 - first) % 2].x;
         STM_TRY(stm_layer_forward(model, l, &rows, &d->kept[(l - first) % 2], &d->scratch, out));
     }
     return STM_OK;
 }
 
-stm_status stm_step_run(stm_step *step, const stm_slot_batch *batch, const void *arrived)
+stm_status stm_step_enter(stm_step *step, size_t n_rows, const void *arrived)
+{
+    const stm_model *model = step->model;
+    return model->backend->copy(model->stream, step->kept[0].x, arrived,
+                                n_rows * model->config.hidden_size * model->backend->real_bytes);
+}
+
+stm_status stm_step_run(stm_step *step, const stm_slot_batch *batch)
 {
     const stm_model *model = step->model;
     step->n_rows = batch->n_rows;
@@ -285,25 +289,38 @@ stm_status stm_step_run(stm_step *step, const stm_slot_batch *batch, const void 
     STM_TRY(
         model->backend->write(model->stream, step->device.ids, step->host.ids, 4 * step->most_rows * sizeof(int32_t)));
     list_shared_parts(step);
-    STM_TRY(enter(step, arrived));
+    STM_TRY(embed(step));
     return run_layers(step, NULL);
+}
+
+static size_t n_layers(const stm_step *step)
+{
+    return step->model->end_layer - step->model->first_layer;
 }
 
 size_t stm_step_most_parts(const stm_step *step)
 {
-    return (step->model->end_layer - step->model->first_layer) * step->most_parts;
+    return n_layers(step) * step->most_parts;
 }
 
-size_t stm_step_list(stm_step *step, const stm_slot_batch *batch, stm_attend_part *parts)
+stm_status stm_step_take_listing(const stm_step *step, stm_step_listing *out)
 {
-    const size_t first = step->model->first_layer;
+    *out = (stm_step_listing){0};
+    STM_TRY(take_host(step, step->most_parts, sizeof *out->shapes, &out->shapes));
+    return take(step, stm_step_most_parts(step), sizeof *out->device, &out->device);
+}
+
+stm_status stm_step_list(stm_step *step, const stm_slot_batch *batch, stm_attend_part *room, stm_step_listing *listing)
+{
+    const stm_model *model = step->model;
     step->n_rows = batch->n_rows;
     step->rows = batch->rows;
     list_shared_parts(step);
-    step->n_parts = parts_at_layer(step, first, true, step->parts);
-    for (size_t l = first; l < step->model->end_layer; l++)
-        (void)parts_at_layer(step, l, true, parts + (l - first) * step->n_parts);
-    return (step->model->end_layer - first) * step->n_parts;
+    listing->n_parts = parts_at_layer(step, model->first_layer, true, listing->shapes);
+    for (size_t l = 0; l < n_layers(step); l++)
+        (void)parts_at_layer(step, model->first_layer + l, true, room + l * listing->n_parts);
+    return model->backend->write(model->stream, listing->device, room,
+                                 n_layers(step) * listing->n_parts * sizeof *room);
 }
 
 const stm_step_tables *stm_step_device_tables(const stm_step *step)
@@ -311,20 +328,20 @@ const stm_step_tables *stm_step_device_tables(const stm_step *step)
     return &step->device;
 }
 
-stm_status stm_step_run_listed(stm_step *step, size_t n_rows, size_t most_own_keys, const stm_attend_part *device_parts)
+stm_status stm_step_run_listed(stm_step *step, size_t n_rows, size_t most_own_keys, const stm_step_listing *listing)
 {
     step->n_rows = n_rows;
     for (size_t r = 0; r < n_rows; r++)
-        step->parts[step->n_parts - n_rows + r].most_grown = most_own_keys - 1;
-    STM_TRY(enter(step, NULL));
-    return run_layers(step, device_parts);
+        listing->shapes[listing->n_parts - n_rows + r].most_grown = most_own_keys - 1;
+    STM_TRY(embed(step));
+    return run_layers(step, listing);
 }
 
-stm_status stm_step_read(const stm_step *step, void *leaving)
+stm_status stm_step_copy(const stm_step *step, size_t n_rows, void *leaving)
 {
     const stm_model *model = step->model;
-    return model->backend->read(model->stream, leaving, step->x_out,
-                                step->n_rows * model->config.hidden_size * model->backend->real_bytes);
+    return model->backend->copy(model->stream, leaving, step->x_out,
+                                n_rows * model->config.hidden_size * model->backend->real_bytes);
 }
 
 const void *stm_step_rows(const stm_step *step)

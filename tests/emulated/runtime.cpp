@@ -45,9 +45,10 @@ struct emulated_recording {
 
 static std::vector<cudaStream_t> streams;
 
-/* Said at the end of the process. idle waits: those of the host after which the device had nothing left to do. */
+/* Said at the end of the process. idle waits: those of the host after which the device had nothing left to do;
+ * pageable: bytes copied from and to memory of the host that the device does not get at by itself. */
 static struct counts {
-    unsigned long launches, replays, instantiations, updates, idle_waits;
+    unsigned long launches, replays, instantiations, updates, idle_waits, pageable;
 
     ~counts()
     {
@@ -55,8 +56,8 @@ static struct counts {
         FILE *file = path && *path ? std::fopen(path, "a") : nullptr;
         if (!file)
             return;
-        std::fprintf(file, "launches %lu replays %lu instantiations %lu updates %lu idle_waits %lu\n", launches,
-                     replays, instantiations, updates, idle_waits);
+        std::fprintf(file, "launches %lu replays %lu instantiations %lu updates %lu idle_waits %lu pageable %lu\n",
+                     launches, replays, instantiations, updates, idle_waits, pageable);
         std::fclose(file);
     }
 } counted;
@@ -289,6 +290,8 @@ cudaError_t cudaFreeHost(void *what)
  * that runs. */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t stream)
 {
+    for (const void *side : {from, (const void *)to})
+        counted.pageable += emulated::kind_of(side) == memory_kind::pageable ? bytes : 0;
     if (!stream->is_captured && emulated::kind_of(from) == memory_kind::pageable) {
         const auto now = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
         return emulated::queue(stream, kind::copy, [=] { std::memcpy(to, now->data(), bytes); });

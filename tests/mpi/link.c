@@ -1,10 +1,12 @@
 /* Messages between neighbours of a chain: all arrive, whole and in order, in both directions at once, whoever is late
- * and whatever MPI buffers; a sender runs ahead as far as there are slots, and no further. */
+ * and whatever MPI buffers, by links that share a courier, too, and from memory that is not the host's; a sender runs
+ * ahead as far as there are slots, and no further. */
 #include "mpi/link.h"
 
 #include <unistd.h>
 
 #include "base/random.h"
+#include "support/far.h"
 #include "support/mpi.h"
 
 enum { TAG_UP = 11, TAG_DOWN = 12, TAG_NOTE = 13, MOST_REALS = 40000, N_MESSAGES = 60 };
@@ -57,6 +59,9 @@ enum { FROM_BELOW, TO_ABOVE, FROM_ABOVE, TO_BELOW, N_LINKS };
 typedef struct {
     uint64_t seed;
     bool announced; /* receivers learn of sizes message by message */
+    const stm_reach *reach;
+    stm_courier *courier; /* NULL: each link has its own */
+    double *host;         /* [MOST_REALS]: a message's content */
     stm_link *links[N_LINKS];
     double *slots[N_LINKS];
     size_t sizes[N_LINKS][N_MESSAGES];
@@ -86,10 +91,11 @@ static void open_link(chain *c, int which, size_t n_slots)
     if (peer_of(which) < 0 || peer_of(which) >= n_ranks)
         return;
     for (size_t i = 0; i < N_MESSAGES; i++)
-        c->sizes[which][i] = size_of(c->seed, tag_of(which), i);
+        c->sizes[which][i] = STM_MAX(size_of(c->seed, tag_of(which), i), (size_t)(c->reach != NULL));
     c->n_slots[which] = n_slots;
-    assert_ok(stm_alloc(n_slots * MOST_REALS, sizeof(double), &c->slots[which]));
-    const stm_link_options options = {.comm = MPI_COMM_WORLD,
+    assert_ok(stm_reach_alloc(c->reach, n_slots * MOST_REALS * sizeof(double), &c->slots[which]));
+    const stm_link_options options = {.courier = c->courier,
+                                      .comm = MPI_COMM_WORLD,
                                       .peer = peer_of(which),
                                       .tag = tag_of(which),
                                       .sends = sends,
@@ -103,9 +109,12 @@ static void open_link(chain *c, int which, size_t n_slots)
     c->links[which] = stm_link_create(&options);
 }
 
-static void open_chain(chain *c, uint64_t seed)
+static void open_chain(chain *c, uint64_t seed, int kind)
 {
-    *c = (chain){.seed = seed, .announced = seed % 3 == 0};
+    *c = (chain){.seed = seed, .announced = seed % 3 == 0, .reach = far_reach(kind)};
+    if (c->reach || seed % 2 == 0)
+        assert_ok(stm_courier_create(c->reach, 0, &c->courier));
+    assert_ok(stm_alloc(MOST_REALS, sizeof *c->host, &c->host));
     for (int i = 0; i < N_LINKS; i++)
         open_link(c, i, 1 + (seed + (uint64_t)(i * rank)) % 3); /* both sides may differ */
 }
@@ -115,8 +124,11 @@ static void close_chain(chain *c)
     for (int i = 0; i < N_LINKS; i++) {
         stm_link_destroy(c->links[i]); /* it may wait, and drive the others */
         c->links[i] = NULL;
-        free(c->slots[i]);
     }
+    for (int i = 0; i < N_LINKS; i++)
+        stm_reach_free(c->reach, c->slots[i]);
+    stm_courier_destroy(c->courier);
+    free(c->host);
 }
 
 static void receive(chain *c, int which, size_t message)
@@ -127,10 +139,10 @@ static void receive(chain *c, int which, size_t message)
     for (; c->announced && c->n_expected[which] < STM_MIN(message + c->n_slots[which], N_MESSAGES);
          c->n_expected[which]++)
         stm_link_expect(link, c->sizes[which][c->n_expected[which]]);
-    const double *reals = stm_link_wait(link);
+    far_read(c->reach, c->host, stm_link_wait(link), c->sizes[which][message] * sizeof *c->host);
     for (size_t i = 0; i < c->sizes[which][message]; i++)
-        if (reals[i] != content(c->seed, tag_of(which), peer_of(which), message, i))
-            fail_msg("link %d, message %zu, element %zu: found %.9g", which, message, i, reals[i]);
+        if (c->host[i] != content(c->seed, tag_of(which), peer_of(which), message, i))
+            fail_msg("link %d, message %zu, element %zu: found %.9g", which, message, i, c->host[i]);
     dawdle(c->seed, message);
     stm_link_release(link);
 }
@@ -139,19 +151,20 @@ static void send(chain *c, int which, size_t message)
 {
     if (!c->links[which])
         return;
-    double *reals = stm_link_take(c->links[which]);
+    void *slot = stm_link_take(c->links[which]);
     for (size_t i = 0; i < c->sizes[which][message]; i++)
-        reals[i] = content(c->seed, tag_of(which), rank, message, i);
+        c->host[i] = content(c->seed, tag_of(which), rank, message, i);
+    far_write(c->reach, slot, c->host, c->sizes[which][message] * sizeof *c->host);
     stm_link_send(c->links[which], c->sizes[which][message]);
     dawdle(c->seed + 1, message);
     drive_all(c);
 }
 
 /* As in a pipeline: a lower rank is further ahead on the way up, and then takes turns. */
-static void run_chain(uint64_t seed)
+static void run_chain(uint64_t seed, int kind)
 {
     chain c;
-    open_chain(&c, seed);
+    open_chain(&c, seed, kind);
     const size_t ahead = (size_t)(n_ranks - 1 - rank);
     for (size_t i = 0; i < N_MESSAGES + ahead; i++) {
         if (i < N_MESSAGES) {
@@ -171,7 +184,9 @@ static void messages_go_both_ways_in_order(void **state)
     (void)state;
     find_ranks();
     for (uint64_t seed = 0; seed < 9; seed++)
-        run_chain(seed);
+        run_chain(seed, 0);
+    for (uint64_t seed = 0; seed < 4; seed++)
+        run_chain(seed, 1 + (int)(seed % 2));
 }
 
 static void nothing_relies_on_hidden_buffers(void **state)
@@ -180,7 +195,9 @@ static void nothing_relies_on_hidden_buffers(void **state)
     find_ranks();
     strict = true;
     for (uint64_t seed = 0; seed < 9; seed++)
-        run_chain(seed);
+        run_chain(seed, 0);
+    for (uint64_t seed = 0; seed < 2; seed++)
+        run_chain(seed, 1 + (int)seed);
     strict = false;
 }
 

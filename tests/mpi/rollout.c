@@ -123,7 +123,7 @@ static void stages_sample_the_same(void **state)
         rollout_fixture f;
         stm_batch alone;
         stm_rollout_counts counts;
-        rollout_set_up_deep(&f, configs[c]);
+        rollout_set_up_deep(&f, configs[c], &stm_backend_cpu_f64);
         make_stop_often(&f);
         static const char *const plain[] = {"rollout.group_size=7", "rollout.max_new_tokens=23"};
         assert_ok(rollout_try(MPI_COMM_SELF, &f, plain, 2, &alone, &counts));
@@ -147,7 +147,7 @@ static void what_is_not_a_number_is_said_by_all(void **state)
     int n_ranks;
     rollout_fixture f;
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    rollout_set_up_deep(&f, STM_TEST_LLAMA);
+    rollout_set_up_deep(&f, STM_TEST_LLAMA, &stm_backend_cpu_f64);
     double *weights = f.model->weights;
     weights[f.model->final_norm] = NAN;
     for (int n_stages = 1; n_stages <= n_ranks; n_stages += n_ranks > 1 ? n_ranks - 1 : 1) {
@@ -189,7 +189,7 @@ static void ranks_with_free_slots_take_what_waits_elsewhere(void **state)
     stm_rollout_counts counts;
     char team[64];
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    rollout_set_up_deep(&f, STM_TEST_LLAMA);
+    rollout_set_up_deep(&f, STM_TEST_LLAMA, &stm_backend_cpu_f64);
     make_stop_often(&f);
     snprintf(team, sizeof team, "parallel.suffix=%d", n_ranks);
     const char *const overrides[] = {"rollout.group_size=40", "rollout.slots=2",          "rollout.max_new_tokens=60",
@@ -238,7 +238,7 @@ static void a_rollout_is_left_by_all_when_one_rank_says_so(void **state)
     stm_rollout_counts counts;
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
-    rollout_set_up_deep(&f, STM_TEST_LLAMA);
+    rollout_set_up_deep(&f, STM_TEST_LLAMA, &stm_backend_cpu_f64);
     f.model->config.n_eos = 0;
     for (int n_stages = 1; n_stages <= n_ranks; n_stages++)
         for (int who = 0; who < n_ranks && n_ranks % n_stages == 0; who++) {

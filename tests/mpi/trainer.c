@@ -1,10 +1,12 @@
 /* What the trainer does on ranks, against one rank and against plain loops: an update, the reference, the agreement
- * between two steps. */
+ * between two steps. Of a backend under test. */
 #include <signal.h>
 #include <time.h>
 
+#include "group/device_reach.h"
 #include "model/layout.h"
 #include "support/batch.h"
+#include "support/device.h"
 #include "support/model.h"
 #include "support/mpi.h"
 #include "train/boundary.h"
@@ -20,31 +22,38 @@ typedef struct {
     stm_stream *stream;
     stm_model *model;
     stm_batch batch;
+    const stm_reach *reach;
     stm_grid grid;
     stm_policy policy;
 } fixture;
 
 static void set_up(fixture *f, MPI_Comm comm, const char *const *overrides, size_t n)
 {
+    const stm_backend *backend;
     *f = (fixture){0};
+    assert_ok(stm_backend_find(backend_under_test(), STM_FLOAT64, &backend));
     stm_test_options(&f->options, overrides, n);
     f->options.optim.lr = 0.01;
     f->options.optim.weight_decay = 0.1;
-    assert_ok(stm_backend_cpu_f64.open(1, &f->stream));
-    f->model = stm_test_model(&stm_backend_cpu_f64, f->stream, &stm_test_configs[STM_TEST_QWEN3], 5);
+    assert_ok(backend->open(1, &f->stream));
+    f->model = stm_test_model(backend, f->stream, &stm_test_configs[STM_TEST_QWEN3], 5);
     stm_test_batch(3, N_GROUPS, f->model->config.vocab_size, &f->batch);
+    assert_ok(stm_device_reach_open(backend, f->stream, &f->reach));
     assert_ok(stm_grid_create(comm, &(stm_axes){1, STM_AUTO, STM_AUTO}, N_GROUPS, &f->grid));
+    assert_ok(stm_grid_take_reach(&f->grid, f->reach));
     f->policy = (stm_policy){.options = &f->options, .model = f->model, .grid = &f->grid};
     assert_ok(stm_engine_create(f->model, &f->grid, &f->options, 0, &f->policy.engine));
 }
 
 static void tear_down(fixture *f)
 {
+    const stm_backend *backend = f->model->backend;
     stm_engine_destroy(f->policy.engine);
     stm_grid_destroy(&f->grid);
     stm_batch_clear(&f->batch);
     stm_model_destroy(f->model);
-    stm_backend_cpu_f64.close(f->stream);
+    stm_device_reach_close(f->reach);
+    backend->close(f->stream);
     stm_options_clear(&f->options);
 }
 
@@ -336,6 +345,27 @@ static void a_mixture_does_not_depend_on_the_ranks(void **state)
     tear_down_others(&together);
 }
 
+/* Its rounds are recorded then, both models' at once: the same bits. */
+static void a_mixture_that_runs_ahead_is_the_one_that_is_awaited(void **state)
+{
+    (void)state;
+    others_fixture awaited, ahead;
+    set_up_others(&awaited, MPI_COMM_WORLD);
+    set_up_others(&ahead, MPI_COMM_WORLD);
+    awaited.f.options.rollout.max_new_tokens = ahead.f.options.rollout.max_new_tokens = 12;
+    awaited.f.options.rollout.min_new_tokens = ahead.f.options.rollout.min_new_tokens = 2;
+    awaited.f.options.rollout.rounds_ahead = 0;
+    for (int64_t n = 1; n < 4; n += 2) {
+        ahead.f.options.rollout.rounds_ahead = n;
+        ahead.f.options.rollout.slots = n == 1 ? 64 : 4;
+        sample_others(&awaited, 0.4, 1);
+        sample_others(&ahead, 0.4, 1);
+        compare_others(&awaited.f.batch, &ahead.f.batch, 1e-13);
+    }
+    tear_down_others(&awaited);
+    tear_down_others(&ahead);
+}
+
 /* log of the probabilities of all ids after the first n of a response: each as a response of one token, scored. */
 static void next_token(const others_fixture *o, const stm_group *group, const stm_response *r, size_t n, double *policy,
                        double *reference)
@@ -517,6 +547,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(others_are_sampled_by_the_reference),
         cmocka_unit_test(a_mixture_ends_in_either_model),
         cmocka_unit_test(a_mixture_does_not_depend_on_the_ranks),
+        cmocka_unit_test(a_mixture_that_runs_ahead_is_the_one_that_is_awaited),
         cmocka_unit_test(a_mixture_is_the_two_distributions_product),
         cmocka_unit_test(the_memory_of_two_models_is_planned),
         cmocka_unit_test(the_reference_keeps_the_weights_of_its_making),

@@ -38,7 +38,7 @@ static stm_status reply(void *context, size_t n, const stm_turn *turns, stm_repl
 /* A model of which every fifth token ends a turn. */
 static void set_up(rollout_fixture *f, partner_state *p, stm_partner *partner)
 {
-    rollout_set_up_deep(f, STM_TEST_LLAMA);
+    rollout_set_up_deep(f, STM_TEST_LLAMA, &stm_backend_cpu_f64);
     f->model->config.n_eos = 16;
     for (int i = 0; i < 16; i++)
         f->model->config.eos[i] = 5 * i;

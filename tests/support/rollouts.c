@@ -13,10 +13,8 @@ void rollout_set_up(rollout_fixture *f, stm_test_config config, const stm_backen
     f->model = stm_test_model(backend, f->stream, &stm_test_configs[config], 5);
 }
 
-/* Of as many layers as there may be stages. */
-void rollout_set_up_deep(rollout_fixture *f, stm_test_config config)
+void rollout_set_up_deep(rollout_fixture *f, stm_test_config config, const stm_backend *backend)
 {
-    const stm_backend *backend = &stm_backend_cpu_f64;
     *f = (rollout_fixture){0};
     stm_model_config deep = stm_test_configs[config];
     deep.n_layers = 5;
@@ -100,7 +98,7 @@ stm_status rollout_try(MPI_Comm comm, const rollout_fixture *f, const char *cons
                               batch->n_groups, &grid));
     const stm_reach *reach;
     assert_ok(stm_device_reach_open(stage.backend, stage.stream, &reach));
-    grid.reach = reach;
+    assert_ok(stm_grid_take_reach(&grid, reach));
     stm_model_hold_stage(&stage, (size_t)n_stages, (size_t)grid.stage);
     assert_ok(stm_engine_create(&stage, &grid, &options, 0, &engine));
     stm_sampling_init(&options, f->model, NULL, STM_RANDOM_GENERATE, 0, &sampling);
@@ -114,8 +112,8 @@ stm_status rollout_try(MPI_Comm comm, const rollout_fixture *f, const char *cons
     const stm_status status = f->budgets ? roll_out_cut(f->budgets, engine, &stage, &grid, &sampling, batch, counts)
                                          : stm_rollout(engine, &stage, &grid, &sampling, batch, counts);
     stm_engine_destroy(engine);
-    stm_device_reach_close(reach);
     stm_grid_destroy(&grid);
+    stm_device_reach_close(reach);
     stm_options_clear(&options);
     return status;
 }

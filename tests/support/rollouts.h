@@ -20,7 +20,8 @@ typedef struct {
 } rollout_fixture;
 
 void rollout_set_up(rollout_fixture *f, stm_test_config config, const stm_backend *backend);
-void rollout_set_up_deep(rollout_fixture *f, stm_test_config config); /* of as many layers as there may be stages */
+/* Of as many layers as there may be stages. */
+void rollout_set_up_deep(rollout_fixture *f, stm_test_config config, const stm_backend *backend);
 void rollout_tear_down(rollout_fixture *f);
 
 /* From the prompts of a ragged batch, on the layout that the overrides ask for; a pipeline must divide the ranks of

@@ -86,6 +86,32 @@ done
 compare_ahead 1 long --precision bfloat16 rollout.group_size=1 rollout.max_new_tokens=270
 say "generate: the same where the host runs ahead, which then waits for no token"
 
+# On stages rounds are replayed between messages, which leave nothing of a round to memory that the GPU cannot get at by
+# itself: twice as many tokens copy no byte more from or to there.
+staged() { # staged FILE AHEAD DIRECT TOKENS
+    rm -f counts.txt
+    STEMMA_GPU_MPI=$3 STEMMA_EMULATED_COUNTS=counts.txt succeeds 2 "$STEMMA" generate stops ids.jsonl --out "$1" run.seed=3 \
+        --precision float64 --backend cuda parallel.pipeline=2 rollout.group_size=7 rollout.rounds_ahead="$2" rollout.max_new_tokens="$4"
+}
+total() { count "$1" | awk '{ s += $1 } END { print s }'; }
+sampled cpu.jsonl stops --precision float64 --backend cpu rollout.group_size=7 rollout.max_new_tokens=40
+for direct in 0 1; do
+    [ "$direct" = 0 ] || [ -n "${STEMMA_EMULATED:-}" ] || continue
+    staged awaited.jsonl 0 $direct 40
+    [ -z "${STEMMA_EMULATED:-}" ] || launches=$(total launches)
+    staged staged.jsonl 1 $direct 40
+    [ "$(ids cpu.jsonl)" = "$(ids awaited.jsonl)" ] || die "generate on stages: other tokens than the CPU's"
+    [ "$(ids cpu.jsonl)" = "$(ids staged.jsonl)" ] || die "generate on stages: other tokens where rounds are recorded"
+    [ -n "${STEMMA_EMULATED:-}" ] || continue
+    cmp -s awaited.jsonl staged.jsonl || die "generate on stages: other numbers where rounds are recorded"
+    [ "$(count replays | sort -n | head -1)" -gt 20 ] || die "generate on stages: $(count replays) replays"
+    [ $((2 * $(total launches))) -lt "$launches" ] || die "generate on stages: $(total launches) launches, of $launches"
+    pageable=$(total pageable)
+    staged staged.jsonl 1 $direct 20
+    [ "$(total pageable)" = "$pageable" ] || die "generate on stages: $(total pageable) bytes by pageable memory, then $pageable"
+done
+say "generate on stages: the CPU's tokens, by rounds that are replayed and messages from the GPU's memory"
+
 # Without measured rates: the host is no GPU. Two steps on each backend, then one that changes it half way.
 input cpu.yaml cpu 2 "objective: { kl_coef: 0.02 }\n"
 train() { succeeds "$1" "$STEMMA" train cpu.yaml run.folder="$2" run.steps="$3" --backend "$4" --precision float64 \
@@ -111,6 +137,28 @@ for layout in "3 0 parallel.replica=3" "3 1 parallel.replica=1" "2 0 parallel.pi
     same_parameters "$(checkpoint cpu 2)" "$(checkpoint "cuda$n" 2)" 1e-9
 done
 say "train: the CPU's weights on 2 to 4 ranks, replicas, teams, stages and shards, gone on with from checkpoints"
+
+# Nash-MD: policy and reference decode together, and both their rounds are replayed.
+input nash.yaml nash 2 'objective: { name: self_play, opponent: other, oracle: reward, label_scale: 4, beta: 0.1 }\nreference: { samples: 2, mixture: 0.5 }\n'
+nash() { # nash RANKS FOLDER BACKEND OPTIONS
+    rm -f counts.txt
+    STEMMA_EMULATED_COUNTS=counts.txt succeeds "$1" "$STEMMA" train nash.yaml run.folder="$2" --backend "$3" --precision float64 \
+        parallel.machine=none checkpoint.every=0 rollout.max_new_tokens=16 "${@:4}"
+}
+nash 0 nash.cpu cpu
+nash 0 nash.awaited cuda rollout.rounds_ahead=0
+[ -z "${STEMMA_EMULATED:-}" ] || launches=$(total launches) waits=$(total idle_waits)
+nash 0 nash.ahead cuda
+[ -z "${STEMMA_EMULATED:-}" ] || {
+    [ "$(total replays)" -gt 20 ] && [ "$(total launches)" -lt "$launches" ] && [ "$(total idle_waits)" -lt $((waits - 40)) ] ||
+        die "nash: $(cat counts.txt), of $launches launches and $waits waits"
+}
+nash 2 nash.stages cuda parallel.pipeline=2
+nash 3 nash.team cuda rollout.slots=2
+for run in awaited ahead stages team; do
+    same_parameters "$(checkpoint nash.cpu 2)" "$(checkpoint nash.$run 2)" 1e-9
+done
+say "train by mixtures of two models: the CPU's weights, awaited and ahead, on two stages and in a team"
 
 # A checkpoint holds the same in bfloat16: float32 on the CPU goes on from it.
 succeeds 2 "$STEMMA" train cpu.yaml run.folder=half run.steps=1 --backend cuda --precision bfloat16 parallel.machine=none

@@ -5,8 +5,8 @@
 static bool runs_ahead(const device *d)
 {
     const stm_backend *b = d->backend;
-    const bool rows[] = {b->host_room,     b->mark,   b->wait_mark, b->begin_recording,
-                         b->end_recording, b->replay, b->advance};
+    const bool rows[] = {b->host_room,     b->mark,       b->wait_mark, b->has_passed_mark, b->begin_recording,
+                         b->end_recording, b->can_replay, b->replay,    b->advance};
     for (size_t i = 1; i < sizeof rows / sizeof *rows; i++)
         assert_int_equal(rows[i], rows[0]);
     return rows[0];
@@ -61,7 +61,7 @@ static void record_sums(device *d, const void *const *x, size_t n, void *y)
     assert_ok(d->backend->begin_recording(d->stream));
     for (size_t i = 0; i < n; i++)
         assert_ok(d->backend->add(d->stream, N, x[i], y));
-    assert_ok(d->backend->end_recording(d->stream));
+    assert_ok(d->backend->end_recording(d->stream, 0));
 }
 
 static void replay_sums(device *d)
@@ -71,17 +71,17 @@ static void replay_sums(device *d)
     record_sums(d, (const void *const[]){x[0], x[1]}, 2, y);
     assert_holds(d, y, 0);
     for (int i = 0; i < 3; i++)
-        assert_ok(b->replay(d->stream));
+        assert_ok(b->replay(d->stream, 0));
     assert_holds(d, y, 33);
     assert_ok(b->copy(d->stream, x[1], x[2], N * b->real_bytes)); /* what arguments point to is read by the replay */
-    assert_ok(b->replay(d->stream));
+    assert_ok(b->replay(d->stream, 0));
     assert_holds(d, y, 134);
 
     record_sums(d, (const void *const[]){x[0], x[0]}, 2, y); /* the same work of other arguments */
-    assert_ok(b->replay(d->stream));
+    assert_ok(b->replay(d->stream, 0));
     assert_holds(d, y, 136);
     record_sums(d, (const void *const[]){x[0], x[0], x[2]}, 3, y); /* other work */
-    assert_ok(b->replay(d->stream));
+    assert_ok(b->replay(d->stream, 0));
     record_sums(d, (const void *const[]){x[2]}, 1, y); /* a replay that is queued stays what it was */
     assert_holds(d, y, 238);
 }
@@ -92,13 +92,47 @@ static void recorded_work_runs_when_it_is_replayed(void **state)
     on_every_kind(replay_sums);
 }
 
+/* Each of its own number, whose scratch another may have outgrown. */
+static void replay_by_number(device *d)
+{
+    const stm_backend *b = d->backend;
+    void *const x[] = {filled(d, 1), filled(d, 10)}, *y = filled(d, 0), *db = filled(d, 0);
+    const stm_bias bias = {.n_rows = 3, .width = N / 3, .stride = N / 3, .dy = x[0], .db = db};
+    stm_bias wide = bias;
+    wide.n_rows = 1;
+    wide.width = wide.stride = N;
+    assert_false(b->can_replay(d->stream, 2));
+    for (size_t i = 0; i < 2; i++) {
+        assert_ok(b->begin_recording(d->stream));
+        assert_ok(b->add(d->stream, N, x[i], y));
+        assert_ok(b->end_recording(d->stream, 2 + i));
+    }
+    for (size_t i = 0; i < 5; i++)
+        assert_ok(b->replay(d->stream, 2 + i % 2));
+    assert_holds(d, y, 23);
+    assert_ok(b->bias_backward(d->stream, &bias));
+    assert_ok(b->begin_recording(d->stream));
+    assert_ok(b->bias_backward(d->stream, &bias));
+    assert_ok(b->end_recording(d->stream, 2));
+    assert_true(b->can_replay(d->stream, 2));
+    assert_ok(b->bias_backward(d->stream, &wide));
+    assert_false(b->can_replay(d->stream, 2));
+    assert_false(b->can_replay(d->stream, STM_RECORDINGS - 1));
+}
+
+static void recordings_have_numbers(void **state)
+{
+    (void)state;
+    on_every_kind(replay_by_number);
+}
+
 static void spoil_recordings(device *d)
 {
     const stm_backend *b = d->backend;
     void *const x = filled(d, 1), *y = filled(d, 0);
     double number;
     void *memory;
-    assert_fails(b->replay(d->stream), STM_ERR_DEVICE, "nothing is recorded");
+    assert_fails(b->replay(d->stream, 0), STM_ERR_DEVICE, "nothing is recorded");
     for (int way = 0; way < 5; way++) {
         record_sums(d, (const void *const[]){x}, 1, y);
         assert_ok(b->begin_recording(d->stream));
@@ -113,11 +147,11 @@ static void spoil_recordings(device *d)
             assert_fails(b->wait_mark(d->stream, 0), STM_ERR_DEVICE, "captur");
         else
             assert_fails(b->host_room(d->stream, (size_t)1 << 20, &memory), STM_ERR_DEVICE, "captur");
-        assert_fails(b->end_recording(d->stream), STM_ERR_DEVICE, "a recording");
-        assert_fails(b->replay(d->stream), STM_ERR_DEVICE, "nothing is recorded");
+        assert_fails(b->end_recording(d->stream, 0), STM_ERR_DEVICE, "a recording");
+        assert_fails(b->replay(d->stream, 0), STM_ERR_DEVICE, "nothing is recorded");
     }
     record_sums(d, (const void *const[]){x}, 1, y);
-    assert_ok(b->replay(d->stream));
+    assert_ok(b->replay(d->stream, 0));
     assert_holds(d, y, 1);
 }
 
@@ -136,13 +170,13 @@ static void outgrow_scratch(device *d)
     stm_bias bias = {.n_rows = 3, .width = N / 3, .stride = N / 3, .dy = dy, .db = db};
     assert_ok(b->begin_recording(d->stream));
     assert_fails(b->bias_backward(d->stream, &bias), STM_ERR_DEVICE, "expected its work to have run once before");
-    (void)b->end_recording(d->stream);
+    (void)b->end_recording(d->stream, 0);
 
     assert_ok(b->bias_backward(d->stream, &bias));
     assert_ok(b->begin_recording(d->stream));
     assert_ok(b->bias_backward(d->stream, &bias));
-    assert_ok(b->end_recording(d->stream));
-    assert_ok(b->replay(d->stream));
+    assert_ok(b->end_recording(d->stream, 0));
+    assert_ok(b->replay(d->stream, 0));
     double found[N / 3];
     device_read(d, db, found, N / 3);
     assert_near(found[7], 6, 1e-6);
@@ -150,7 +184,7 @@ static void outgrow_scratch(device *d)
     bias.n_rows = 1;
     bias.width = bias.stride = N;
     assert_ok(b->bias_backward(d->stream, &bias));
-    assert_fails(b->replay(d->stream), STM_ERR_DEVICE, "the scratch has moved");
+    assert_fails(b->replay(d->stream, 0), STM_ERR_DEVICE, "the scratch has moved");
 }
 
 static void a_recording_refuses_a_scratch_that_is_not_there(void **state)
@@ -186,6 +220,9 @@ static void run_past_marks(device *d)
         assert_ok(b->wait_mark(d->stream, i));
         for (size_t j = 0; j < N; j++)
             assert_near(number_at(b, room + i * bytes, j), (double)i + 1, 1e-6);
+        bool passed = false;
+        assert_ok(b->has_passed_mark(d->stream, i, &passed));
+        assert_true(passed);
         if (i + 1 < 4 && device_is_emulated()) /* and what comes later has not been waited for */
             assert_true(room[(i + 2) * bytes - 1] == 0);
     }
@@ -315,10 +352,10 @@ static void replay_growing_attention(device *d)
     assert_ok(b->attend(d->stream, &still)); /* also takes the scratch of a list */
     assert_ok(b->begin_recording(d->stream));
     assert_ok(b->attend(d->stream, &growing));
-    assert_ok(b->end_recording(d->stream));
+    assert_ok(b->end_recording(d->stream, 0));
     for (; length < MOST; length += 37) {
         assert_ok(b->write(d->stream, lengths, &length, sizeof length));
-        assert_ok(b->replay(d->stream));
+        assert_ok(b->replay(d->stream, 0));
         device_read(d, growing.o, counted, DIM);
         all.n_keys = (size_t)length + 1;
         assert_ok(b->attend(d->stream, &still));
@@ -338,6 +375,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(recorded_work_runs_when_it_is_replayed),
+        cmocka_unit_test(recordings_have_numbers),
         cmocka_unit_test(what_waits_or_takes_memory_spoils_a_recording),
         cmocka_unit_test(a_recording_refuses_a_scratch_that_is_not_there),
         cmocka_unit_test(a_mark_is_waited_for_and_nothing_behind_it),

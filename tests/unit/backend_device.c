@@ -5,6 +5,9 @@
 #include "group/device_reach.h"
 #include "group/engine.h"
 #include "model/layout.h"
+#include "model/stages.h"
+#include "rollout/decode.h"
+#include "rollout/draw.h"
 #include "support/device.h"
 #include "support/model.h"
 #include "train/optimizer.h"
@@ -144,6 +147,11 @@ static void memory_for_messages_is_planned(void **state)
     model = *on_host;
     model.backend = d.backend;
     assert_int_equal(stm_engine_process_bytes(&model), stm_engine_process_bytes(on_host) + of_one);
+    stm_model_hold_stage(&model, 2, 1); /* which sends along its column, too */
+    stm_model_hold_stage(on_host, 2, 1);
+    assert_int_equal(stm_engine_process_bytes(&model), stm_engine_process_bytes(on_host) + 2 * of_one);
+    stm_model_hold_stage(&model, 1, 0);
+    stm_model_hold_stage(on_host, 1, 0);
     for (stm_shard shard = STM_SHARD_OPTIMIZER; shard <= STM_SHARD_GRADIENT; shard++) {
         assert_int_equal(stm_optimizer_bytes(&model, 3, shard), stm_optimizer_bytes(on_host, 3, shard) + 2 * of_one);
         assert_int_equal(stm_optimizer_bytes(&model, 1, shard), stm_optimizer_bytes(on_host, 1, shard));
@@ -153,13 +161,48 @@ static void memory_for_messages_is_planned(void **state)
     device_close(&d);
 }
 
+/* A device takes more rows of logits at once, but not all, and keeps lists of what recorded rounds attend to: for each
+ * of the rows, segments on its path and layers, one that is read, and one a round that is queued or a batch of a stage.
+ */
+static void memory_of_rounds_is_planned(void **state)
+{
+    (void)state;
+    device d;
+    const bool apart = has_device(&d, sizeof(double));
+    stm_model model, *on_host;
+    stm_sampling sampling = {.max_new_tokens = 10, .rounds_ahead = 3};
+    stm_model_config config = stm_test_configs[STM_TEST_LLAMA];
+    config.vocab_size = 150000;
+    config.n_layers = 4;
+    assert_ok(stm_model_lay_out(&config, &on_host));
+    on_host->backend = &stm_backend_cpu_f64;
+    model = *on_host;
+    model.backend = d.backend;
+    const size_t row = config.vocab_size * sizeof(double);
+    for (size_t rows = 16; rows <= 512; rows *= 2) {
+        const size_t beside = rows * config.hidden_size * sizeof(double);
+        assert_int_equal(stm_draw_bytes(on_host, rows), STM_MIN(rows, (size_t)27) * row + beside);
+        assert_int_equal(stm_draw_bytes(&model, rows), STM_MIN(rows, (size_t)(apart ? 128 : 27)) * row + beside);
+    }
+    const size_t part = apart ? sizeof(stm_attend_part) : 0;
+    assert_int_equal(stm_decode_bytes(&model, &sampling, 8, 1, false).a_segment, 5 * 8 * 4 * part);
+    assert_int_equal(stm_decode_bytes(&model, &sampling, 8, 1, true).a_segment, 5 * 8 * 4 * part);
+    assert_int_equal(stm_decode_bytes(on_host, &sampling, 8, 1, false).a_segment, 0);
+    stm_model_hold_stage(&model, 2, 0); /* two batches of four rows; some of the layers */
+    assert_int_equal(stm_decode_bytes(&model, &sampling, 8, 2, false).a_segment,
+                     4 * 4 * (model.end_layer - model.first_layer) * part);
+    sampling.rounds_ahead = 0;
+    assert_int_equal(stm_decode_bytes(&model, &sampling, 8, 2, false).a_segment, 0);
+    stm_model_destroy(on_host);
+    device_close(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reserved_arrays_hold_what_is_written),
-        cmocka_unit_test(messages_follow_what_was_computed),
-        cmocka_unit_test(sums_are_in_the_order_of_their_parts),
-        cmocka_unit_test(memory_for_messages_is_planned),
+        cmocka_unit_test(reserved_arrays_hold_what_is_written), cmocka_unit_test(messages_follow_what_was_computed),
+        cmocka_unit_test(sums_are_in_the_order_of_their_parts), cmocka_unit_test(memory_for_messages_is_planned),
+        cmocka_unit_test(memory_of_rounds_is_planned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
