@@ -28,15 +28,10 @@ static __global__ void embed_backward_kernel(size_t n_rows, size_t width, const 
 {
     const size_t row = blockIdx.x;
     const int32_t id = ids[row];
-    __shared__ int is_repeated;
-    if (threadIdx.x == 0)
-        is_repeated = 0;
-    __syncthreads();
+    bool is_repeated = false;
     for (size_t r = threadIdx.x; r < row; r += blockDim.x)
-        if (ids[r] == id)
-            is_repeated = 1; /* whoever writes writes the same */
-    __syncthreads();
-    if (is_repeated)
+        is_repeated |= ids[r] == id;
+    if (__syncthreads_or(is_repeated))
         return;
     for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
         R sum = dtable[(size_t)id * width + i];

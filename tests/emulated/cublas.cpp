@@ -1,4 +1,6 @@
 /* tests/emulated/cublas.cpp: the product of cuBLAS, by plain loops in double. */
+#include "checks.h"
+
 #include <cublas_v2.h>
 #include <cuda_bf16.h>
 
@@ -91,8 +93,31 @@ struct product {
     int lda, ldb, ldc;
 };
 
+static size_t bytes_of(cudaDataType type)
+{
+    return type == CUDA_R_64F ? 8 : type == CUDA_R_16BF ? 2 : 4;
+}
+
+/* Tells of a matrix [m, n], column after column. */
+static void note(void (*what)(const void *, size_t), const void *x, cudaDataType type, int m, int n, int stride)
+{
+    for (int j = 0; j < n; j++)
+        what((const char *)x + (size_t)j * (size_t)stride * bytes_of(type), (size_t)m * bytes_of(type));
+}
+
+static void note_operands(const product &g)
+{
+    const bool ta = g.ta == CUBLAS_OP_T, tb = g.tb == CUBLAS_OP_T;
+    note(emulated::note_product_reads, g.a, g.type, ta ? g.k : g.m, ta ? g.m : g.k, g.lda);
+    note(emulated::note_product_reads, g.b, g.type, tb ? g.n : g.k, tb ? g.k : g.n, g.ldb);
+    if (g.beta != 0)
+        note(emulated::note_product_reads, g.c, g.c_type, g.m, g.n, g.ldc);
+    note(emulated::note_product_writes, g.c, g.c_type, g.m, g.n, g.ldc);
+}
+
 static void multiply(const product &g)
 {
+    note_operands(g);
     const size_t k = (size_t)g.k;
     std::vector<double> rows((size_t)g.m * k), columns((size_t)g.n * k); /* the operands, k running fastest */
     for (int i = 0; i < g.m; i++)

@@ -5,8 +5,10 @@
  * other (__syncthreads, warps' exchanges). Device memory is out of the host's reach (memory.h), and the "device" works
  * when the host waits for it, not before: what the host reads too early is old, what it writes too early is seen.
  * Streams can be captured into graphs. Where the environment's STEMMA_EMULATED_COUNTS names a file, a process adds a
- * line to it at its end, of what its host has done. What this cannot show: races between threads that do not wait,
- * caches, speed. One thread of the host may use it at a time. */
+ * line to it at its end, of what its host has done; where its STEMMA_EMULATED_ORDER is a number, threads and blocks
+ * have their turns in an order that changes with it. A second module, of the same sources, looks every access of a
+ * kernel up (checks.h). What neither can show: caches, speed, what a compiler for the device makes of it. One thread of
+ * the host may use it at a time. */
 #ifndef STM_TESTS_EMULATED_CUDA_RUNTIME_H
 #define STM_TESTS_EMULATED_CUDA_RUNTIME_H
 
@@ -20,7 +22,11 @@
 using std::isfinite;
 
 #define __global__
+#ifdef __SANITIZE_THREAD__ /* what a call returns to memory would not be told of, where it is one */
+#define __device__ __attribute__((always_inline))
+#else
 #define __device__
+#endif
 #define __host__
 #define __forceinline__ inline
 #define __align__(n) alignas(n)
@@ -59,10 +65,11 @@ namespace emulated
 extern unsigned lane; /* of the thread in its warp */
 
 void wait_for_block();
+bool any_of_block(bool is_set); /* waits for the block, too */
 void wait_for_warp();
 uint64_t exchange_words(uint64_t word, unsigned from); /* gives the warp `word`, takes that of lane `from` */
 unsigned ballot(bool is_set);                          /* bit i: what lane i gave */
-void check_launch(dim3 grid, dim3 block, size_t shared_bytes);
+void check_launch(dim3 grid, dim3 block, size_t shared_bytes, const void *kernel);
 void run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel);
 
 template <class T> T exchange(T value, unsigned from)
@@ -79,6 +86,11 @@ template <class T> T exchange(T value, unsigned from)
 inline void __syncthreads()
 {
     emulated::wait_for_block();
+}
+
+inline int __syncthreads_or(int is_set)
+{
+    return emulated::any_of_block(is_set != 0);
 }
 
 inline void __syncwarp(unsigned = 0xffffffffu)
@@ -156,6 +168,7 @@ inline unsigned long long atomicAdd(unsigned long long *to, unsigned long long x
 
 enum cudaError_t {
     cudaSuccess,
+    cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorNoDevice = 100,
     cudaErrorNotReady = 600,
@@ -226,13 +239,16 @@ namespace emulated
 {
 enum class kind { kernel, copy, set };
 
+cudaError_t allow_shared(const void *kernel, int bytes); /* so much of a launch's to this kernel */
+void enter_kernel();                                     /* the thread's own code begins */
+
 /* Queues work on a stream, or records it where the stream is captured. */
 cudaError_t queue(cudaStream_t stream, kind kind, std::function<void()> work);
 } // namespace emulated
 
-template <class Kernel> cudaError_t cudaFuncSetAttribute(Kernel *, cudaFuncAttribute, int)
+template <class Kernel> cudaError_t cudaFuncSetAttribute(Kernel *kernel, cudaFuncAttribute, int bytes)
 {
-    return cudaSuccess;
+    return emulated::allow_shared((const void *)kernel, bytes);
 }
 
 /* Arguments are copied as the kernel's parameters when it is launched. */
@@ -242,10 +258,19 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(
 {
     const dim3 grid = config->gridDim, block = config->blockDim;
     const size_t shared_bytes = config->dynamicSmemBytes;
-    emulated::check_launch(grid, block, shared_bytes);
+    emulated::check_launch(grid, block, shared_bytes, (const void *)kernel);
     const std::tuple<std::decay_t<Parameters>...> parameters(arguments...);
-    return emulated::queue(config->stream, emulated::kind::kernel,
-                           [=] { emulated::run(grid, block, shared_bytes, [&] { std::apply(kernel, parameters); }); });
+    return emulated::queue(config->stream, emulated::kind::kernel, [=] {
+        emulated::run(
+            grid, block, shared_bytes, [&]() __attribute__((no_sanitize("thread"))) {
+                [&]<size_t... I>(std::index_sequence<I...>) __attribute__((no_sanitize("thread"), always_inline))
+                {
+                    emulated::enter_kernel();
+                    kernel(std::get<I>(parameters)...);
+                }
+                (std::index_sequence_for<Parameters...>());
+            });
+    });
 }
 
 #endif

@@ -1,21 +1,27 @@
 /* tests/emulated/emulated.cpp: threads of blocks as contexts that take turns. */
 #include "block.h"
+#include "checks.h"
 
 #include <cuda_bf16.h>
 
 #include "cuda/mma.cuh"
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
+#include <numeric>
+#include <random>
 
 unsigned char *stm_launch_shared(void)
 {
     return emulated::launch_shared;
 }
 
-uint3 threadIdx, blockIdx;
-dim3 blockDim, gridDim;
+#define REGISTER __attribute__((section("emulated_registers"))) /* no memory of the device's */
+REGISTER uint3 threadIdx, blockIdx;
+REGISTER dim3 blockDim, gridDim;
 
 /* Saves the registers that a call keeps on the stack, gives *from its stack's end, and goes on where `to` was left. As
  * the C library's swapcontext, but for the signal mask, whose two system calls are most of the time of that. x86-64. */
@@ -31,7 +37,7 @@ __asm__(".text\n"
 
 namespace emulated
 {
-unsigned lane;
+REGISTER unsigned lane;
 
 block_state block;
 alignas(1024) unsigned char launch_shared[SHARED_BYTES];
@@ -39,16 +45,21 @@ alignas(1024) unsigned char launch_shared[SHARED_BYTES];
 void gate::open_when_full()
 {
     if (n_alive > 0 && n_waiting == n_alive) {
+        n_passed = n_waiting;
         n_waiting = 0;
         generation++;
+        if (why == reason::barrier)
+            ordered_at = ++block.time;
     }
 }
 
 void fail(const char *format, ...)
 {
     va_list arguments;
-    std::fprintf(stderr, "emulated: block [%u, %u, %u], thread %u: ", blockIdx.x, blockIdx.y, blockIdx.z,
-                 block.current->number);
+    std::fputs("emulated: ", stderr);
+    if (block.current)
+        std::fprintf(stderr, "block [%u, %u, %u], thread %u: ", blockIdx.x, blockIdx.y, blockIdx.z,
+                     block.current->number);
     va_start(arguments, format);
     std::vfprintf(stderr, format, arguments);
     va_end(arguments);
@@ -61,6 +72,7 @@ namespace
 void end_thread()
 {
     warp_state &warp = block.warps[block.current->warp];
+    block.current->is_in_kernel = false;
     end_products();
     block.current->ended = true;
     block.n_events++;
@@ -89,21 +101,37 @@ void prepare(context *c, unsigned i, dim3 size)
     *--end = nullptr; /* where a call would have put its return address: the stack is aligned as a call finds it */
     *--end = (void *)run_thread;
     c->left = end - 6; /* the six registers, whatever they are */
-    c->ended = false;
+    c->ended = c->is_in_kernel = false;
     c->copies.clear();
     c->tells.clear();
     c->index = {i % size.x, i / size.x % size.y, i / size.x / size.y};
     c->number = i;
     c->warp = i / LANES;
     c->lane = i % LANES;
-    c->turn = 0;
+    c->turn = c->n_votes = 0;
+}
+
+/* Numbers below n in the order in which they have their turns: as they come, or, where the environment's
+ * STEMMA_EMULATED_ORDER is a number, in one that changes with it and from turn to turn. */
+void put_in_order(unsigned n, std::vector<unsigned> *order)
+{
+    static const char *seed = std::getenv("STEMMA_EMULATED_ORDER");
+    static std::minstd_rand random(seed ? (unsigned)std::strtoul(seed, nullptr, 10) : 1);
+    if (order->size() != n) {
+        order->resize(n);
+        std::iota(order->begin(), order->end(), 0u);
+    }
+    if (seed && *seed)
+        std::shuffle(order->begin(), order->end(), random);
 }
 
 void take_turns(unsigned n)
 {
     for (unsigned n_left = n; n_left > 0;) {
         const unsigned long before = block.n_events;
-        for (unsigned i = 0; i < n; i++) {
+        static std::vector<unsigned> order;
+        put_in_order(n, &order);
+        for (const unsigned i : order) {
             context *c = block.contexts[i];
             if (c->ended)
                 continue;
@@ -113,6 +141,7 @@ void take_turns(unsigned n)
             emulated_switch(&block.scheduler, c->left);
             n_left -= c->ended;
         }
+        block.current = nullptr;
         if (n_left > 0 && block.n_events == before) {
             std::fprintf(stderr, "emulated: %u threads of block %u wait for each other at different places\n", n_left,
                          blockIdx.x);
@@ -131,6 +160,8 @@ void run_block(dim3 grid, dim3 size, unsigned index, size_t shared_bytes, const 
         block.contexts.push_back(new context); /* kept: blocks come by the thousand */
     block.n_threads = n;
     block.serial++;
+    block.time = 0;
+    block.votes[0] = false;
     block.shared_bytes = shared_bytes;
     block.warps.assign(n_warps, warp_state());
     block.all = gate();
@@ -147,9 +178,12 @@ void run_block(dim3 grid, dim3 size, unsigned index, size_t shared_bytes, const 
 }
 } // namespace
 
-void wait(gate &gate)
+void wait(gate &gate, reason why)
 {
     const unsigned generation = gate.generation;
+    if (gate.n_waiting > 0 && gate.why != why)
+        fail("some threads of a warp are at a barrier, others exchange words");
+    gate.why = why;
     gate.n_waiting++;
     block.n_events++;
     gate.open_when_full();
@@ -157,14 +191,32 @@ void wait(gate &gate)
         yield();
 }
 
+/* Of the warp, all of which are named in the mask. */
+static void wait_for_lanes(reason why)
+{
+    gate &all = block.warps[block.current->warp].all;
+    wait(all, why);
+    if (all.n_passed < LANES)
+        fail("a warp waits for all of its lanes, of which %u are there", all.n_passed);
+}
+
 void wait_for_block()
 {
-    wait(block.all);
+    wait(block.all, reason::barrier);
+}
+
+bool any_of_block(bool is_set)
+{
+    const unsigned turn = block.current->n_votes++ % 3;
+    block.votes[turn] |= is_set;
+    block.votes[(turn + 1) % 3] = false; /* all who come here have read it, and none comes there yet */
+    wait(block.all, reason::barrier);
+    return block.votes[turn];
 }
 
 void wait_for_warp()
 {
-    wait(block.warps[block.current->warp].all);
+    wait_for_lanes(reason::barrier);
 }
 
 /* Gives the warp a word; returns all of its lanes'. */
@@ -174,7 +226,7 @@ static const uint64_t *give_word(uint64_t word)
     warp_state &warp = block.warps[self->warp];
     uint64_t *words = warp.words[self->turn ^= 1];
     words[self->lane] = word;
-    wait(warp.all);
+    wait_for_lanes(reason::exchange);
     return words;
 }
 
@@ -230,7 +282,7 @@ void multiply(float d[4], const unsigned a[4], const unsigned b[2])
     const unsigned turn = self->turn ^= 1;
     std::memcpy(warp.a[turn][self->lane], a, sizeof warp.a[turn][0]);
     std::memcpy(warp.b[turn][self->lane], b, sizeof warp.b[turn][0]);
-    wait(warp.all);
+    wait_for_lanes(reason::exchange);
     for (int i = 0; i < 4; i++) {
         const int row = (int)self->lane / 4 + i / 2 * 8, column = (int)self->lane % 4 * 2 + i % 2;
         for (int k = 0; k < 16; k++)
@@ -241,6 +293,7 @@ void multiply(float d[4], const unsigned a[4], const unsigned b[2])
 void load_matrices(unsigned r[4], const void *row, bool turned)
 {
     refuse_unaligned("a matrix's row", (uintptr_t)row);
+    note_read(row, 16, block.current->place);
     const uint64_t *rows = give_word((uint64_t)(uintptr_t)row);
     const int g = (int)block.current->lane / 4, t = (int)block.current->lane % 4;
     for (int m = 0; m < 4; m++) {
@@ -257,6 +310,9 @@ void load_matrices(unsigned r[4], const void *row, bool turned)
 void begin_copy(void *to, const void *from, bool is_there)
 {
     refuse_unaligned("a copy", (uintptr_t)to | (uintptr_t)from);
+    if (is_there)
+        note_read(from, 16, block.current->place);
+    note_copy_begun(to, block.current->place);
     block.current->copies.push_back({to, is_there ? from : nullptr});
 }
 
@@ -268,26 +324,47 @@ void end_copies()
         else
             std::memset(c.to, 0, 16);
         note_shared_write(c.to, 16);
+        note_copy_ended(c.to, block.current->place);
     }
     block.current->copies.clear();
 }
 
-void check_launch(dim3 grid, dim3 size, size_t shared_bytes)
+/* What kernels have been allowed of a launch's shared memory, beyond what all may have. */
+static std::map<const void *, size_t> allowed;
+
+cudaError_t allow_shared(const void *kernel, int bytes)
+{
+    if (bytes < 0 || bytes > SHARED_BYTES)
+        return cudaErrorInvalidValue;
+    allowed[kernel] = (size_t)bytes;
+    return cudaSuccess;
+}
+
+void check_launch(dim3 grid, dim3 size, size_t shared_bytes, const void *kernel)
 {
     const size_t n_blocks = (size_t)grid.x * grid.y * grid.z, n_threads = (size_t)size.x * size.y * size.z;
+    const size_t n_shared = std::max(allowed[kernel], (size_t)48 << 10);
     if (n_threads < 1 || n_threads > 1024)
         refuse("threads of a block", n_threads, 1024);
-    if (n_blocks < 1 || grid.y > 65535 || grid.z > 65535)
+    if (n_blocks < 1 || grid.x > 0x7fffffff || grid.y > 65535 || grid.z > 65535)
         refuse("blocks of a grid", n_blocks, 65535);
-    if (shared_bytes > SHARED_BYTES)
-        refuse("bytes of shared memory", shared_bytes, SHARED_BYTES);
+    if (shared_bytes > n_shared)
+        refuse("bytes of shared memory, of which the kernel was allowed less", shared_bytes, n_shared);
+}
+
+void enter_kernel()
+{
+    block.current->is_in_kernel = true;
 }
 
 void run(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()> &kernel)
 {
     const size_t n_blocks = (size_t)grid.x * grid.y * grid.z;
-    for (size_t i = 0; i < n_blocks; i++)
-        run_block(grid, size, (unsigned)i, shared_bytes, kernel);
+    std::vector<unsigned> order;
+    note_grid();
+    put_in_order((unsigned)n_blocks, &order);
+    for (const unsigned i : order)
+        run_block(grid, size, i, shared_bytes, kernel);
 }
 } // namespace emulated
 
@@ -298,21 +375,25 @@ void stm_mma(float d[4], const unsigned a[4], const unsigned b[2])
 
 void stm_load_matrices(unsigned r[4], const __nv_bfloat16 *row)
 {
+    emulated::block.current->place = __builtin_return_address(0);
     emulated::load_matrices(r, row, false);
 }
 
 void stm_load_turned(unsigned r[4], const __nv_bfloat16 *row)
 {
+    emulated::block.current->place = __builtin_return_address(0);
     emulated::load_matrices(r, row, true);
 }
 
 void stm_copy_16(void *to, const void *from, bool is_there)
 {
+    emulated::block.current->place = __builtin_return_address(0);
     emulated::begin_copy(to, from, is_there);
 }
 
 void stm_wait_copies(void)
 {
+    emulated::block.current->place = __builtin_return_address(0);
     emulated::end_copies();
 }
 

@@ -1,6 +1,8 @@
 /* tests/emulated/memory.cpp: memory of the device and of the host, and the driver's calls for ranges of addresses. */
 #include "memory.h"
 
+#include "checks.h"
+
 #include <cuda.h>
 #include <cuda_runtime.h>
 #include <sys/mman.h>
@@ -67,9 +69,9 @@ char *reserve(size_t bytes)
 }
 
 /* Addresses are not used twice: who holds on to an array that is gone finds nothing there. */
-void *take_of_device(size_t bytes)
+void *take_of_device(const size_t asked)
 {
-    bytes = round_up(bytes, PAGE);
+    const size_t bytes = round_up(asked, PAGE);
     if (!device)
         device = reserve(DEVICE_ADDRESSES);
     if (!device || device_used + bytes > DEVICE_ADDRESSES || device_bytes_taken() + bytes > device_bytes())
@@ -77,6 +79,7 @@ void *take_of_device(size_t bytes)
     char *at = device + device_used;
     device_used += bytes;
     arrays[at] = bytes;
+    note_array(at, asked);
     protect(at, bytes, n_at_work > 0 || is_open_to_host());
     return at;
 }
@@ -120,6 +123,7 @@ void give_back(void *what)
     if (const auto found = arrays.find((const char *)what); found != arrays.end()) {
         (void)madvise(what, found->second, MADV_DONTNEED);
         arrays.erase(found);
+        note_end_of_array(what);
     } else if (what) {
         pinned.erase((const char *)what);
         std::free(what);
@@ -197,6 +201,7 @@ CUresult cuMemMap(CUdeviceptr at, size_t bytes, size_t, CUmemGenericAllocationHa
         (next != mappings.end() && next->first < (const char *)at + bytes))
         return CUDA_ERROR_INVALID_VALUE;
     mappings[(const char *)at] = bytes;
+    note_array((const void *)at, bytes);
     return CUDA_SUCCESS;
 }
 
@@ -208,6 +213,7 @@ CUresult cuMemUnmap(CUdeviceptr at, size_t bytes)
     protect(found->first, bytes, false);
     (void)madvise((void *)at, bytes, MADV_DONTNEED);
     mappings.erase(found);
+    note_end_of_array((const void *)at);
     return CUDA_SUCCESS;
 }
 

@@ -3,6 +3,7 @@
  */
 #include <cuda_runtime.h>
 
+#include "checks.h"
 #include "memory.h"
 
 #include <cstdio>
@@ -286,6 +287,12 @@ cudaError_t cudaFreeHost(void *what)
     return cudaFree(what);
 }
 
+static void copy(void *to, const void *from, size_t bytes)
+{
+    emulated::note_copy(to, from, bytes);
+    std::memcpy(to, from, bytes);
+}
+
 /* Of pageable memory of the host, what is read is read now, and what is written is there at the return; in a graph when
  * that runs. */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind, cudaStream_t stream)
@@ -294,9 +301,9 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
         counted.pageable += emulated::kind_of(side) == memory_kind::pageable ? bytes : 0;
     if (!stream->is_captured && emulated::kind_of(from) == memory_kind::pageable) {
         const auto now = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
-        return emulated::queue(stream, kind::copy, [=] { std::memcpy(to, now->data(), bytes); });
+        return emulated::queue(stream, kind::copy, [=] { copy(to, now->data(), bytes); });
     }
-    const cudaError_t status = emulated::queue(stream, kind::copy, [=] { std::memcpy(to, from, bytes); });
+    const cudaError_t status = emulated::queue(stream, kind::copy, [=] { copy(to, from, bytes); });
     if (status == cudaSuccess && !stream->is_captured && emulated::kind_of(to) == memory_kind::pageable)
         work_until(stream, queued_on(stream));
     return status;
@@ -304,7 +311,10 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
 
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
 {
-    return emulated::queue(stream, kind::set, [=] { std::memset(to, value, bytes); });
+    return emulated::queue(stream, kind::set, [=] {
+        emulated::note_set(to, bytes);
+        std::memset(to, value, bytes);
+    });
 }
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)

@@ -5,6 +5,7 @@
  * and must be the same when it is waited for; till then, and till stm_wgmma_hold, d holds a NaN that nobody may touch.
  */
 #include "block.h"
+#include "checks.h"
 
 #include <cuda_bf16.h>
 
@@ -123,6 +124,7 @@ uint16_t element(uint64_t word, bool turned, int mn, int k)
     uint16_t x;
     if (at + sizeof x > block.shared_bytes)
         fail("a product reads byte %zu of shared memory, of which it has %zu", at, block.shared_bytes);
+    note_read(launch_shared + at, sizeof x, block.current->place);
     std::memcpy(&x, launch_shared + at, sizeof x);
     return x;
 }
@@ -297,7 +299,7 @@ uint64_t describe_operand(const void *shared, unsigned leading_bytes, unsigned s
 
 void open_products()
 {
-    wait(block.warps[block.current->warp].all);
+    wait(block.warps[block.current->warp].all, reason::exchange);
     mine().is_open = true;
 }
 
@@ -315,7 +317,7 @@ void begin_product(const product_shape &shape, float *d, const unsigned *a)
     if (a)
         std::memcpy(p.registers[self->lane], a, sizeof p.registers[0]);
     p.registers_at[self->lane] = a;
-    wait(block.warps[self->warp].all);
+    wait(block.warps[self->warp].all, reason::exchange);
     if (!p.is_read)
         read_operands(&p);
     std::vector<float> values = take_sum(&lane, d, n, shape.adds);
@@ -325,7 +327,7 @@ void begin_product(const product_shape &shape, float *d, const unsigned *a)
 
 void commit_products()
 {
-    wait(block.warps[block.current->warp].all);
+    wait(block.warps[block.current->warp].all, reason::exchange);
     mine().group_ends.push_back(mine().n_begun);
 }
 
@@ -336,7 +338,7 @@ void wait_for_products(unsigned n_groups)
     warp_products &warp = of_warps[self->warp];
     const size_t n = lane.group_ends.size();
     const unsigned end = n > n_groups ? lane.group_ends[n - 1 - n_groups] : lane.n_ended;
-    wait(block.warps[self->warp].all);
+    wait(block.warps[self->warp].all, reason::exchange);
     lane.is_open = false;
     for (; lane.n_ended < end; lane.n_ended++) {
         product &p = warp.kept[lane.n_ended - warp.first];

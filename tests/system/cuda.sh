@@ -40,6 +40,11 @@ for layout in "0 1 tree" "2 1 repeated" "3 1 tree" "4 2 tree"; do
     h5diff -d 4.2e-3 half.h5 single.h5 /grad /grad > diff.txt || die "bfloat16, $layout, against float32: $(head -4 diff.txt)"
     h5diff -d 7e-4 half.h5 single.h5 /grad /grad > diff.txt && die "bfloat16, $layout, rounds nothing"
 done
+for order in 1 2; do # of an emulated device's threads and blocks
+    STEMMA_EMULATED_ORDER=$order succeeds 0 "$STEMMA" grad "$edge" "$edge/groups.jsonl" --out half.h5 --backend cuda \
+        ${grpo/float64/bfloat16} memory.chunk_tokens=24
+    h5diff half.h5 first.h5 /grad /grad > diff.txt || die "bfloat16, order $order: $(head -4 diff.txt)"
+done
 say "grad in bfloat16: near float32's, and nearer one another, on 1 to 4 ranks by two forwards"
 
 ids() { grep -o '"ids":\[[^]]*\]' "$1"; }

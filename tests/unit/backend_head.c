@@ -384,23 +384,25 @@ static void the_ends_of_the_uniform_give_the_first_and_the_last_id_kept(void **s
 static void draws_follow_the_probabilities(void **state)
 {
     (void)state;
-    enum { N = 12, DRAWS = 20000 };
-    double *logits = malloc(DRAWS * N * sizeof *logits), one[N], sum = 0, chi_square = 0;
+    enum { N = 12 };
+    const char *few = getenv("STEMMA_TEST_DRAWS"); /* where each takes long */
+    const size_t n_draws = few ? strtoul(few, NULL, 10) : 20000;
+    double *logits = malloc(n_draws * N * sizeof *logits), one[N], sum = 0, chi_square = 0;
     size_t count[N] = {0};
     for (size_t i = 0; i < N; i++) {
         one[i] = 0.3 * (double)(i * 5 % N);
         sum += exp(one[i] / 0.8);
     }
-    for (size_t i = 0; i < DRAWS * N; i++)
+    for (size_t i = 0; i < n_draws * N; i++)
         logits[i] = one[i % N];
-    draw_problem p = {DRAWS, N, N, logits, uniforms(7, DRAWS), .temperature = 0.8, .top_p = 1};
+    draw_problem p = {n_draws, N, N, logits, uniforms(7, n_draws), .temperature = 0.8, .top_p = 1};
     device d;
     device_open(&d, backend_under_test(), 4, 2);
     draws x = draw_on(&d, &p);
-    for (size_t i = 0; i < DRAWS; i++)
+    for (size_t i = 0; i < n_draws; i++)
         count[x.id[i]]++;
     for (size_t i = 0; i < N; i++) {
-        const double expected = DRAWS * exp(one[i] / 0.8) / sum, off = (double)count[i] - expected;
+        const double expected = (double)n_draws * exp(one[i] / 0.8) / sum, off = (double)count[i] - expected;
         chi_square += off * off / expected;
     }
     assert_true(chi_square < 48);
