@@ -141,7 +141,7 @@ const stm_option_row stm_option_rows[] = {
     INTEGER("rollout.min_new_tokens", rollout.min_new_tokens, "0", FROM(0), INPUT | GENERATE, 0, "no end token before so many"),
     INTEGER("rollout.slots", rollout.slots, "64", FROM(1), INPUT | GENERATE | BENCH, 0, "sequences that a rank decodes at once"),
     INTEGER("rollout.rounds_ahead", rollout.rounds_ahead, "1", RANGE(0, 8), INPUT | GENERATE | BENCH, FREE,
-        "rounds of decoding that a GPU has queued behind the one whose tokens are read, recorded as CUDA graphs; 0: none, each is awaited"),
+        "rounds of decoding that a GPU has queued behind the one whose tokens are read (with stages: none), recorded as CUDA graphs; 0: none, nor recorded"),
     {"rollout.stop", STM_KIND_STRINGS, AT(stm_strings, rollout.stop), "[]", ANY, NULL, INPUT | GENERATE, 0,
         "texts that end a response, beside the model's own end tokens"},
     BOOLEAN("rollout.ignore_eos", rollout.ignore_eos, "false", INPUT | GENERATE, 0, "do not stop at the model's end tokens"),
