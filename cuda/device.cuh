@@ -139,23 +139,23 @@ template <class R> struct stm_cuda_ops {
     static stm_status scatter_add(stm_stream *, const stm_rows *);
     static stm_status adamw(stm_stream *, const stm_adamw *); /* elements.cu */
     static stm_status sum_squares(stm_stream *, size_t n, const void *x, double *host_sum);
-    static stm_status rmsnorm_backward(stm_stream *, const stm_rmsnorm *); /* norm.cu */
-    static stm_status head_block(stm_stream *, const stm_head_block *);    /* head.cu */
+    static stm_status head_block(stm_stream *, const stm_head_block *); /* head.cu */
     static stm_status head_finish(stm_stream *, const stm_head_block *);
-    static stm_status head_block_backward(stm_stream *, const stm_head_block *);
     static stm_status spread(stm_stream *, const stm_spread *); /* spread.cu */
     static stm_status sample(stm_stream *, const stm_sample *); /* sample.cu */
 };
 
 template <class R, class A> struct stm_cuda_activation_ops {
-    static stm_status gather(stm_stream *, const stm_rows *); /* rows.cu */
+    static stm_status to_activations(stm_stream *, size_t n, const void *x, void *y); /* rows.cu */
+    static stm_status gather(stm_stream *, const stm_rows *);
     static stm_status append(stm_stream *, const stm_append *);
-    static stm_status bias(stm_stream *, const stm_bias *); /* elements.cu */
-    static stm_status bias_backward(stm_stream *, const stm_bias *);
+    static stm_status bias_backward(stm_stream *, const stm_bias *); /* elements.cu */
     static stm_status swiglu(stm_stream *, const stm_swiglu *);
     static stm_status swiglu_backward(stm_stream *, const stm_swiglu *);
     static stm_status rmsnorm(stm_stream *, const stm_rmsnorm *); /* norm.cu */
-    static stm_status rotary(stm_stream *, const stm_rotary *);   /* rotary.cu */
+    static stm_status rmsnorm_backward(stm_stream *, const stm_rmsnorm *);
+    static stm_status head_block_backward(stm_stream *, const stm_head_block *); /* head.cu */
+    static stm_status rotary(stm_stream *, const stm_rotary *);                  /* rotary.cu */
     static stm_status rotary_backward(stm_stream *, const stm_rotary *);
     static stm_status attend(stm_stream *, const stm_attend *); /* attend.cu */
     static stm_status attend_backward(stm_stream *, const stm_attend *);
@@ -308,51 +308,6 @@ template <class T> __device__ T stm_block_max(T x, T *room)
         room[warp] = x;
     __syncthreads();
     return stm_warp_max(room[lane < blockDim.x / STM_WARP ? lane : 0]);
-}
-
-/* Sums over rows, of anything: to[i] += sum over r of value(r, i), i < width. */
-enum { STM_ROWS_OF_A_SUM = 64 };
-
-template <class R, class Value> __global__ void stm_sum_pieces(size_t n_rows, size_t width, Value value, R *pieces)
-{
-    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    const size_t first = (size_t)blockIdx.y * STM_ROWS_OF_A_SUM, end = STM_MIN(n_rows, first + STM_ROWS_OF_A_SUM);
-    R sum = 0;
-    if (i >= width)
-        return;
-    for (size_t r = first; r < end; r++)
-        sum += value(r, i);
-    pieces[blockIdx.y * width + i] = sum;
-}
-
-template <class R> __global__ void stm_add_pieces(size_t n_pieces, size_t width, const R *pieces, R *to)
-{
-    const size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    double sum = 0;
-    if (i >= width)
-        return;
-    for (size_t p = 0; p < n_pieces; p++)
-        sum += (double)pieces[p * width + i];
-    to[i] += (R)sum;
-}
-
-/* pieces: device memory, stm_sum_rows_bytes. Rows beyond what a grid can hold are summed in turns. */
-template <class R> size_t stm_sum_rows_bytes(size_t n_rows, size_t width)
-{
-    return stm_pieces_of(n_rows, STM_ROWS_OF_A_SUM) * width * sizeof(R);
-}
-
-template <class R, class Value>
-stm_status stm_sum_rows(stm_stream *stream, size_t n_rows, size_t width, Value value, R *pieces, R *to)
-{
-    const size_t n_pieces = stm_pieces_of(n_rows, STM_ROWS_OF_A_SUM);
-    const unsigned columns = (unsigned)stm_pieces_of(width, STM_BLOCK);
-    if (n_pieces > 65535)
-        return stm_fail(STM_ERR_DEVICE, "cuda: a sum over %zu rows; expected at most %d", n_rows,
-                        65535 * STM_ROWS_OF_A_SUM);
-    STM_TRY(stm_launch(stream, dim3(columns, (unsigned)n_pieces), STM_BLOCK, 0, stm_sum_pieces<R, Value>, n_rows, width,
-                       value, pieces));
-    return stm_launch(stream, dim3(columns), STM_BLOCK, 0, stm_add_pieces<R>, n_pieces, width, (const R *)pieces, to);
 }
 
 #endif

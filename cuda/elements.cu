@@ -1,29 +1,17 @@
 /* Operations on elements, and sums of them: biases, SwiGLU, AdamW, the gradient's norm. */
-#include "cuda/device.cuh"
-
-/* N: numbers that a thread takes at a time, here and below. */
-template <class R, class A, int N> static __global__ void bias_kernel(size_t width, size_t stride, const R *b, A *y)
-{
-    R sum[N], more[N];
-    for (size_t i = threadIdx.x * N; i < width; i += blockDim.x * N) {
-        stm_load<N>(y + blockIdx.x * stride + i, sum);
-        stm_load<N>(b + i, more);
-        for (int j = 0; j < N; j++)
-            sum[j] += more[j];
-        stm_store<N>(sum, y + blockIdx.x * stride + i);
-    }
-}
+#include "cuda/sums.cuh"
 
 template <class R, class A> struct bias_terms {
     const A *dy;
     size_t stride;
 
-    __device__ R operator()(size_t row, size_t i) const
+    template <int N> __device__ __forceinline__ void get(size_t row, size_t i, R x[N]) const
     {
-        return stm_real(dy[row * stride + i]);
+        stm_load<N>(dy + row * stride + i, x);
     }
 };
 
+/* N: numbers that a thread takes at a time, here and below. */
 template <class R, class A, int N> static __global__ void swiglu_kernel(size_t n_rows, size_t width, const A *gu, A *h)
 {
     R g[N], u[N];
@@ -65,29 +53,44 @@ template <class R> struct adamw_step {
     R beta1, rest1, beta2, rest2, decay, rate, eps, inverse_root, scale;
 };
 
-template <class R>
+template <class R, int N>
 static __global__ void adamw_kernel(size_t n, adamw_step<R> s, const R *gradient, R *parameter, R *exp_avg,
                                     R *exp_avg_sq)
 {
-    for (STM_EACH_ELEMENT(i, n)) {
-        const R d = s.scale * gradient[i];
-        const R mean = s.beta1 * exp_avg[i] + s.rest1 * d, square = s.beta2 * exp_avg_sq[i] + s.rest2 * d * d;
-        exp_avg[i] = mean;
-        exp_avg_sq[i] = square;
-        parameter[i] = s.decay * parameter[i] - s.rate * mean / (sqrt(square) * s.inverse_root + s.eps);
+    R d[N], mean[N], square[N], value[N];
+    for (STM_EACH_ELEMENT(piece, n / N)) {
+        const size_t i = piece * N;
+        stm_load<N>(gradient + i, d);
+        stm_load<N>(exp_avg + i, mean);
+        stm_load<N>(exp_avg_sq + i, square);
+        stm_load<N>(parameter + i, value);
+        for (int j = 0; j < N; j++) {
+            d[j] *= s.scale;
+            mean[j] = s.beta1 * mean[j] + s.rest1 * d[j];
+            square[j] = s.beta2 * square[j] + s.rest2 * d[j] * d[j];
+            value[j] = s.decay * value[j] - s.rate * mean[j] / (sqrt(square[j]) * s.inverse_root + s.eps);
+        }
+        stm_store<N>(mean, exp_avg + i);
+        stm_store<N>(square, exp_avg_sq + i);
+        stm_store<N>(value, parameter + i);
     }
 }
 
 /* Pieces of one size, so that the device does not matter. */
 enum { SQUARES_OF_A_PIECE = 1 << 14 };
 
-template <class R> static __global__ void square_pieces_kernel(size_t n, const R *x, double *pieces)
+template <class R, int N> static __global__ void square_pieces_kernel(size_t n, const R *x, double *pieces)
 {
     __shared__ double room[STM_WARP];
     const size_t first = (size_t)blockIdx.x * SQUARES_OF_A_PIECE, end = STM_MIN(n, first + SQUARES_OF_A_PIECE);
     double sum = 0;
-    for (size_t i = first + threadIdx.x; i < end; i += blockDim.x)
-        sum += (double)x[i] * (double)x[i];
+#pragma unroll 4
+    for (size_t i = first + threadIdx.x * N; i < end; i += blockDim.x * N) {
+        R some[N];
+        stm_load<N>(x + i, some);
+        for (int j = 0; j < N; j++)
+            sum += (double)some[j] * (double)some[j];
+    }
     sum = stm_block_sum(sum, room);
     if (threadIdx.x == 0)
         pieces[blockIdx.x] = sum;
@@ -104,20 +107,15 @@ static __global__ void add_up_kernel(size_t n, const double *pieces, double *tot
         *total = sum;
 }
 
-template <class R, class A> stm_status stm_cuda_activation_ops<R, A>::bias(stm_stream *stream, const stm_bias *a)
-{
-    const bool wide = stm_go_in_eights(a->width | a->stride, a->b, a->y);
-    return stm_launch(stream, (unsigned)a->n_rows, STM_BLOCK, 0, wide ? bias_kernel<R, A, 8> : bias_kernel<R, A, 1>,
-                      a->width, a->stride, (const R *)a->b, (A *)a->y);
-}
-
 template <class R, class A>
 stm_status stm_cuda_activation_ops<R, A>::bias_backward(stm_stream *stream, const stm_bias *a)
 {
     const bias_terms<R, A> terms = {(const A *)a->dy, a->stride};
     R *pieces;
     STM_TRY(stm_cuda_scratch(stream, stm_sum_rows_bytes<R>(a->n_rows, a->width), &pieces));
-    return stm_sum_rows(stream, a->n_rows, a->width, terms, pieces, (R *)a->db);
+    return stm_go_in_eights(a->width | a->stride, a->dy)
+               ? stm_sum_rows<8>(stream, a->n_rows, a->width, terms, pieces, (R *)a->db)
+               : stm_sum_rows<1>(stream, a->n_rows, a->width, terms, pieces, (R *)a->db);
 }
 
 template <class R, class A> stm_status stm_cuda_activation_ops<R, A>::swiglu(stm_stream *stream, const stm_swiglu *a)
@@ -149,8 +147,10 @@ template <class R> stm_status stm_cuda_ops<R>::adamw(stm_stream *stream, const s
                                 (R)a->eps,
                                 (R)(1 / sqrt(correction2)),
                                 (R)a->scale};
-    return stm_launch(stream, stm_blocks_for(stream, a->n), STM_BLOCK, 0, adamw_kernel<R>, a->n, step,
-                      (const R *)a->gradient, (R *)a->parameter, (R *)a->exp_avg, (R *)a->exp_avg_sq);
+    const bool wide = stm_go_in_eights(a->n, a->gradient, a->parameter, a->exp_avg, a->exp_avg_sq);
+    return stm_launch(stream, stm_blocks_for(stream, a->n / (wide ? 4 : 1)), STM_BLOCK, 0,
+                      wide ? adamw_kernel<R, 4> : adamw_kernel<R, 1>, a->n, step, (const R *)a->gradient,
+                      (R *)a->parameter, (R *)a->exp_avg, (R *)a->exp_avg_sq);
 }
 
 template <class R>
@@ -160,7 +160,9 @@ stm_status stm_cuda_ops<R>::sum_squares(stm_stream *stream, size_t n, const void
     double *pieces;
     STM_TRY(stm_cuda_scratch(stream, (n_pieces + 1) * sizeof *pieces, &pieces));
     double *total = pieces + n_pieces;
-    STM_TRY(stm_launch(stream, (unsigned)n_pieces, STM_BLOCK, 0, square_pieces_kernel<R>, n, (const R *)x, pieces));
+    STM_TRY(stm_launch(stream, (unsigned)n_pieces, STM_BLOCK, 0,
+                       stm_go_in_eights(n, x) ? square_pieces_kernel<R, 4> : square_pieces_kernel<R, 1>, n,
+                       (const R *)x, pieces));
     STM_TRY(stm_launch(stream, 1, STM_BLOCK, 0, add_up_kernel, n_pieces, (const double *)pieces, total));
     return stm_cuda_read(stream, host_sum, total, sizeof *total);
 }
@@ -172,7 +174,6 @@ INSTANCES(float);
 INSTANCES(double);
 
 #define ACTIVATION_INSTANCES(R, A)                                                                                     \
-    template stm_status stm_cuda_activation_ops<R, A>::bias(stm_stream *, const stm_bias *);                           \
     template stm_status stm_cuda_activation_ops<R, A>::bias_backward(stm_stream *, const stm_bias *);                  \
     template stm_status stm_cuda_activation_ops<R, A>::swiglu(stm_stream *, const stm_swiglu *);                       \
     template stm_status stm_cuda_activation_ops<R, A>::swiglu_backward(stm_stream *, const stm_swiglu *)

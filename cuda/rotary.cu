@@ -1,5 +1,5 @@
 /* The rotary embedding with its optional norm of heads. A warp takes a head of a row. */
-#include "cuda/device.cuh"
+#include "cuda/sums.cuh"
 
 /* The heads of Q, or of K, of a call, and V's beside K's. Head h of row r is vector r * n_heads + h of the counts
  * below. */
@@ -7,7 +7,7 @@ template <class R> struct heads {
     size_t n_rows, n_heads, head_dim, in_stride;
     size_t row_stride, head_stride; /* of the rotated side: [rows, heads, dim] or [heads, rows, dim] */
     const int32_t *positions;
-    const R *cosine, *sine, *norm; /* norm NULL: none */
+    const R *cosine, *sine, *norm, *bias, *values_bias; /* norm, bias NULL: none */
     double eps;
 
     __device__ size_t n() const
@@ -22,17 +22,42 @@ template <class R> struct heads {
     {
         return vector / n_heads * row_stride + vector % n_heads * head_stride;
     }
+    /* Of one of the biases, the head's; NULL for NULL. */
+    __device__ const R *of_head(const R *biases, size_t vector) const
+    {
+        return biases ? biases + vector % n_heads * head_dim : NULL;
+    }
     __device__ size_t angle(size_t vector) const
     {
         return (size_t)positions[vector / n_heads] * (head_dim / 2);
     }
 };
 
-/* dy turned back by the row's angle: the gradient of what was rotated, element i. */
-template <class R, class D> static __device__ R turned_back(const D *dy, const R *c, const R *s, size_t half, size_t i)
+/* x += bias, N neighbours; NULL: nothing. */
+template <int N, class R> static __device__ __forceinline__ void add_bias(const R *bias, R x[N])
 {
-    return i < half ? stm_real(dy[i]) * c[i] + stm_real(dy[i + half]) * s[i]
-                    : stm_real(dy[i]) * c[i - half] - stm_real(dy[i - half]) * s[i - half];
+    R more[N];
+    if (!bias)
+        return;
+    stm_load<N>(bias, more);
+    for (int j = 0; j < N; j++)
+        x[j] += more[j];
+}
+
+/* dy turned back by the row's angle: the gradient of what was rotated, elements i .. i + N - 1, of one half. */
+template <int N, class R, class D>
+static __device__ __forceinline__ void turn_back(const D *dy, const R *cosine, const R *sine, size_t half, size_t i,
+                                                 R x[N])
+{
+    const size_t angle = i < half ? i : i - half, other = i < half ? i + half : i - half;
+    const R direction = i < half ? R(1) : R(-1);
+    R y[N], c[N], s[N];
+    stm_load<N>(dy + i, x);
+    stm_load<N>(dy + other, y);
+    stm_load<N>(cosine + angle, c);
+    stm_load<N>(sine + angle, s);
+    for (int j = 0; j < N; j++)
+        x[j] = x[j] * c[j] + direction * y[j] * s[j];
 }
 
 /* N neighbours of the first half of a head, and those of the second that turn with them. */
@@ -43,6 +68,13 @@ template <class R, int N> struct pairs {
     {
         stm_load<N>(x + i, low);
         stm_load<N>(x + i + half, high);
+    }
+    /* And the head's bias, or NULL, to them. */
+    template <class T> __device__ __forceinline__ void load(const T *x, const R *bias, size_t half, size_t i)
+    {
+        load(x, half, i);
+        add_bias<N>(bias ? bias + i : NULL, low);
+        add_bias<N>(bias ? bias + i + half : NULL, high);
     }
     template <class T> __device__ __forceinline__ void store(T *x, size_t half, size_t i) const
     {
@@ -84,24 +116,25 @@ template <class R, int N> struct pairs {
     i < (half);                                                                                                        \
     i += STM_WARP * (N)
 
-template <int N, class R, class A> static __device__ R inverse_rms_of(const A *x, size_t width, double eps)
+template <int N, class R, class A>
+static __device__ R inverse_rms_of(const A *x, const R *bias, size_t width, double eps)
 {
     pairs<R, N> own;
     R sum = 0;
     for (EACH_PAIR(i, width / 2, N)) {
-        own.load(x, width / 2, i);
+        own.load(x, bias, width / 2, i);
         sum += own.dot(own);
     }
     return (R)(1 / sqrt((double)stm_warp_sum(sum) / (double)width + eps));
 }
 
-/* from -> to, a head. */
+/* from + bias -> to, a head. */
 template <int N, class R, class From, class To>
-static __device__ void copy_head(const From *from, size_t head_dim, To *to)
+static __device__ void copy_head(const From *from, const R *bias, size_t head_dim, To *to)
 {
     pairs<R, N> own;
     for (EACH_PAIR(i, head_dim / 2, N)) {
-        own.load(from, head_dim / 2, i);
+        own.load(from, bias, head_dim / 2, i);
         own.store(to, head_dim / 2, i);
     }
 }
@@ -115,10 +148,11 @@ static __global__ void rotate_kernel(heads<R> h, const A *x, A *y, const A *valu
     if (vector >= h.n())
         return;
     const size_t in = h.in(vector), out = h.out(vector), angle = h.angle(vector);
-    const R inverse = h.norm ? inverse_rms_of<N, R>(x + in, h.head_dim, h.eps) : R(1);
+    const R *bias = h.of_head(h.bias, vector);
+    const R inverse = h.norm ? inverse_rms_of<N>(x + in, bias, h.head_dim, h.eps) : R(1);
     pairs<R, N> own, weights;
     for (EACH_PAIR(i, half, N)) {
-        own.load(x + in, half, i);
+        own.load(x + in, bias, half, i);
         if (h.norm) {
             weights.load(h.norm, half, i);
             own.multiply(inverse, weights);
@@ -127,7 +161,7 @@ static __global__ void rotate_kernel(heads<R> h, const A *x, A *y, const A *valu
         own.store(y + out, half, i);
     }
     if (values_in)
-        copy_head<N, R>(values_in + in, h.head_dim, values_out + out);
+        copy_head<N>(values_in + in, h.of_head(h.values_bias, vector), h.head_dim, values_out + out);
 }
 
 /* dy -> dx, of Q activations, of K and V sums in reals (D); x is read where there is a norm, and inverse [n] written.
@@ -141,7 +175,8 @@ static __global__ void rotate_backward_kernel(heads<R> h, const D *dy, const A *
         return;
     const size_t in = h.in(vector), out = h.out(vector), angle = h.angle(vector);
     const R *c = h.cosine + angle, *s = h.sine + angle;
-    const R rms = h.norm ? inverse_rms_of<N, R>(x + in, h.head_dim, h.eps) : R(1);
+    const R *bias = h.of_head(h.bias, vector);
+    const R rms = h.norm ? inverse_rms_of<N>(x + in, bias, h.head_dim, h.eps) : R(1);
     pairs<R, N> d, own, weights;
     R sum = 0;
     for (EACH_PAIR(i, half, N)) {
@@ -151,7 +186,7 @@ static __global__ void rotate_backward_kernel(heads<R> h, const D *dy, const A *
             d.store(dx + in, half, i);
             continue;
         }
-        own.load(x + in, half, i);
+        own.load(x + in, bias, half, i);
         weights.load(h.norm, half, i);
         d.multiply(R(1), weights);
         sum += d.dot(own);
@@ -161,7 +196,7 @@ static __global__ void rotate_backward_kernel(heads<R> h, const D *dy, const A *
         for (EACH_PAIR(i, half, N)) {
             d.load(dy + out, half, i);
             d.turn(c + i, s + i, R(-1));
-            own.load(x + in, half, i);
+            own.load(x + in, bias, half, i);
             weights.load(h.norm, half, i);
             for (int j = 0; j < N; j++) {
                 d.low[j] = rms * (weights.low[j] * d.low[j] - own.low[j] * slope);
@@ -173,7 +208,7 @@ static __global__ void rotate_backward_kernel(heads<R> h, const D *dy, const A *
             inverse[vector] = rms;
     }
     if (dvalues_in)
-        copy_head<N, R>(dvalues_in + out, h.head_dim, dvalues_out + in);
+        copy_head<N>(dvalues_in + out, (const R *)NULL, h.head_dim, dvalues_out + in);
 }
 
 template <class R, class A, class D> struct head_norm_terms {
@@ -182,27 +217,51 @@ template <class R, class A, class D> struct head_norm_terms {
     const A *x;
     const R *inverse;
 
-    __device__ R operator()(size_t vector, size_t i) const
+    template <int N> __device__ __forceinline__ void get(size_t vector, size_t i, R term[N]) const
     {
         const size_t angle = h.angle(vector);
-        return turned_back(dy + h.out(vector), h.cosine + angle, h.sine + angle, h.head_dim / 2, i) *
-               stm_real(x[h.in(vector) + i]) * inverse[vector];
+        const R *bias = h.of_head(h.bias, vector);
+        R own[N];
+        stm_load<N>(x + h.in(vector) + i, own);
+        add_bias<N>(bias ? bias + i : NULL, own);
+        turn_back<N>(dy + h.out(vector), h.cosine + angle, h.sine + angle, h.head_dim / 2, i, term);
+        for (int j = 0; j < N; j++)
+            term[j] *= own[j] * inverse[vector];
     }
 };
 
 template <class R> static heads<R> q_heads(const stm_rotary *a)
 {
-    return {a->n_q_rows, a->n_heads,     a->head_dim,          a->in_stride_q,     a->n_heads * a->head_dim,
-            a->head_dim, a->q_positions, (const R *)a->cosine, (const R *)a->sine, (const R *)a->q_norm,
-            a->norm_eps};
+    return {.n_rows = a->n_q_rows,
+            .n_heads = a->n_heads,
+            .head_dim = a->head_dim,
+            .in_stride = a->in_stride_q,
+            .row_stride = a->n_heads * a->head_dim,
+            .head_stride = a->head_dim,
+            .positions = a->q_positions,
+            .cosine = (const R *)a->cosine,
+            .sine = (const R *)a->sine,
+            .norm = (const R *)a->q_norm,
+            .bias = (const R *)a->q_bias,
+            .values_bias = NULL,
+            .eps = a->norm_eps};
 }
 
 template <class R> static heads<R> k_heads(const stm_rotary *a)
 {
-    return {a->n_kv_rows,         a->n_kv_heads,        a->head_dim,
-            a->in_stride_kv,      a->head_dim,          a->kv_stride * a->head_dim,
-            a->kv_positions,      (const R *)a->cosine, (const R *)a->sine,
-            (const R *)a->k_norm, a->norm_eps};
+    return {.n_rows = a->n_kv_rows,
+            .n_heads = a->n_kv_heads,
+            .head_dim = a->head_dim,
+            .in_stride = a->in_stride_kv,
+            .row_stride = a->head_dim,
+            .head_stride = a->kv_stride * a->head_dim,
+            .positions = a->kv_positions,
+            .cosine = (const R *)a->cosine,
+            .sine = (const R *)a->sine,
+            .norm = (const R *)a->k_norm,
+            .bias = (const R *)a->k_bias,
+            .values_bias = (const R *)a->v_bias,
+            .eps = a->norm_eps};
 }
 
 template <class R> static unsigned blocks_of(const heads<R> &h)
@@ -213,7 +272,7 @@ template <class R> static unsigned blocks_of(const heads<R> &h)
 /* Whether these arrays, and the tables, may be read two numbers at a time. */
 template <class R, class... T> static bool goes_in_pairs(const heads<R> &h, const T *...arrays)
 {
-    return stm_go_in_eights(h.head_dim | h.in_stride, h.cosine, h.sine, h.norm) &&
+    return stm_go_in_eights(h.head_dim | h.in_stride, h.cosine, h.sine, h.norm, h.bias, h.values_bias) &&
            stm_go_in_eights(h.head_dim, arrays...);
 }
 
@@ -248,7 +307,8 @@ static stm_status backward_of(stm_stream *stream, const heads<R> &h, const void 
     if (!h.norm || n == 0)
         return STM_OK;
     const head_norm_terms<R, A, D> terms = {h, (const D *)dy, (const A *)x, inverse};
-    return stm_sum_rows(stream, n, h.head_dim, terms, inverse + n, (R *)dnorm);
+    return wide ? stm_sum_rows<4>(stream, n, h.head_dim, terms, inverse + n, (R *)dnorm)
+                : stm_sum_rows<1>(stream, n, h.head_dim, terms, inverse + n, (R *)dnorm);
 }
 
 template <class R, class A>

@@ -1,10 +1,26 @@
 /* Operations that move or add rows. */
 #include "cuda/device.cuh"
 
-template <class R> static __global__ void add_kernel(size_t n, const R *x, R *y)
+/* N: numbers that a thread takes at a time, here and below. */
+template <class R, int N> static __global__ void add_kernel(size_t n, const R *x, R *y)
 {
-    for (STM_EACH_ELEMENT(i, n))
-        y[i] += x[i];
+    R sum[N], more[N];
+    for (STM_EACH_ELEMENT(piece, n / N)) {
+        stm_load<N>(y + piece * N, sum);
+        stm_load<N>(x + piece * N, more);
+        for (int j = 0; j < N; j++)
+            sum[j] += more[j];
+        stm_store<N>(sum, y + piece * N);
+    }
+}
+
+template <class R, class A, int N> static __global__ void to_activations_kernel(size_t n, const R *x, A *y)
+{
+    R some[N];
+    for (STM_EACH_ELEMENT(piece, n / N)) {
+        stm_load<N>(x + piece * N, some);
+        stm_store<N>(some, y + piece * N);
+    }
 }
 
 /* Blocks' x counts rows, their threads take the columns. */
@@ -22,23 +38,55 @@ template <class R> static __global__ void scatter_add_kernel(size_t width, const
         to[i] += y[blockIdx.x * width + i];
 }
 
+/* Finds the rows of [first, end) that have the id: *n of them, in order, in found [STM_BLOCK]; end - first is at most
+ * STM_BLOCK. Called by the whole block. */
+static __device__ void find_rows(const int32_t *ids, int32_t id, size_t first, size_t end, size_t *found, unsigned *n)
+{
+    __shared__ unsigned of_warp[STM_BLOCK / STM_WARP];
+    const unsigned lane = threadIdx.x % STM_WARP, warp = threadIdx.x / STM_WARP;
+    const size_t row = first + threadIdx.x;
+    const bool has = row < end && ids[row] == id;
+    const unsigned lanes = __ballot_sync(STM_ALL_LANES, has);
+    __syncthreads(); /* the last rows have been read */
+    if (lane == 0)
+        of_warp[warp] = lanes;
+    __syncthreads();
+    unsigned before = 0, all = 0;
+    for (unsigned w = 0; w < STM_BLOCK / STM_WARP; w++) {
+        before += w < warp ? (unsigned)__popc(of_warp[w]) : 0;
+        all += (unsigned)__popc(of_warp[w]);
+    }
+    if (has)
+        found[before + (unsigned)__popc(lanes & ((1u << lane) - 1))] = row;
+    *n = all;
+    __syncthreads();
+}
+
 /* An id may come many times: the block of its first row adds them all, in order. */
 template <class R>
 static __global__ void embed_backward_kernel(size_t n_rows, size_t width, const int32_t *ids, const R *dy, R *dtable)
 {
+    __shared__ size_t found[STM_BLOCK];
     const size_t row = blockIdx.x;
     const int32_t id = ids[row];
     bool is_repeated = false;
+    R *to = dtable + (size_t)id * width;
     for (size_t r = threadIdx.x; r < row; r += blockDim.x)
         is_repeated |= ids[r] == id;
     if (__syncthreads_or(is_repeated))
         return;
-    for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
-        R sum = dtable[(size_t)id * width + i];
-        for (size_t r = row; r < n_rows; r++)
-            if (ids[r] == id)
-                sum += dy[r * width + i];
-        dtable[(size_t)id * width + i] = sum;
+    for (size_t first = row; first < n_rows; first += STM_BLOCK) {
+        unsigned n;
+        find_rows(ids, id, first, STM_MIN(n_rows, first + STM_BLOCK), found, &n);
+        if (n == 0)
+            continue;
+        for (size_t i = threadIdx.x; i < width; i += blockDim.x) {
+            R sum = to[i];
+#pragma unroll 4
+            for (unsigned j = 0; j < n; j++)
+                sum += dy[found[j] * width + i];
+            to[i] = sum;
+        }
     }
 }
 
@@ -57,13 +105,17 @@ template <class T> static __global__ void append_kernel(stm_append a)
 
 template <class R> stm_status stm_cuda_ops<R>::add(stm_stream *stream, size_t n, const void *x, void *y)
 {
-    return stm_launch(stream, stm_blocks_for(stream, n), STM_BLOCK, 0, add_kernel<R>, n, (const R *)x, (R *)y);
+    const bool wide = stm_go_in_eights(n, x, y);
+    return stm_launch(stream, stm_blocks_for(stream, n / (wide ? 4 : 1)), STM_BLOCK, 0,
+                      wide ? add_kernel<R, 4> : add_kernel<R, 1>, n, (const R *)x, (R *)y);
 }
 
-template <class R> stm_status stm_cuda_ops<R>::embed(stm_stream *stream, const stm_embed *e)
+template <class R, class A>
+stm_status stm_cuda_activation_ops<R, A>::to_activations(stm_stream *stream, size_t n, const void *x, void *y)
 {
-    return stm_launch(stream, (unsigned)e->n_rows, STM_BLOCK, 0, gather_kernel<R>, e->width, e->ids,
-                      (const R *)e->table, (R *)e->y);
+    const bool wide = stm_go_in_eights(n, x, y);
+    return stm_launch(stream, stm_blocks_for(stream, n / (wide ? 8 : 1)), STM_BLOCK, 0,
+                      wide ? to_activations_kernel<R, A, 8> : to_activations_kernel<R, A, 1>, n, (const R *)x, (A *)y);
 }
 
 template <class R> stm_status stm_cuda_ops<R>::embed_backward(stm_stream *stream, const stm_embed *e)
@@ -81,6 +133,12 @@ template <class T> static stm_status gather_rows(stm_stream *stream, const stm_r
         return stm_launch(stream, (unsigned)g->n_rows, STM_BLOCK, 0, gather_kernel<uint4>,
                           g->width * sizeof(T) / sizeof(uint4), g->rows, (const uint4 *)g->x, (uint4 *)g->y);
     return stm_launch(stream, (unsigned)g->n_rows, STM_BLOCK, 0, gather_kernel<T>, g->width, g->rows, x, y);
+}
+
+template <class R> stm_status stm_cuda_ops<R>::embed(stm_stream *stream, const stm_embed *e)
+{
+    const stm_rows rows = {false, e->n_rows, e->width, e->ids, (void *)e->table, e->y};
+    return gather_rows<R>(stream, &rows);
 }
 
 template <class R, class A> stm_status stm_cuda_activation_ops<R, A>::gather(stm_stream *stream, const stm_rows *g)
@@ -113,6 +171,7 @@ INSTANCES(float);
 INSTANCES(double);
 
 #define ACTIVATION_INSTANCES(R, A)                                                                                     \
+    template stm_status stm_cuda_activation_ops<R, A>::to_activations(stm_stream *, size_t, const void *, void *);     \
     template stm_status stm_cuda_activation_ops<R, A>::gather(stm_stream *, const stm_rows *);                         \
     template stm_status stm_cuda_activation_ops<R, A>::append(stm_stream *, const stm_append *)
 ACTIVATION_INSTANCES(float, float);

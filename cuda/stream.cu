@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLAS_WORKSPACE_BYTES = 64 << 20 }; /* of its own, so that equal calls give equal bits */
+enum { BLAS_WORKSPACE_BYTES = 64 << 20 }; /* of its own, so that equal calls give equal bits; Hopper: 32 or more */
 
 stm_status stm_cuda_failed(cudaError_t error, const char *call)
 {
@@ -65,6 +65,8 @@ static stm_status check_device(stm_stream *stream)
     return STM_OK;
 }
 
+/* cuBLAS: float is multiplied as float, not as TF32, and the parts of a sum that is split are added in float, too,
+ * where the result is bfloat16. */
 static stm_status set_up(stm_stream *stream)
 {
     STM_TRY(check_device(stream));
@@ -72,6 +74,7 @@ static stm_status set_up(stm_stream *stream)
     STM_CUBLAS(cublasCreate(&stream->blas));
     STM_CUBLAS(cublasSetStream(stream->blas, stream->queue));
     STM_TRY(stm_cuda_take(BLAS_WORKSPACE_BYTES, "cuBLAS's workspace", &stream->workspace));
+    STM_CUBLAS(cublasSetMathMode(stream->blas, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION));
     STM_CUBLAS(cublasSetWorkspace(stream->blas, stream->workspace, BLAS_WORKSPACE_BYTES));
     return STM_OK;
 }

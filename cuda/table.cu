@@ -20,6 +20,7 @@ template <class R, class A> static constexpr stm_backend table_of()
     t.name = "cuda";
     t.real_bytes = sizeof(R);
     t.activation_bytes = sizeof(A);
+    t.head_columns = 8192; /* by 512 rows: 128 tiles of 128 x 256, one for each multiprocessor of an H100 */
     t.n_devices = stm_cuda_n_devices;
     t.choose_device = stm_cuda_choose_device;
     t.open = stm_cuda_open;
@@ -36,13 +37,13 @@ template <class R, class A> static constexpr stm_backend table_of()
     t.zero = stm_cuda_zero;
     t.synchronize = stm_cuda_synchronize;
     t.add = stm_cuda_ops<R>::add;
+    t.to_activations = stm_cuda_activation_ops<R, A>::to_activations;
     t.embed = stm_cuda_ops<R>::embed;
     t.embed_backward = stm_cuda_ops<R>::embed_backward;
     t.gather = stm_cuda_activation_ops<R, A>::gather;
     t.scatter_add = stm_cuda_ops<R>::scatter_add;
     t.rmsnorm = stm_cuda_activation_ops<R, A>::rmsnorm;
-    t.rmsnorm_backward = stm_cuda_ops<R>::rmsnorm_backward;
-    t.bias = stm_cuda_activation_ops<R, A>::bias;
+    t.rmsnorm_backward = stm_cuda_activation_ops<R, A>::rmsnorm_backward;
     t.bias_backward = stm_cuda_activation_ops<R, A>::bias_backward;
     t.rotary = stm_cuda_activation_ops<R, A>::rotary;
     t.rotary_backward = stm_cuda_activation_ops<R, A>::rotary_backward;
@@ -53,7 +54,7 @@ template <class R, class A> static constexpr stm_backend table_of()
     t.swiglu_backward = stm_cuda_activation_ops<R, A>::swiglu_backward;
     t.head_block = stm_cuda_ops<R>::head_block;
     t.head_finish = stm_cuda_ops<R>::head_finish;
-    t.head_block_backward = stm_cuda_ops<R>::head_block_backward;
+    t.head_block_backward = stm_cuda_activation_ops<R, A>::head_block_backward;
     t.spread = stm_cuda_ops<R>::spread;
     t.sample = stm_cuda_ops<R>::sample;
     t.adamw = stm_cuda_ops<R>::adamw;

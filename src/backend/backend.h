@@ -49,7 +49,8 @@ typedef struct {
 } stm_rows;
 
 /* y[r,:] = x[r,:] * w / rms(x[r,:]), rms = sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019, arXiv 1910.07467);
- * inverse_rms [n_rows] is kept. backward: dx[r,:] += .., dw[:] += .. from dy, x, inverse_rms. Activations: y. */
+ * inverse_rms [n_rows] is kept. backward: dx[r,:] += .., dw[:] += .. from dy, x, inverse_rms; dx_rounded becomes a copy
+ * of dx as it then is. Activations: y, dx_rounded. */
 typedef struct {
     size_t n_rows, width;
     double eps;
@@ -57,30 +58,31 @@ typedef struct {
     void *y, *inverse_rms;
     const void *dy;
     void *dx, *dw;
+    void *dx_rounded; /* [n_rows, width] or NULL */
 } stm_rmsnorm;
 
-/* y[r,:] += b. backward: db += sum over r of dy[r,:]. Rows of y, dy start `stride` apart. Activations: y, dy. */
+/* db += sum over r of dy[r,:]; rows of dy, activations, start `stride` apart. */
 typedef struct {
     size_t n_rows, width, stride;
-    const void *b;
-    void *y;
     const void *dy;
     void *db;
 } stm_bias;
 
-/* From projections to what attention reads: optional RMS norm over head_dim (Qwen3's q/k norm), then rotary position
- * embedding in the half-split form (pair i, i + head_dim/2), angle from cosine, sine [max_positions, head_dim/2]. q_in
- * [n_q_rows, >= n_heads*head_dim] -> q [n_q_rows, n_heads, head_dim] k_in, v_in [n_kv_rows, ..] -> k, v [n_kv_heads,
- * kv_stride, head_dim], rows 0 .. n_kv_rows-1 (v is copied only) Rows of the _in arrays start in_stride_q, in_stride_kv
- * elements apart. Either row count may be 0. backward: dq, dk, dv (laid out as q, k, v) -> dq_in, dk_in, dv_in (strided
- * as q_in, k_in, v_in; overwritten); the norms' inputs are read from q_in, k_in; dq_norm, dk_norm += . Activations:
- * q_in, k_in, v_in, q, k, v, dq, dq_in, dk_in, dv_in; dk and dv are sums, in reals. */
+/* From projections to what attention reads: their biases, optional RMS norm over head_dim (Qwen3's q/k norm), then
+ * rotary position embedding in the half-split form (pair i, i + head_dim/2), angle from cosine, sine [max_positions,
+ * head_dim/2]. q_in [n_q_rows, >= n_heads*head_dim] -> q [n_q_rows, n_heads, head_dim] k_in, v_in [n_kv_rows, ..] -> k,
+ * v [n_kv_heads, kv_stride, head_dim], rows 0 .. n_kv_rows-1 (v gets its bias only). Rows of the _in arrays start
+ * in_stride_q, in_stride_kv elements apart. Either row count may be 0. backward: dq, dk, dv (laid out as q, k, v) ->
+ * dq_in, dk_in, dv_in (strided as q_in, k_in, v_in; overwritten); the norms' inputs are read from q_in, k_in, and their
+ * biases; dq_norm, dk_norm += . Activations: q_in, k_in, v_in, q, k, v, dq, dq_in, dk_in, dv_in; dk and dv are sums, in
+ * reals. */
 typedef struct {
     size_t n_q_rows, n_kv_rows, n_heads, n_kv_heads, head_dim;
     size_t in_stride_q, in_stride_kv, kv_stride;
     const int32_t *q_positions, *kv_positions; /* [n_q_rows], [n_kv_rows] */
     const void *cosine, *sine;
-    const void *q_norm, *k_norm; /* [head_dim] or NULL: no norm */
+    const void *q_bias, *k_bias, *v_bias; /* [n_heads*head_dim], [n_kv_heads*head_dim] or NULL: none of the three */
+    const void *q_norm, *k_norm;          /* [head_dim] or NULL: no norm */
     double norm_eps;
     const void *q_in, *k_in, *v_in;
     void *q, *k, *v;
@@ -144,11 +146,14 @@ typedef struct {
 /* One block of vocabulary columns [first_column, first_column + n_columns) of the head; logits [n_rows, n_columns] are
  * raw, their rows `stride` apart. z = logit * inverse_temperature[r]. Running sums in double, [n_rows] each: maximum m,
  * sum s of exp(z - m), weighted t of exp(z - m) * z, target's z. forward: updates them; `first_column` 0 starts them.
- * finish: logp = z_target - lse, entropy = lse - t/s, lse = m + log s. backward: logits become dL/dlogit = (dlogp
- * (onehot - p) - dentropy p (log p + H)) * inverse_temperature. */
+ * finish: logp = z_target - lse, entropy = lse - t/s, lse = m + log s. backward: dlogits [n_rows, n_columns],
+ * activations, rows `dstride` apart, become dL/dlogit = (dlogp (onehot - p) - dentropy p (log p + H)) *
+ * inverse_temperature; they may be the logits themselves where activations are reals. */
 typedef struct {
     size_t n_rows, first_column, n_columns, stride;
     void *logits;
+    void *dlogits; /* backward */
+    size_t dstride;
     const int32_t *targets;
     const double *inverse_temperature;
     double *m, *s, *t, *z_target;
@@ -248,6 +253,7 @@ typedef struct stm_backend {
     const char *precision; /* as --precision spells it; "bfloat16": reals are float, products round their operands */
     size_t real_bytes, activation_bytes;
     size_t weight_bytes;    /* that a model's weight takes: a real, and what round_weights keeps of it */
+    size_t head_columns;    /* of logits that a block of the head has: as caches hold, or as fill the device */
     int (*n_devices)(void); /* that this process can use; NULL: there is nothing to choose */
     /* Chooses this process's device, before open: those of a node in turn, by the process's place among the node's. */
     stm_status (*choose_device)(int node_rank);
@@ -271,14 +277,14 @@ typedef struct stm_backend {
      * its rounded copy now, which products that read them use from here on. n 0: they are weights no longer. */
     stm_status (*round_weights)(stm_stream *, const void *weights, size_t n);
     stm_status (*gemm)(stm_stream *, const stm_gemm *);
-    stm_status (*add)(stm_stream *, size_t n, const void *x, void *y); /* y += x, reals */
+    stm_status (*add)(stm_stream *, size_t n, const void *x, void *y);            /* y += x, reals */
+    stm_status (*to_activations)(stm_stream *, size_t n, const void *x, void *y); /* y = x, reals, as activations */
     stm_status (*embed)(stm_stream *, const stm_embed *);
     stm_status (*embed_backward)(stm_stream *, const stm_embed *);
     stm_status (*gather)(stm_stream *, const stm_rows *);
     stm_status (*scatter_add)(stm_stream *, const stm_rows *);
     stm_status (*rmsnorm)(stm_stream *, const stm_rmsnorm *);
     stm_status (*rmsnorm_backward)(stm_stream *, const stm_rmsnorm *);
-    stm_status (*bias)(stm_stream *, const stm_bias *);
     stm_status (*bias_backward)(stm_stream *, const stm_bias *);
     stm_status (*rotary)(stm_stream *, const stm_rotary *);
     stm_status (*rotary_backward)(stm_stream *, const stm_rotary *);

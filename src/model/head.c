@@ -1,27 +1,31 @@
 #include "model/head.h"
 
-/* Columns that the softmax reads while they are in the caches. */
-enum { BLOCK_COLUMNS = 2048 };
-
 typedef struct {
     double *m, *s, *t, *z_target; /* [STM_HEAD_ROWS]: running sums of the softmax */
     void *normed;                 /* activations [STM_HEAD_ROWS, hidden] */
     void *dnormed;                /* [STM_HEAD_ROWS, hidden] */
     void *logits;                 /* [STM_HEAD_ROWS, width] */
     size_t width;                 /* of the vocabulary, or of a block of it */
+    void *dlogits;                /* activations [STM_HEAD_ROWS, columns of a block], or NULL: the logits become them */
 } head_scratch;
 
 static size_t logits_width(const stm_model *model)
 {
     const size_t vocab = model->config.vocab_size;
-    return vocab <= STM_HEAD_WHOLE_COLUMNS ? vocab : BLOCK_COLUMNS;
+    return vocab <= STM_HEAD_WHOLE_COLUMNS ? vocab : model->backend->head_columns;
+}
+
+static bool has_dlogits(const stm_backend *b)
+{
+    return b->activation_bytes < b->real_bytes;
 }
 
 size_t stm_head_scratch_bytes(const stm_model *model)
 {
+    const stm_backend *b = model->backend;
     const size_t hidden = model->config.hidden_size, reals = hidden + logits_width(model);
-    return STM_HEAD_ROWS *
-           (4 * sizeof(double) + reals * model->backend->real_bytes + hidden * model->backend->activation_bytes);
+    const size_t activations = hidden + (has_dlogits(b) ? b->head_columns : 0);
+    return STM_HEAD_ROWS * (4 * sizeof(double) + reals * b->real_bytes + activations * b->activation_bytes);
 }
 
 static head_scratch cut(const stm_model *model, void *memory)
@@ -34,6 +38,7 @@ static head_scratch cut(const stm_model *model, void *memory)
     s.normed = s.z_target + STM_HEAD_ROWS;
     s.dnormed = stm_activation_at(b, s.normed, STM_HEAD_ROWS * model->config.hidden_size);
     s.logits = stm_at(b, s.dnormed, STM_HEAD_ROWS * model->config.hidden_size);
+    s.dlogits = has_dlogits(b) ? stm_at(b, s.logits, STM_HEAD_ROWS * s.width) : NULL;
     return s;
 }
 
@@ -74,9 +79,12 @@ static stm_head_block block_args(const stm_head_rows *rows, const head_scratch *
 static void set_columns(const stm_model *model, const head_scratch *s, size_t column, stm_head_block *block)
 {
     const size_t vocab = model->config.vocab_size;
+    void *logits = s->width == vocab ? stm_at(model->backend, s->logits, column) : s->logits;
     block->first_column = column;
-    block->n_columns = STM_MIN(vocab - column, (size_t)BLOCK_COLUMNS);
-    block->logits = s->width == vocab ? stm_at(model->backend, s->logits, column) : s->logits;
+    block->n_columns = STM_MIN(vocab - column, model->backend->head_columns);
+    block->logits = logits;
+    block->dlogits = s->dlogits ? s->dlogits : logits;
+    block->dstride = s->dlogits ? model->backend->head_columns : block->stride;
 }
 
 /* logits[n, columns of the block] = normed[n, hidden] W[columns, hidden]^T */
@@ -105,7 +113,7 @@ stm_status stm_head_forward(const stm_model *model, const stm_head_rows *rows, v
         const size_t n = STM_MIN(rows->n_rows - first, (size_t)STM_HEAD_ROWS);
         stm_head_block block = block_args(rows, &s, first, n);
         STM_TRY(norm(model, rows, first, n, s.normed));
-        for (size_t column = 0; column < model->config.vocab_size; column += BLOCK_COLUMNS) {
+        for (size_t column = 0; column < model->config.vocab_size; column += model->backend->head_columns) {
             set_columns(model, &s, column, &block);
             STM_TRY(form_logits(model, &s, &block));
             STM_TRY(model->backend->head_block(model->stream, &block));
@@ -115,33 +123,34 @@ stm_status stm_head_forward(const stm_model *model, const stm_head_rows *rows, v
     return STM_OK;
 }
 
-/* From dlogits, which stand in the block: dW += dlogits^T normed; dnormed += dlogits W. */
+/* From the block's dlogits: dW += dlogits^T normed; dnormed += dlogits W. */
 static stm_status logits_backward(const stm_model *model, const head_scratch *s, const stm_head_block *block,
                                   void *gradient)
 {
     const stm_backend *b = model->backend;
     const size_t hidden = model->config.hidden_size, weight = model->head + block->first_column * hidden;
     const stm_gemm to_weight = {.transpose_a = true,
-                                .activations = {.b = true},
+                                .activations = {.a = true, .b = true},
                                 .m = block->n_columns,
                                 .n = hidden,
                                 .k = block->n_rows,
                                 .alpha = 1,
                                 .beta = 1,
-                                .a = block->logits,
-                                .lda = block->stride,
+                                .a = block->dlogits,
+                                .lda = block->dstride,
                                 .b = s->normed,
                                 .ldb = hidden,
                                 .c = stm_at(b, gradient, weight),
                                 .ldc = hidden};
     STM_TRY(b->gemm(model->stream, &to_weight));
-    const stm_gemm to_rows = {.m = block->n_rows,
+    const stm_gemm to_rows = {.activations = {.a = true},
+                              .m = block->n_rows,
                               .n = hidden,
                               .k = block->n_columns,
                               .alpha = 1,
                               .beta = block->first_column == 0 ? 0 : 1,
-                              .a = block->logits,
-                              .lda = block->stride,
+                              .a = block->dlogits,
+                              .lda = block->dstride,
                               .b = stm_at(b, model->weights, weight),
                               .ldb = hidden,
                               .c = s->dnormed,
@@ -158,7 +167,7 @@ stm_status stm_head_backward(const stm_model *model, const stm_head_rows *rows, 
     stm_head_block block = block_args(rows, &s, 0, n);
     block.dlogp = dlogp;
     block.dentropy = dentropy;
-    for (size_t column = 0; column < vocab; column += BLOCK_COLUMNS) {
+    for (size_t column = 0; column < vocab; column += model->backend->head_columns) {
         set_columns(model, &s, column, &block);
         if (s.width < vocab)
             STM_TRY(form_logits(model, &s, &block));
@@ -182,7 +191,7 @@ static size_t padded(size_t n_rows)
 size_t stm_head_spread_bytes(const stm_model *model, size_t n_rows)
 {
     const stm_backend *b = model->backend;
-    return (n_rows * BLOCK_COLUMNS + padded(n_rows)) * b->real_bytes +
+    return (n_rows * b->head_columns + padded(n_rows)) * b->real_bytes +
            n_rows * model->config.hidden_size * b->activation_bytes;
 }
 
@@ -190,13 +199,13 @@ stm_status stm_head_spread(const stm_model *model, const stm_head_positions *p, 
 {
     const stm_backend *b = model->backend;
     const size_t vocab = model->config.vocab_size;
-    void *inverse_rms = stm_at(b, scratch, p->n_rows * BLOCK_COLUMNS);
+    void *inverse_rms = stm_at(b, scratch, p->n_rows * b->head_columns);
     const head_scratch s = {
-        .normed = stm_at(b, inverse_rms, padded(p->n_rows)), .logits = scratch, .width = BLOCK_COLUMNS};
+        .normed = stm_at(b, inverse_rms, padded(p->n_rows)), .logits = scratch, .width = b->head_columns};
     const stm_head_rows rows = {.n_rows = p->n_rows, .x = p->x, .inverse_rms = inverse_rms};
-    stm_head_block block = {.n_rows = p->n_rows, .stride = BLOCK_COLUMNS};
+    stm_head_block block = {.n_rows = p->n_rows, .stride = b->head_columns};
     STM_TRY(norm(model, &rows, 0, p->n_rows, s.normed));
-    for (size_t column = 0; column < vocab; column += BLOCK_COLUMNS) {
+    for (size_t column = 0; column < vocab; column += model->backend->head_columns) {
         set_columns(model, &s, column, &block);
         STM_TRY(form_logits(model, &s, &block));
         const stm_spread args = {.n_positions = p->n_positions,

@@ -128,12 +128,12 @@ static stm_status project(const stm_model *model, size_t rows, size_t in, size_t
     return model->backend->gemm(model->stream, &gemm);
 }
 
-/* dx[rows, in] = dy[rows, out] W[out, in] + beta dx. residual: dy is of reals, and dx of activations; else dy is of
- * activations, and dx the gradient of a norm's result, in reals. */
+/* dx[rows, in] = dy[rows, out] W[out, in] + beta dx, dy of activations. residual: dy is the residual stream's, and dx
+ * of activations; else dx is the gradient of a norm's result, in reals. */
 static stm_status project_back(const stm_model *model, size_t rows, size_t in, size_t out, bool residual,
                                const void *dy, size_t weight, double beta, void *dx)
 {
-    const stm_gemm gemm = {.activations = {.a = !residual, .c = residual},
+    const stm_gemm gemm = {.activations = {.a = true, .c = residual},
                            .m = rows,
                            .n = in,
                            .k = out,
@@ -148,12 +148,12 @@ static stm_status project_back(const stm_model *model, size_t rows, size_t in, s
     return model->backend->gemm(model->stream, &gemm);
 }
 
-/* dW[out, in] += dy[rows, out]^T x[rows, in], x of activations; dy, too, where it is not of the residual stream. */
-static stm_status weight_gradient(const stm_model *model, size_t rows, size_t in, size_t out, bool residual,
-                                  const void *dy, const void *x, void *gradient, size_t weight)
+/* dW[out, in] += dy[rows, out]^T x[rows, in], of activations. */
+static stm_status weight_gradient(const stm_model *model, size_t rows, size_t in, size_t out, const void *dy,
+                                  const void *x, void *gradient, size_t weight)
 {
     const stm_gemm gemm = {.transpose_a = true,
-                           .activations = {.a = !residual, .b = true},
+                           .activations = {.a = true, .b = true},
                            .m = out,
                            .n = in,
                            .k = rows,
@@ -168,11 +168,17 @@ static stm_status weight_gradient(const stm_model *model, size_t rows, size_t in
     return model->backend->gemm(model->stream, &gemm);
 }
 
-static stm_status add_bias(const stm_model *model, size_t rows, size_t width, size_t bias, void *y)
+/* The gradient dx [rows, hidden] of the residual stream as products take it: two of each half of a layer do, and the
+ * half before has left it in `a`; it is itself where activations are reals. */
+static stm_status as_activations(const stm_model *model, size_t rows, const void *dx, stm_layer_scratch *scratch,
+                                 const void **out)
 {
-    const stm_bias args = {
-        .n_rows = rows, .width = width, .stride = width, .b = stm_at(model->backend, model->weights, bias), .y = y};
-    return model->backend->bias(model->stream, &args);
+    const stm_backend *b = model->backend;
+    *out = b->activation_bytes == b->real_bytes ? dx : scratch->a;
+    if (*out == dx || scratch->rounded == dx)
+        return STM_OK;
+    scratch->rounded = dx;
+    return b->to_activations(model->stream, rows * model->config.hidden_size, dx, scratch->a);
 }
 
 static stm_status bias_gradient(const stm_model *model, size_t rows, size_t width, const void *dy, void *gradient,
@@ -200,13 +206,15 @@ static stm_status norm(const stm_model *model, size_t rows, const void *x, size_
     return model->backend->rmsnorm(model->stream, &args);
 }
 
-/* dx += , dw += */
+/* dx += , dw += ; dx becomes what `a` has rounded. */
 static stm_status norm_backward(const stm_model *model, size_t rows, const void *x, size_t weight, void *inverse_rms,
-                                const void *dy, void *dx, void *gradient)
+                                stm_layer_scratch *scratch, void *dx, void *gradient)
 {
     stm_rmsnorm args = norm_args(model, rows, x, weight, inverse_rms);
-    args.dy = dy;
+    args.dy = scratch->b;
     args.dx = dx;
+    args.dx_rounded = model->backend->activation_bytes == model->backend->real_bytes ? NULL : scratch->a;
+    scratch->rounded = dx;
     args.dw = stm_at(model->backend, gradient, weight);
     return model->backend->rmsnorm_backward(model->stream, &args);
 }
@@ -216,6 +224,7 @@ static stm_rotary rotary_args(const stm_model *model, const stm_layer_offsets *a
     const stm_model_config *c = &model->config;
     const stm_backend *b = model->backend;
     const widths w = widths_of(model);
+    const size_t k_bias = at->qkv_bias + w.q_width;
     return (stm_rotary){
         .n_q_rows = n,
         .n_kv_rows = rows->n_rows,
@@ -229,6 +238,9 @@ static stm_rotary rotary_args(const stm_model *model, const stm_layer_offsets *a
         .kv_positions = rows->positions,
         .cosine = model->cosine,
         .sine = model->sine,
+        .q_bias = c->qkv_bias ? stm_at(b, model->weights, at->qkv_bias) : NULL,
+        .k_bias = c->qkv_bias ? stm_at(b, model->weights, k_bias) : NULL,
+        .v_bias = c->qkv_bias ? stm_at(b, model->weights, k_bias + w.kv_width / 2) : NULL,
         .norm_eps = c->rms_eps,
         .q_norm = c->qk_norm ? stm_at(b, model->weights, at->q_norm) : NULL,
         .k_norm = c->qk_norm ? stm_at(b, model->weights, at->k_norm) : NULL,
@@ -282,10 +294,6 @@ stm_status stm_layer_forward(const stm_model *model, size_t layer, const stm_lay
     }
     STM_TRY(project(model, n, w.hidden, w.q_width, normed_active, at->qkv, false, q_in));
     STM_TRY(project(model, n_rows, w.hidden, w.kv_width, normed, kv_weight, false, kv_in));
-    if (model->config.qkv_bias) {
-        STM_TRY(add_bias(model, n, w.q_width, at->qkv_bias, q_in));
-        STM_TRY(add_bias(model, n_rows, w.kv_width, at->qkv_bias + w.q_width, kv_in));
-    }
     stm_rotary rotary = rotary_args(model, at, rows, n);
     rotary.q_in = q_in;
     rotary.k_in = kv_in;
@@ -327,19 +335,21 @@ static stm_status feed_forward_backward(const stm_model *model, const stm_layer_
                                         void *gradient)
 {
     const widths w = widths_of(model);
-    STM_TRY(project_back(model, n, w.inner, w.hidden, true, dx, at->down, 0, scratch->dh));
+    const void *dy;
+    STM_TRY(as_activations(model, n, dx, scratch, &dy));
+    STM_TRY(project_back(model, n, w.inner, w.hidden, true, dy, at->down, 0, scratch->dh));
     drive(rows);
     const stm_swiglu swiglu = {
         .n_rows = n, .width = w.inner, .gu = kept->gu, .h = scratch->h, .dh = scratch->dh, .dgu = scratch->dgu};
     STM_TRY(model->backend->swiglu_backward(model->stream, &swiglu));
-    STM_TRY(weight_gradient(model, n, w.inner, w.hidden, true, dx, scratch->h, gradient, at->down));
+    STM_TRY(weight_gradient(model, n, w.inner, w.hidden, dy, scratch->h, gradient, at->down));
     drive(rows);
     STM_TRY(norm(model, n, kept->x_mid, at->post_norm, kept->inverse_rms2,
                  scratch->a)); /* formed again: cheaper than kept */
-    STM_TRY(weight_gradient(model, n, w.hidden, 2 * w.inner, false, scratch->dgu, scratch->a, gradient, at->gate_up));
+    STM_TRY(weight_gradient(model, n, w.hidden, 2 * w.inner, scratch->dgu, scratch->a, gradient, at->gate_up));
     drive(rows);
     STM_TRY(project_back(model, n, w.hidden, 2 * w.inner, false, scratch->dgu, at->gate_up, 0, scratch->b));
-    return norm_backward(model, n, kept->x_mid, at->post_norm, kept->inverse_rms2, scratch->b, dx, gradient);
+    return norm_backward(model, n, kept->x_mid, at->post_norm, kept->inverse_rms2, scratch, dx, gradient);
 }
 
 stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_layer_rows *rows,
@@ -354,8 +364,10 @@ stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_la
 
     if (n > 0) {
         STM_TRY(feed_forward_backward(model, at, rows, n, kept, scratch, dx, gradient));
-        STM_TRY(project_back(model, n, w.q_width, w.hidden, true, dx, at->o, 0, scratch->d_o));
-        STM_TRY(weight_gradient(model, n, w.q_width, w.hidden, true, dx, kept->o, gradient, at->o));
+        const void *dy;
+        STM_TRY(as_activations(model, n, dx, scratch, &dy));
+        STM_TRY(project_back(model, n, w.q_width, w.hidden, true, dy, at->o, 0, scratch->d_o));
+        STM_TRY(weight_gradient(model, n, w.q_width, w.hidden, dy, kept->o, gradient, at->o));
         drive(rows);
         stm_attend attend = attend_args(model, rows, n, kept);
         attend.d_o = scratch->d_o;
@@ -384,11 +396,11 @@ stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_la
         STM_TRY(bias_gradient(model, n, w.q_width, scratch->q, gradient, at->qkv_bias));
         STM_TRY(bias_gradient(model, n_rows, w.kv_width, scratch->kv, gradient, at->qkv_bias + w.q_width));
     }
-    STM_TRY(weight_gradient(model, n_rows, w.hidden, w.kv_width, false, scratch->kv, normed, gradient, kv_weight));
+    STM_TRY(weight_gradient(model, n_rows, w.hidden, w.kv_width, scratch->kv, normed, gradient, kv_weight));
     STM_TRY(project_back(model, n_rows, w.hidden, w.kv_width, false, scratch->kv, kv_weight, 0, dnormed));
     drive(rows);
     if (!rows->active) {
-        STM_TRY(weight_gradient(model, n, w.hidden, w.q_width, false, scratch->q, normed, gradient, at->qkv));
+        STM_TRY(weight_gradient(model, n, w.hidden, w.q_width, scratch->q, normed, gradient, at->qkv));
         STM_TRY(project_back(model, n, w.hidden, w.q_width, false, scratch->q, at->qkv, 1, dnormed));
         if (dx_in != dx)
             STM_TRY(b->copy(model->stream, dx_in, dx, n * w.hidden * b->real_bytes));
@@ -402,7 +414,7 @@ stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_la
                                    .x = normed,
                                    .y = scratch->dgu}; /* which has been read */
             STM_TRY(b->gather(model->stream, &pick));
-            STM_TRY(weight_gradient(model, n, w.hidden, w.q_width, false, scratch->q, scratch->dgu, gradient, at->qkv));
+            STM_TRY(weight_gradient(model, n, w.hidden, w.q_width, scratch->q, scratch->dgu, gradient, at->qkv));
             STM_TRY(project_back(model, n, w.hidden, w.q_width, false, scratch->q, at->qkv, 0, scratch->picked));
             const stm_rows spread = {
                 .n_rows = n, .width = w.hidden, .rows = rows->active, .x = dnormed, .y = scratch->picked};
@@ -411,5 +423,5 @@ stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_la
             STM_TRY(b->scatter_add(model->stream, &residual));
         }
     }
-    return norm_backward(model, n_rows, kept->x, at->input_norm, kept->inverse_rms1, dnormed, dx_in, gradient);
+    return norm_backward(model, n_rows, kept->x, at->input_norm, kept->inverse_rms1, scratch, dx_in, gradient);
 }

@@ -35,6 +35,9 @@ typedef struct {
     void *dq, *d_o; /* backward only: A [n_rows, n_heads*head_dim] each */
     void *dh, *dgu; /* backward only: A [n_rows, intermediate], [n_rows, 2*intermediate] */
     void *picked;   /* backward only: R [n_rows, hidden], where dgu was */
+    /* Backward: the gradient, R, of which `a` has the rounded copy that products take; NULL: none. A layer leaves that
+     * of its dx_in to the next. */
+    const void *rounded;
 } stm_layer_scratch;
 
 /* What a rank of a team does while a layer runs. meet: in forward when K and V of the rows are formed and before any
@@ -80,7 +83,7 @@ stm_status stm_layer_forward(const stm_model *model, size_t layer, const stm_lay
 /* dx: [n, hidden] the gradient of `out`; dx_in [n_rows, hidden] becomes the gradient of x. Where all rows are active
  * both may be one buffer; else they must differ. Adds to `gradient` (layout of the parameters) and to the dk, dv of the
  * parts; those of the chunk's own rows (rows->dk, dv) must be the accumulators that the parts name. Local, but for
- * the hooks. Fails: STM_ERR_DEVICE. */
+ * the hooks. With the scratch of the layer above, dx is that layer's dx_in, unchanged. Fails: STM_ERR_DEVICE. */
 stm_status stm_layer_backward(const stm_model *model, size_t layer, const stm_layer_rows *rows,
                               const stm_layer_kept *kept, stm_layer_scratch *scratch, void *dx, void *dx_in,
                               void *gradient);

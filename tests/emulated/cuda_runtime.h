@@ -124,6 +124,11 @@ inline unsigned __ballot_sync(unsigned, bool is_set)
     return emulated::ballot(is_set);
 }
 
+inline int __popc(unsigned x)
+{
+    return __builtin_popcount(x);
+}
+
 inline int __ffs(int x)
 {
     return __builtin_ffs(x);

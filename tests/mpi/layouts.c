@@ -25,7 +25,8 @@ static void set_up(fixture *f, const stm_backend *backend, stm_test_config confi
     stm_model_config deep = stm_test_configs[config];
     stm_options options;
     deep.n_layers = N_LAYERS;
-    f->tolerance = backend->real_bytes == sizeof(double) ? 1e-12 : 1e-5;
+    /* In float the worst is the gradient of k's biases, what is left of a sum that nearly cancels. */
+    f->tolerance = backend->real_bytes == sizeof(double) ? 1e-12 : 3e-5;
     assert_ok(backend->open(1, &f->stream));
     f->model = stm_test_model(backend, f->stream, &deep, 5);
     stm_test_batch_of(seed, group_sizes, N_GROUPS, f->model->config.vocab_size, &f->batch);

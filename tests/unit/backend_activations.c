@@ -32,12 +32,13 @@ static void clear(answer *a)
 typedef struct {
     size_t n_rows, width, stride; /* stride: of what has rows further apart */
     size_t n_heads, n_kv_heads, head_dim;
-    bool norm;
+    bool norm, bias;
 } shape;
-static const shape shapes[] = {{70, 264, 272, 4, 2, 64, true},
-                               {9, 21, 23, 3, 3, 6, true},
-                               {5, 2056, 2056, 4, 1, 16, false},
-                               {300, 13, 40, 2, 1, 10, false}};
+static const shape shapes[] = {{70, 264, 272, 4, 2, 64, true, false},
+                               {9, 21, 23, 3, 3, 6, true, true},
+                               {5, 2056, 2056, 4, 1, 16, false, true},
+                               {300, 13, 40, 2, 1, 10, false, false},
+                               {7, 1544, 1552, 2, 2, 8, true, true}};
 
 static void *reals(device *d, uint64_t seed, size_t n)
 {
@@ -69,18 +70,62 @@ static void run_norm(device *d, const shape *s, answer *out)
     take(d, out, "inverse_rms", false, a.inverse_rms, s->n_rows);
 }
 
+/* dx is rounded as it comes to be, not as it was. */
+static void run_norm_backward(device *d, const shape *s, answer *out)
+{
+    const size_t n = s->n_rows * s->width;
+    stm_rmsnorm a = {.n_rows = s->n_rows, .width = s->width, .eps = 1e-3};
+    a.x = reals(d, 1, n);
+    a.w = reals(d, 2, s->width);
+    a.dy = reals(d, 3, n);
+    a.dw = reals(d, 4, s->width);
+    a.y = device_activations(d, NULL, n);
+    a.inverse_rms = device_reals(d, NULL, s->n_rows);
+    assert_ok(d->backend->rmsnorm(d->stream, &a));
+    for (int rounded = 0; rounded < 2; rounded++) {
+        a.dx = reals(d, 5, n);
+        a.dx_rounded = rounded ? device_activations(d, NULL, n) : NULL;
+        assert_ok(d->backend->rmsnorm_backward(d->stream, &a));
+        take(d, out, "dx", false, a.dx, n);
+        take(d, out, "dw", false, a.dw, s->width);
+    }
+    take(d, out, "dx_rounded", true, a.dx_rounded, n);
+}
+
 static void run_bias(device *d, const shape *s, answer *out)
 {
-    const size_t n = s->n_rows * s->stride;
     stm_bias a = {.n_rows = s->n_rows, .width = s->width, .stride = s->stride};
-    a.b = reals(d, 1, s->width);
-    a.y = activations(d, 2, n);
-    a.dy = activations(d, 3, n);
+    a.dy = activations(d, 3, s->n_rows * s->stride);
     a.db = reals(d, 4, s->width);
-    assert_ok(d->backend->bias(d->stream, &a));
     assert_ok(d->backend->bias_backward(d->stream, &a));
-    take(d, out, "y", true, a.y, n);
     take(d, out, "db", false, a.db, s->width);
+}
+
+/* A block of logits, whose gradient is written to where activations are. */
+static void run_head(device *d, const shape *s, answer *out)
+{
+    const size_t n_rows = s->n_rows, dstride = (s->width + 15) / 8 * 8;
+    stm_head_block a = {.n_rows = n_rows, .n_columns = s->width, .stride = s->stride, .dstride = dstride};
+    int32_t *targets = malloc(n_rows * sizeof *targets);
+    double *temperature = random_numbers(7, n_rows);
+    for (size_t r = 0; r < n_rows; r++) {
+        targets[r] = (int32_t)(r * 5 % s->width);
+        temperature[r] += 2;
+    }
+    a.logits = reals(d, 1, n_rows * s->stride);
+    a.dlogits = activations(d, 2, n_rows * dstride); /* what lies between rows stays */
+    a.targets = device_bytes(d, targets, n_rows * sizeof *targets);
+    a.inverse_temperature = device_bytes(d, temperature, n_rows * sizeof *temperature);
+    double **const arrays[] = {&a.m, &a.s, &a.t, &a.z_target, &a.logp, &a.entropy, &a.lse};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        *arrays[i] = device_bytes(d, temperature, n_rows * sizeof *temperature);
+    a.dlogp = a.dentropy = device_bytes(d, temperature, n_rows * sizeof *temperature);
+    assert_ok(d->backend->head_block(d->stream, &a));
+    assert_ok(d->backend->head_finish(d->stream, &a));
+    assert_ok(d->backend->head_block_backward(d->stream, &a));
+    take(d, out, "logits", false, a.logits, n_rows * s->stride);
+    take(d, out, "dlogits", true, a.dlogits, n_rows * dstride);
+    free(targets), free(temperature);
 }
 
 static void run_moves(device *d, const shape *s, answer *out)
@@ -103,6 +148,12 @@ static void run_moves(device *d, const shape *s, answer *out)
     assert_ok(d->backend->append(d->stream, &a));
     take(d, out, "k_cache", true, a.k_cache, n_cache);
     take(d, out, "v_cache", true, a.v_cache, n_cache);
+    double *x = random_numbers(6, n_cache);
+    round_to_bf16(x, n_cache);
+    void *copy = device_activations(d, NULL, n_cache);
+    assert_ok(d->backend->to_activations(d->stream, n_cache, device_reals(d, x, n_cache), copy));
+    take(d, out, "copy", true, copy, n_cache);
+    free(x);
 }
 
 static void run_swiglu(device *d, const shape *s, answer *out)
@@ -158,6 +209,9 @@ static void run_rotary(device *d, const shape *s, answer *out)
     place_rows(d, s, &a);
     a.q_norm = s->norm ? reals(d, 1, s->head_dim) : NULL;
     a.k_norm = s->norm ? reals(d, 2, s->head_dim) : NULL;
+    a.q_bias = s->bias ? reals(d, 14, s->n_heads * s->head_dim) : NULL;
+    a.k_bias = s->bias ? reals(d, 15, s->n_kv_heads * s->head_dim) : NULL;
+    a.v_bias = s->bias ? reals(d, 16, s->n_kv_heads * s->head_dim) : NULL;
     a.q_in = activations(d, 3, s->n_rows * q_in);
     a.k_in = activations(d, 4, s->n_rows * kv_in);
     a.v_in = stm_activation_at(d->backend, a.k_in, s->n_kv_heads * s->head_dim);
@@ -258,10 +312,22 @@ static void norms_round_what_they_write_once(void **state)
     check(run_norm);
 }
 
-static void biases_round_what_they_write_once(void **state)
+static void norms_keep_a_rounded_copy_of_their_gradient(void **state)
+{
+    (void)state;
+    check(run_norm_backward);
+}
+
+static void a_bias_gradient_sums_what_was_rounded(void **state)
 {
     (void)state;
     check(run_bias);
+}
+
+static void the_head_rounds_its_gradient_once(void **state)
+{
+    (void)state;
+    check(run_head);
 }
 
 static void moves_of_activations_change_no_bit(void **state)
@@ -292,7 +358,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(norms_round_what_they_write_once),
-        cmocka_unit_test(biases_round_what_they_write_once),
+        cmocka_unit_test(norms_keep_a_rounded_copy_of_their_gradient),
+        cmocka_unit_test(a_bias_gradient_sums_what_was_rounded),
+        cmocka_unit_test(the_head_rounds_its_gradient_once),
         cmocka_unit_test(moves_of_activations_change_no_bit),
         cmocka_unit_test(swiglu_rounds_what_it_writes_once),
         cmocka_unit_test(rotary_rounds_what_it_writes_once),

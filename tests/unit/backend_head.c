@@ -60,6 +60,8 @@ static stm_head_block block_on(const head_problem *p, const stm_head_block *all,
     a.first_column = block_starts[block];
     a.n_columns = block_starts[block + 1] - block_starts[block];
     a.logits = stm_at(p->d->backend, all->logits, a.first_column);
+    a.dlogits = a.logits;
+    a.dstride = a.stride;
     return a;
 }
 
@@ -361,6 +363,35 @@ static void filters_keep_what_a_full_sort_keeps(void **state)
     }
 }
 
+/* Rows of several slices of a GPU's, in the first of which all ids are banned; the last have columns beyond the ids. */
+static void long_rows_are_drawn_from_alike(void **state)
+{
+    (void)state;
+    enum { N_ROWS = 2, WIDTH = 16500, IDS = 12288 };
+    const struct {
+        double temperature, top_p, min_p;
+        size_t top_k;
+    } how[] = {{1, 1, 0, 0}, {0.8, 1, 0.05, 0}, {0, 1, 0, 0}, {1, 0.9, 0, 0}, {1, 1, 0, 700}};
+    uint8_t *banned = calloc(IDS, 1);
+    memset(banned, 1, 4100);
+    double *uniform = uniforms(2, N_ROWS);
+    draw_problem p = {N_ROWS, WIDTH, IDS, random_numbers(1, N_ROWS * WIDTH), uniform, .banned = NULL};
+    for (size_t i = 0; i < N_ROWS * WIDTH; i++)
+        p.logits[i] = (double)(float)(8 * p.logits[i]);
+    for (size_t i = 0; i < 3; i += device_kind_step()) {
+        device d;
+        device_open(&d, backend_under_test(), device_kinds[i].real_bytes, device_kinds[i].n_threads);
+        for (size_t j = 0; j < 2 * sizeof how / sizeof *how; j++) {
+            p.temperature = how[j / 2].temperature, p.top_p = how[j / 2].top_p;
+            p.min_p = how[j / 2].min_p, p.top_k = how[j / 2].top_k;
+            p.banned = j % 2 ? banned : NULL;
+            assert_draws_agree(&d, &p, device_kinds[i].real_bytes == 8 ? 1e-11 : 5e-5);
+        }
+        device_close(&d);
+    }
+    free(p.logits), free(uniform), free(banned);
+}
+
 static void the_ends_of_the_uniform_give_the_first_and_the_last_id_kept(void **state)
 {
     (void)state;
@@ -436,6 +467,7 @@ int main(void)
         cmocka_unit_test(logits_thousands_apart_give_no_nan),
         cmocka_unit_test(a_head_of_no_rows_does_nothing),
         cmocka_unit_test(filters_keep_what_a_full_sort_keeps),
+        cmocka_unit_test(long_rows_are_drawn_from_alike),
         cmocka_unit_test(the_ends_of_the_uniform_give_the_first_and_the_last_id_kept),
         cmocka_unit_test(draws_follow_the_probabilities),
         cmocka_unit_test(a_row_that_cannot_be_sampled_says_so),

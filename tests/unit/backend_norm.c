@@ -113,20 +113,24 @@ static const int32_t q_positions[Q_ROWS] = {3, 0, 8, 3, 5}, kv_positions[KV_ROWS
 /* One array of inputs and one of weights for the outputs q, k, v. */
 typedef struct {
     device *d;
-    bool norm;
-    double *q_in, *k_in, *v_in, *q_norm, *k_norm, *dq, *dk, *dv;
+    bool norm, biased;
+    double *q_in, *k_in, *v_in, *q_norm, *k_norm, *q_bias, *k_bias, *v_bias, *dq, *dk, *dv;
     double cosine[POSITIONS * HALF], sine[POSITIONS * HALF];
 } rotary_problem;
 
-static rotary_problem rotary_create(device *d, bool norm)
+static rotary_problem rotary_create(device *d, bool norm, bool biased)
 {
-    rotary_problem p = {.d = d, .norm = norm, .q_norm = random_numbers(4, DIM), .k_norm = random_numbers(5, DIM)};
+    rotary_problem p = {
+        .d = d, .norm = norm, .biased = biased, .q_norm = random_numbers(4, DIM), .k_norm = random_numbers(5, DIM)};
     p.q_in = random_numbers(1, Q_ROWS * Q_IN);
     p.k_in = random_numbers(2, KV_ROWS * KV_IN);
     p.v_in = random_numbers(3, KV_ROWS * KV_IN);
     p.dq = random_numbers(6, N_Q);
     p.dk = random_numbers(7, N_KV);
     p.dv = random_numbers(8, N_KV);
+    p.q_bias = random_numbers(10, HEADS * DIM);
+    p.k_bias = random_numbers(11, KV_HEADS * DIM);
+    p.v_bias = random_numbers(12, KV_HEADS * DIM);
     for (size_t i = 0; i < POSITIONS * HALF; i++) {
         const double angle = (double)(i / HALF) * pow(100, -(double)(i % HALF) / HALF);
         p.cosine[i] = cos(angle);
@@ -139,6 +143,7 @@ static void rotary_destroy(rotary_problem *p)
 {
     free(p->q_in), free(p->k_in), free(p->v_in), free(p->q_norm), free(p->k_norm), free(p->dq), free(p->dk),
         free(p->dv);
+    free(p->q_bias), free(p->k_bias), free(p->v_bias);
 }
 
 static stm_rotary rotary_on(const rotary_problem *p)
@@ -159,6 +164,9 @@ static stm_rotary rotary_on(const rotary_problem *p)
     a.sine = device_reals(d, p->sine, POSITIONS * HALF);
     a.q_norm = p->norm ? device_reals(d, p->q_norm, DIM) : NULL;
     a.k_norm = p->norm ? device_reals(d, p->k_norm, DIM) : NULL;
+    a.q_bias = p->biased ? device_reals(d, p->q_bias, HEADS * DIM) : NULL;
+    a.k_bias = p->biased ? device_reals(d, p->k_bias, KV_HEADS * DIM) : NULL;
+    a.v_bias = p->biased ? device_reals(d, p->v_bias, KV_HEADS * DIM) : NULL;
     a.q_in = device_reals(d, p->q_in, Q_ROWS * Q_IN);
     a.k_in = device_reals(d, p->k_in, KV_ROWS * KV_IN);
     a.v_in = device_reals(d, p->v_in, KV_ROWS * KV_IN);
@@ -169,13 +177,15 @@ static stm_rotary rotary_on(const rotary_problem *p)
     return a;
 }
 
-/* x -> y for one head, by definition. */
-static void rotate_by_definition(const rotary_problem *p, const double *x, const double *norm, size_t position,
-                                 double y[DIM])
+/* from -> y for one head with its bias, by definition. */
+static void rotate_by_definition(const rotary_problem *p, const double *from, const double *bias, const double *norm,
+                                 size_t position, double y[DIM])
 {
-    double squares = 0, in[DIM];
-    for (size_t i = 0; i < DIM; i++)
+    double squares = 0, in[DIM], x[DIM];
+    for (size_t i = 0; i < DIM; i++) {
+        x[i] = from[i] + (p->biased ? bias[i] : 0);
         squares += x[i] * x[i];
+    }
     for (size_t i = 0; i < DIM; i++)
         in[i] = p->norm ? x[i] * norm[i] / sqrt(squares / DIM + EPS) : x[i];
     for (size_t i = 0; i < HALF; i++) {
@@ -193,7 +203,8 @@ static void rotary_follows_the_definition(const rotary_problem *p, const stm_rot
     device_read(p->d, a->v, v, N_KV);
     for (size_t r = 0; r < Q_ROWS; r++)
         for (size_t h = 0; h < HEADS; h++) {
-            rotate_by_definition(p, p->q_in + r * Q_IN + h * DIM, p->q_norm, (size_t)q_positions[r], y);
+            rotate_by_definition(p, p->q_in + r * Q_IN + h * DIM, p->q_bias + h * DIM, p->q_norm,
+                                 (size_t)q_positions[r], y);
             for (size_t i = 0; i < DIM; i++)
                 assert_near(q[(r * HEADS + h) * DIM + i], y[i], tolerance);
         }
@@ -201,10 +212,13 @@ static void rotary_follows_the_definition(const rotary_problem *p, const stm_rot
         for (size_t r = 0; r < KV_STRIDE; r++) {
             const size_t at = (h * KV_STRIDE + r) * DIM;
             if (r < KV_ROWS)
-                rotate_by_definition(p, p->k_in + r * KV_IN + h * DIM, p->k_norm, (size_t)kv_positions[r], y);
+                rotate_by_definition(p, p->k_in + r * KV_IN + h * DIM, p->k_bias + h * DIM, p->k_norm,
+                                     (size_t)kv_positions[r], y);
             for (size_t i = 0; i < DIM; i++) {
                 assert_near(k[at + i], r < KV_ROWS ? y[i] : p->dk[at + i], tolerance);
-                assert_near(v[at + i], r < KV_ROWS ? p->v_in[r * KV_IN + h * DIM + i] : p->dv[at + i], tolerance);
+                const double bias = p->biased ? p->v_bias[h * DIM + i] : 0;
+                assert_near(v[at + i], r < KV_ROWS ? p->v_in[r * KV_IN + h * DIM + i] + bias : p->dv[at + i],
+                            tolerance);
             }
         }
 }
@@ -225,9 +239,9 @@ static double rotary_loss(void *context)
     return sum;
 }
 
-static void check_rotary(device *d, bool norm, double tolerance)
+static void check_rotary(device *d, bool norm, bool biased, double tolerance)
 {
-    rotary_problem p = rotary_create(d, norm);
+    rotary_problem p = rotary_create(d, norm, biased);
     stm_rotary a = rotary_on(&p);
     rotary_follows_the_definition(&p, &a, tolerance);
     double *start = random_numbers(9, DIM), dq_in[Q_ROWS * Q_IN], dk_in[KV_ROWS * KV_IN], dv_in[KV_ROWS * KV_IN],
@@ -267,14 +281,14 @@ static void check_rotary(device *d, bool norm, double tolerance)
     free(start);
 }
 
-static void rotary_and_its_gradient_follow_the_definition_with_and_without_norms(void **state)
+static void rotary_and_its_gradient_follow_the_definition_with_and_without_norms_and_biases(void **state)
 {
     (void)state;
     for (size_t i = 0; i < 3; i += device_kind_step()) {
         device d;
         device_open(&d, backend_under_test(), device_kinds[i].real_bytes, device_kinds[i].n_threads);
-        check_rotary(&d, false, device_kinds[i].tolerance);
-        check_rotary(&d, true, device_kinds[i].tolerance);
+        for (int which = 0; which < 4; which++)
+            check_rotary(&d, which % 2, which / 2, device_kinds[i].tolerance);
         device_close(&d);
     }
 }
@@ -284,7 +298,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rmsnorm_and_its_gradient_follow_the_definition),
         cmocka_unit_test(norm_weight_gradient_in_float32_is_near_float64),
-        cmocka_unit_test(rotary_and_its_gradient_follow_the_definition_with_and_without_norms),
+        cmocka_unit_test(rotary_and_its_gradient_follow_the_definition_with_and_without_norms_and_biases),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -141,38 +141,66 @@ static void rows_move_by_their_ids_and_repeated_ids_sum(void **state)
     on_every_kind(rows_of_a_table);
 }
 
-static void bias_both_ways(device *d, double tolerance)
+/* More rows than a block has threads, of few ids. */
+static void many_rows_of_few_ids(device *d, double tolerance)
 {
-    enum { ROWS = 700, WIDTH = 37, STRIDE = 41 };
-    double *b = random_numbers(1, WIDTH), *y = random_numbers(2, ROWS * STRIDE), *found = malloc(ROWS * STRIDE * 8);
-    stm_bias a = {.n_rows = ROWS,
-                  .width = WIDTH,
-                  .stride = STRIDE,
-                  .b = device_reals(d, b, WIDTH),
-                  .y = device_reals(d, y, ROWS * STRIDE)};
-    a.dy = device_reals(d, y, ROWS * STRIDE);
-    a.db = device_reals(d, b, WIDTH);
-    assert_ok(d->backend->bias(d->stream, &a));
-    device_read(d, a.y, found, ROWS * STRIDE);
-    for (size_t i = 0; i < ROWS * STRIDE; i++)
-        assert_close(found[i], y[i] + (i % STRIDE < WIDTH ? b[i % STRIDE] : 0), tolerance);
+    enum { ROWS = 601, WIDTH = 3, TABLE = 4 };
+    int32_t ids[ROWS];
+    double *dy = random_numbers(2, ROWS * WIDTH), expected[TABLE * WIDTH] = {0}, found[TABLE * WIDTH];
+    for (size_t r = 0; r < ROWS; r++) {
+        ids[r] = r == 400 ? 3 : (int32_t)(r * r % 7 % 3);
+        for (size_t i = 0; i < WIDTH; i++)
+            expected[(size_t)ids[r] * WIDTH + i] += dy[r * WIDTH + i];
+    }
+    stm_embed e = {.n_rows = ROWS, .width = WIDTH, .ids = device_bytes(d, ids, sizeof ids)};
+    e.dy = device_reals(d, dy, ROWS * WIDTH);
+    e.dtable = device_reals(d, (double[TABLE * WIDTH]){0}, TABLE * WIDTH);
+    assert_ok(d->backend->embed_backward(d->stream, &e));
+    device_read(d, e.dtable, found, TABLE * WIDTH);
+    assert_true(stm_relative_difference(found, expected, TABLE * WIDTH) < tolerance);
+    free(dy);
+}
+
+static void embedding_gradients_add_up_over_many_rows(void **state)
+{
+    (void)state;
+    on_every_kind(many_rows_of_few_ids);
+}
+
+static void sum_rows(device *d, size_t n_rows, size_t width, size_t stride, double tolerance)
+{
+    double *b = random_numbers(1, width), *dy = random_numbers(2, n_rows * stride), *found = malloc(width * 8);
+    stm_bias a = {.n_rows = n_rows, .width = width, .stride = stride};
+    a.dy = device_activations(d, dy, n_rows * stride);
+    a.db = device_reals(d, b, width);
     assert_ok(d->backend->bias_backward(d->stream, &a));
-    device_read(d, a.db, found, WIDTH);
-    for (size_t i = 0; i < WIDTH; i++) {
-        double sum = b[i], size = 0;
-        for (size_t r = 0; r < ROWS; r++) {
-            sum += y[r * STRIDE + i];
-            size += fabs(y[r * STRIDE + i]);
+    device_read(d, a.db, found, width);
+    for (size_t i = 0; i < width; i++) {
+        double sum = b[i], size = fabs(b[i]);
+        for (size_t r = 0; r < n_rows; r++) {
+            sum += dy[r * stride + i];
+            size += fabs(dy[r * stride + i]);
         }
         assert_true(fabs(found[i] - sum) <= tolerance * 1e-2 * size);
     }
-    free(b), free(y), free(found);
+    device_release(d);
+    free(b), free(dy), free(found);
 }
 
-static void bias_adds_to_rows_and_its_gradient_is_their_sum(void **state)
+/* One row, some, and more than pieces of the least size hold. */
+static void sums_of_any_shape(device *d, double tolerance)
+{
+    sum_rows(d, 1, 24, 24, tolerance);
+    sum_rows(d, 700, 37, 41, tolerance);
+    sum_rows(d, 33, 520, 528, tolerance);
+    sum_rows(d, 17000, 8, 8, tolerance);
+    sum_rows(d, 16500, 3, 4, tolerance);
+}
+
+static void a_bias_gradient_is_the_sum_of_rows(void **state)
 {
     (void)state;
-    on_every_kind(bias_both_ways);
+    on_every_kind(sums_of_any_shape);
 }
 
 /* Arrays long enough for several threads and blocks. */
@@ -371,7 +399,7 @@ static void operations_on_no_rows_do_nothing(void **state)
     assert_ok(b->scatter_add(d.stream, &(stm_rows){.width = 4}));
     assert_ok(b->rmsnorm(d.stream, &(stm_rmsnorm){.width = 4, .eps = 1e-6}));
     assert_ok(b->rmsnorm_backward(d.stream, &(stm_rmsnorm){.width = 4, .eps = 1e-6, .dw = four}));
-    assert_ok(b->bias(d.stream, &(stm_bias){.width = 4, .stride = 4}));
+    assert_ok(b->to_activations(d.stream, 0, four, four));
     assert_ok(b->bias_backward(d.stream, &(stm_bias){.width = 4, .stride = 4, .db = four}));
     assert_ok(b->rotary(d.stream, &(stm_rotary){.n_heads = 1, .n_kv_heads = 1, .head_dim = 4}));
     assert_ok(b->rotary_backward(
@@ -408,7 +436,8 @@ int main(void)
         cmocka_unit_test(gemm_is_a_plain_sum_of_products),
         cmocka_unit_test(gemm_without_terms_still_applies_beta),
         cmocka_unit_test(rows_move_by_their_ids_and_repeated_ids_sum),
-        cmocka_unit_test(bias_adds_to_rows_and_its_gradient_is_their_sum),
+        cmocka_unit_test(embedding_gradients_add_up_over_many_rows),
+        cmocka_unit_test(a_bias_gradient_is_the_sum_of_rows),
         cmocka_unit_test(arrays_add_copy_clear_and_sum),
         cmocka_unit_test(swiglu_gradient_matches_finite_differences),
         cmocka_unit_test(exponentials_are_exact_to_the_last_bits),
