@@ -398,8 +398,9 @@ template <class R> stm_status stm_cuda_ops<R>::sample(stm_stream *stream, const 
     const dim3 grid((unsigned)of.n, (unsigned)a->n_rows);
     STM_TRY(stm_launch(stream, grid, STM_BLOCK, 0, slice_tops_kernel<R>, *a, of));
     STM_TRY(stm_launch(stream, grid, STM_BLOCK, 0, slice_sums_kernel<R>, *a, of));
-    return stm_launch(stream, (unsigned)a->n_rows, has_filter(*a) ? (unsigned)MOST_THREADS : (unsigned)STM_BLOCK, 0,
-                      sample_kernel<R>, *a, of);
+    const size_t filters = STM_MIN((size_t)MOST_THREADS, stm_pieces_of(a->n_ids, 16 * STM_WARP) * STM_WARP);
+    const size_t threads = has_filter(*a) ? STM_MAX((size_t)STM_BLOCK, filters) : (size_t)STM_BLOCK;
+    return stm_launch(stream, (unsigned)a->n_rows, (unsigned)threads, 0, sample_kernel<R>, *a, of);
 }
 
 template stm_status stm_cuda_ops<float>::sample(stm_stream *, const stm_sample *);
