@@ -50,6 +50,7 @@ static void choose_backend(plan_run *run)
                                  .real_bytes = real_bytes,
                                  .apart = run->machine.devices > 0 ? &device : NULL,
                                  .activation_bytes = rounds_activations ? rounded_bytes : real_bytes,
+                                 .chunk_rows = run->machine.devices > 0 ? STM_ROWS_OF_DEVICE : STM_ROWS_OF_HOST,
                                  .weight_bytes = real_bytes + (precision == STM_BFLOAT16 ? rounded_bytes : 0)};
 }
 

@@ -330,7 +330,7 @@ const stm_option_row stm_option_rows[] = {
     CHOICE("memory.recompute", stm_recompute, memory.recompute, "auto", CHOICES("auto", "always", "never"), COMPUTE, 0,
         "compute activations again in backward; auto: where memory.limit asks for it"),
     INTEGER("memory.max_segment_tokens", memory.max_segment_tokens, "4096", FROM(1), COMPUTE, 0, "longer segments are cut, and computed piece by piece"),
-    INTEGER("memory.chunk_tokens", memory.chunk_tokens, "auto", FROM(1), COMPUTE, AUTO, "rows computed at once; auto: 1,024, or fewer where memory.limit asks for it"),
+    INTEGER("memory.chunk_tokens", memory.chunk_tokens, "auto", FROM(1), COMPUTE, AUTO, "rows computed at once; auto: 1,024, on a GPU 8,192 by the stages, or fewer where memory.limit asks for it"),
 
     INTEGER("tree.min_shared_tokens", tree.min_shared_tokens, "16", FROM(1), COMPUTE, 0, "a shorter common beginning is not worth a segment"),
     BOOLEAN("tree.across_groups", tree.across_groups, "true", COMPUTE, 0, "share what prompts of several groups have in common, too"),

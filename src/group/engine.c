@@ -11,7 +11,7 @@
 
 /* What a process takes after MPI_Init
  * beside arrays of numbers, as measured: buffers of MPI, BLAS and HDF5, the tokenizer, tables of the batch. */
-enum { PROCESS_BYTES = 12 << 20, STATES_BYTES = 64 << 20, DEFAULT_CHUNK_ROWS = 1024 };
+enum { PROCESS_BYTES = 12 << 20, STATES_BYTES = 64 << 20 };
 
 /* Memory */
 
@@ -63,10 +63,13 @@ double stm_engine_limit_bytes(const stm_options *options, MPI_Comm comm, const s
     return limit;
 }
 
-/* The largest chunk, up to the default, of which a leaf and an open ancestor fit. */
-size_t stm_engine_chunk_rows(const stm_options *options, const stm_model *model, size_t room_bytes)
+/* The largest chunk, up to the backend's, of which a leaf and an open ancestor fit. Stages hand chunks on, so they need
+ * as many more as there are stages, but none below a host's. */
+size_t stm_engine_chunk_rows(const stm_options *options, const stm_model *model, int n_stages, size_t room_bytes)
 {
-    size_t rows = DEFAULT_CHUNK_ROWS;
+    size_t rows = model->backend->chunk_rows;
+    for (int n = n_stages; n > 1 && rows > STM_ROWS_OF_HOST; n = (n + 1) / 2)
+        rows /= 2;
     if (options->memory.chunk_tokens != STM_AUTO)
         return (size_t)options->memory.chunk_tokens;
     while (rows > STM_SMALLEST_CHUNK_ROWS && 2 * chunk_bytes(model, rows) > room_bytes)
@@ -85,9 +88,10 @@ static stm_status choose_memory(stm_engine *engine, const stm_options *options)
     s->limit_bytes = (size_t)limit;
     engine->static_bytes = (size_t)fixed;
     const size_t room = s->limit_bytes > engine->static_bytes ? s->limit_bytes - engine->static_bytes : 0;
-    double rows = (double)stm_engine_chunk_rows(options, engine->model, room);
+    double rows = (double)stm_engine_chunk_rows(options, engine->model, engine->grid->n_stages, room);
     stm_all_reduce_min(engine->grid->world, &rows, 1); /* stages differ in layers, but must cut alike */
     s->chunk_rows = (size_t)rows;
+    s->slow_rows = STM_MIN(s->chunk_rows, engine->model->backend->chunk_rows / 8);
     const size_t least = engine->static_bytes + stm_engine_least_bytes(engine->model);
     if (s->limit_bytes < least)
         return stm_fail(STM_ERR_INPUT,

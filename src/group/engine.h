@@ -29,6 +29,7 @@ typedef struct {
     void (*log)(const char *format, ...) __attribute__((format(printf, 1, 2)));
     stm_forest_options forest; /* max_segment_tokens: as the user asked; chunks may cut shorter */
     size_t chunk_rows;         /* rows that a chunk is filled to */
+    size_t slow_rows;          /* fewer cost more time than computing activations again */
     size_t limit_bytes;        /* of a rank's memory, static bytes included */
     stm_recompute recompute;
     stm_placement_options placement;
@@ -90,8 +91,8 @@ size_t stm_engine_planned_bytes(const stm_engine *engine);              /* with 
 stm_footprint_parts stm_engine_planned_parts(const stm_engine *engine); /* the rest of it */
 
 /* Makes do with less where the options leave it open, smaller chunks first (what is kept of activations follows the
- * room as it is), and forgets what was planned. False: nothing is left to spare. The same on all ranks that agree on
- * options and settings; call it on all of them. Local. */
+ * room as it is), before they get slow no activations kept, and forgets what was planned. False: nothing is left to
+ * spare. The same on all ranks that agree on options and settings; call it on all of them. Local. */
 bool stm_engine_spare(stm_engine *engine, const stm_options *options);
 
 /* What every process has besides weights: tables of positions, buffers of libraries. Local. */
@@ -106,7 +107,7 @@ size_t stm_engine_least_bytes(const stm_model *model);
 
 /* What create chooses, for those who plan: rows of a chunk where so much room is left beside what is static; how trees
  * are made; and the longest segment, of chunks of so many rows in a team. Local. */
-size_t stm_engine_chunk_rows(const stm_options *options, const stm_model *model, size_t room_bytes);
+size_t stm_engine_chunk_rows(const stm_options *options, const stm_model *model, int n_stages, size_t room_bytes);
 stm_forest_options stm_engine_forest_options(const stm_options *options);
 size_t stm_engine_segment_tokens(size_t as_asked, size_t chunk_rows, int team_size);
 

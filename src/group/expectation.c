@@ -84,10 +84,13 @@ out:
 bool stm_engine_spare(stm_engine *engine, const stm_options *options)
 {
     stm_engine_settings *s = &engine->settings;
-    if (options->memory.chunk_tokens == STM_AUTO && s->chunk_rows > STM_SMALLEST_CHUNK_ROWS)
-        s->chunk_rows = STM_MAX(s->chunk_rows / 2, (size_t)STM_SMALLEST_CHUNK_ROWS);
+    const bool is_shrinking = options->memory.chunk_tokens == STM_AUTO && s->chunk_rows > STM_SMALLEST_CHUNK_ROWS;
+    if (is_shrinking && s->chunk_rows > s->slow_rows)
+        s->chunk_rows /= 2;
     else if (s->recompute == STM_RECOMPUTE_AUTO)
         s->recompute = STM_RECOMPUTE_ALWAYS;
+    else if (is_shrinking)
+        s->chunk_rows = STM_MAX(s->chunk_rows / 2, (size_t)STM_SMALLEST_CHUNK_ROWS);
     else
         return false;
     stm_footprint_clear(&engine->planned);

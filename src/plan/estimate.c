@@ -90,7 +90,7 @@ static bool fits_at_all(estimate *e)
     m->total = stm_plan_static_bytes(m);
     e->room_bytes = m->limit > m->total ? (size_t)(m->limit - m->total) : 0;
     for (size_t s = 0; s < e->n_stages; s++) {
-        const size_t rows = stm_engine_chunk_rows(e->options, &e->stages[s], e->room_bytes);
+        const size_t rows = stm_engine_chunk_rows(e->options, &e->stages[s], (int)e->n_stages, e->room_bytes);
         least = STM_MAX(least, stm_engine_least_bytes(&e->stages[s]));
         e->out->chunk_rows = s == 0 ? rows : STM_MIN(rows, e->out->chunk_rows);
     }

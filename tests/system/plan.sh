@@ -46,6 +46,15 @@ awk -v best="$(number step_s)" '$1 == 4 && $3 == "x" { found = $7 } END { exit !
     "$work/out" || die "sizes: expected $(number step_s) s, the best of 16 layouts: $(grep '^4 ' "$work/out")"
 say "the layouts that are replayed are those where sampling is quick, too"
 
+rows_of() {
+    plan 0 --max-nodes 0 --machine "inputs/machines/$1.yaml" --nodes 1 --prompt-tokens 500 --answer-tokens 500 \
+        model.path="$work/model" rollout.max_new_tokens=500 parallel.pipeline="$2" ${3:-}
+    number chunk_rows
+}
+found="$(rows_of cpu-cluster 1) $(rows_of h100 1) $(rows_of h100 2) $(rows_of h100 1 memory.limit=2GiB)"
+[[ $found = "1024 8192 4096 "[1-4]* ]] || die "rows of a chunk: found $found, expected 1024 8192 4096 and fewer than 8192"
+say "chunks are larger on GPUs, by stages and as memory allows"
+
 plan 0 --max-nodes 0 --ranks-per-node 2 --threads 1
 whole=$(number step_s)
 plan 0 --max-nodes 0 --ranks-per-node 8 --threads 1
