@@ -20,7 +20,7 @@ template <class R, class A> static constexpr stm_backend table_of()
     t.name = "cuda";
     t.real_bytes = sizeof(R);
     t.activation_bytes = sizeof(A);
-    t.head_columns = 8192; /* by 512 rows: 128 tiles of 128 x 256, one for each multiprocessor of an H100 */
+    t.head_columns = STM_HEAD_COLUMNS_OF_DEVICE;
     t.chunk_rows = STM_ROWS_OF_DEVICE;
     t.n_devices = stm_cuda_n_devices;
     t.choose_device = stm_cuda_choose_device;

@@ -252,12 +252,16 @@ typedef struct {
  * numbers each, in waves of which the last is never full: with 8,192 rows of a hidden size of 1,536 it is the sixth. */
 enum { STM_ROWS_OF_HOST = 1024, STM_ROWS_OF_DEVICE = 8192 };
 
+/* Columns of a block of logits: as caches hold; or, by 512 rows, 128 tiles of 128 x 256, one for each multiprocessor of
+ * an H100. */
+enum { STM_HEAD_COLUMNS_OF_HOST = 2048, STM_HEAD_COLUMNS_OF_DEVICE = 8192 };
+
 typedef struct stm_backend {
     const char *name;      /* "cpu" */
     const char *precision; /* as --precision spells it; "bfloat16": reals are float, products round their operands */
     size_t real_bytes, activation_bytes;
     size_t weight_bytes;    /* that a model's weight takes: a real, and what round_weights keeps of it */
-    size_t head_columns;    /* of logits that a block of the head has: as caches hold, or as fill the device */
+    size_t head_columns;    /* of logits that a block of the head has: STM_HEAD_COLUMNS_OF_HOST, .. DEVICE */
     size_t chunk_rows;      /* that it computes at once where memory allows: STM_ROWS_OF_HOST, STM_ROWS_OF_DEVICE */
     int (*n_devices)(void); /* that this process can use; NULL: there is nothing to choose */
     /* Chooses this process's device, before open: those of a node in turn, by the process's place among the node's. */

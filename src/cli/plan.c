@@ -44,14 +44,16 @@ static void choose_backend(plan_run *run)
     const stm_precision precision = run->options->precision;
     const size_t real_bytes = precision == STM_FLOAT64 ? sizeof(double) : sizeof(float), rounded_bytes = 2;
     const bool rounds_activations = precision == STM_BFLOAT16 && run->machine.devices > 0; /* as cuda/ does */
-    run->backend = (stm_backend){.name = "plan",
-                                 .describe = stm_backend_cpu_f32.describe, /* the memory is as the machine says */
-                                 .precision = names[precision],
-                                 .real_bytes = real_bytes,
-                                 .apart = run->machine.devices > 0 ? &device : NULL,
-                                 .activation_bytes = rounds_activations ? rounded_bytes : real_bytes,
-                                 .chunk_rows = run->machine.devices > 0 ? STM_ROWS_OF_DEVICE : STM_ROWS_OF_HOST,
-                                 .weight_bytes = real_bytes + (precision == STM_BFLOAT16 ? rounded_bytes : 0)};
+    run->backend =
+        (stm_backend){.name = "plan",
+                      .describe = stm_backend_cpu_f32.describe, /* the memory is as the machine says */
+                      .precision = names[precision],
+                      .real_bytes = real_bytes,
+                      .apart = run->machine.devices > 0 ? &device : NULL,
+                      .activation_bytes = rounds_activations ? rounded_bytes : real_bytes,
+                      .head_columns = run->machine.devices > 0 ? STM_HEAD_COLUMNS_OF_DEVICE : STM_HEAD_COLUMNS_OF_HOST,
+                      .chunk_rows = run->machine.devices > 0 ? STM_ROWS_OF_DEVICE : STM_ROWS_OF_HOST,
+                      .weight_bytes = real_bytes + (precision == STM_BFLOAT16 ? rounded_bytes : 0)};
 }
 
 /* Lengths */
