@@ -21,6 +21,19 @@ stm_status stm_cuda_attend_backward_bf16(stm_stream *stream, const stm_attend *a
  * heads of up to 128 numbers. */
 stm_status stm_attend_few(stm_stream *stream, const stm_attend *a);
 
+/* The gradients by products of warpgroups, for heads of up to D numbers, 64 or 128, where the stream has_wgmma; and o.
+ * prepare: what of_keys, which takes parts [first, end), one wave, is to find at its room's beginning, and the room's
+ * bytes. */
+struct stm_key_plan;
+template <int D> struct stm_attend_hopper {
+    static stm_status attend(stm_stream *stream, const stm_attend *a);
+    static stm_status prepare(stm_stream *stream, const stm_attend *a, stm_key_plan *plan, size_t *bytes);
+    static stm_status of_queries(stm_stream *stream, const stm_attend *a, const stm_attend_part *parts,
+                                 const float *delta);
+    static stm_status of_keys(stm_stream *stream, const stm_attend *a, const stm_attend_part *parts, size_t first,
+                              size_t end, const float *delta, const stm_key_plan *plan, void *room);
+};
+
 /* Keys of a part: no fewer than it will have; and now. */
 static inline size_t stm_attend_most_keys(const stm_attend_part *part)
 {

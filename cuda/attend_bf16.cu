@@ -1,74 +1,14 @@
-/* Attention on tensor cores: operands in bfloat16, sums in float.
+/* Attention on tensor cores by products of warps (mma.sync): operands in bfloat16, sums in float. Which form a call
+ * takes is decided here: this one, attend_hopper.cu, attend_few.cu, or the plain one.
  *
  * A block takes tall rows (or keys) and meets keys (or tall rows) a tile at a time, through shared memory, into which
  * the next tile comes while the last is multiplied; each warp has 16 M of the block's rows. Softmax as in
  * FlashAttention 2 (Dao 2023, arXiv 2307.08691): the running maximum and sum of a row stay in registers, P never leaves
  * them. Gradients of queries and of keys are computed apart, so that each sum has one order, without atomics. */
-#include "cuda/tiles.cuh"
+#include "cuda/attend_tiles.cuh"
+#include "cuda/key_work.cuh"
 
 enum { MOST_TENSOR_DIM = 128, MOST_FORWARD_DIM = 256, STEP = 32 }; /* STEP: keys, or rows, of a step of gradients */
-
-/* Tiles of keys that a block's tall rows [first, end) meet, part after part. */
-template <int KEYS> struct key_tiles {
-    const tall *q;
-    const stm_attend_part *parts;
-    size_t first, end, part, key, n_keys; /* n_keys: of the part, that any of the rows sees */
-
-    __device__ key_tiles(const tall &q_, const stm_attend_part *parts_, size_t first_, size_t end_)
-        : q(&q_), parts(parts_), first(first_), end(end_), part(0), key(0), n_keys(0)
-    {
-        find();
-    }
-
-    __device__ bool has() const
-    {
-        return part < q->a->n_parts;
-    }
-
-    __device__ void next()
-    {
-        key += KEYS;
-        if (key < n_keys)
-            return;
-        part++;
-        find();
-    }
-
-  private:
-    __device__ void find()
-    {
-        for (key = 0; has(); part++)
-            if ((n_keys = keys_of_rows(*q, parts[part], first, end)) > 0)
-                return;
-    }
-};
-
-/* The tile's keys, or values: array is k or v of the part. */
-template <int D, int KEYS>
-static __device__ __forceinline__ void copy_tile(const key_tiles<KEYS> &at, const void *array, bf16 *to)
-{
-    const size_t d = at.q->a->head_dim;
-    copy_keys<D, KEYS>((const bf16 *)array + at.q->head * at.parts[at.part].kv_stride * d, d, at.key, at.n_keys, to);
-}
-
-template <int D>
-static __device__ __forceinline__ void write_row(const tall &q, size_t t, const float o[D / 8][4], int which,
-                                                 const running &row)
-{
-    const int d = (int)q.a->head_dim;
-    const float sum = quad_sum(row.sum);
-    if (t >= q.n)
-        return;
-    bf16 *to = (bf16 *)q.a->o + q.vector(t) * d;
-#pragma unroll
-    for (int j = 0; j < D / 8; j++) {
-        const int at = 8 * j + 2 * (threadIdx.x % 4);
-        if (at < d)
-            *(unsigned *)(to + at) = stm_pack(o[j][which] / sum, o[j][which + 1] / sum);
-    }
-    if (threadIdx.x % 4 == 0)
-        ((float *)q.a->lse)[q.vector(t)] = (row.m + log2f(sum)) * LOG_2;
-}
 
 /* Blocks' x counts tiles of 64 M tall rows, y KV heads. */
 template <int D, int M, int KEYS>
@@ -98,7 +38,7 @@ static __global__ void __launch_bounds__(THREADS) attend_tiles_kernel(stm_attend
 #pragma unroll
             for (int i = 0; i < 2; i++)
                 n_seen[m][i] = keys_of_row(q, part, lane_row(first + own + 16 * m, i));
-        rows.template weigh<KEYS / 8>(s, key + KEYS <= keys_of_all(q, part, first, end), n_seen, key, scale);
+        rows.template weigh<KEYS / 8>(s, key + KEYS <= keys_of_all(part, at.rows), n_seen, key, scale);
         wait_for_tiles(); /* V; this K is used up */
         at.next();
         if (at.has())
@@ -129,29 +69,6 @@ static __global__ void delta_kernel(stm_attend a, float *delta)
         delta[vector] = sum;
 }
 
-/* What a row's scores become: P = 2^(s steepness - lse) and dS = P (dP - delta) scale. */
-struct alignas(16) slope {
-    float scale, steepness; /* steepness: scale in units of log 2, as lse is */
-    float lse, delta;       /* lse infinite: a row that is not there, P is 0 */
-
-    __device__ __forceinline__ float weight(float s) const
-    {
-        return stm_exp2(s * steepness - lse);
-    }
-    __device__ __forceinline__ float gradient(float p, float dp) const
-    {
-        return p * (dp - delta) * scale;
-    }
-};
-
-static __device__ slope slope_of(const tall &q, const float *delta, size_t t, size_t end)
-{
-    const float scale = (float)q.a->scale;
-    if (t >= end)
-        return {scale, scale / LOG_2, INFINITY, 0};
-    return {scale, scale / LOG_2, ((const float *)q.a->lse)[q.vector(t)] / LOG_2, delta[q.vector(t)]};
-}
-
 /* Blocks' x counts tiles of tall rows, y KV heads. */
 template <int D>
 static __global__ void __launch_bounds__(THREADS)
@@ -164,6 +81,7 @@ static __global__ void __launch_bounds__(THREADS)
     const size_t first = (size_t)(gridDim.x - 1 - blockIdx.x) * TILE, end = first + TILE;
     const size_t own = threadIdx.x / STM_WARP * 16, mine[2] = {lane_row(first + own, 0), lane_row(first + own, 1)};
     const slope slopes[2] = {slope_of(q, delta, mine[0], q.n), slope_of(q, delta, mine[1], q.n)};
+    const float scale = (float)a.scale, steepness = scale / LOG_2;
     float dq[1][D / 8][4] = {};
     key_tiles<STEP> at(q, parts, first, end);
     copy_tall<D, TILE>(q, a.q, first, q.n, q_tile);
@@ -176,7 +94,7 @@ static __global__ void __launch_bounds__(THREADS)
         float s[1][N][4], dp[1][N][4];
         const stm_attend_part &part = parts[at.part];
         const size_t key = at.key, n_seen[2] = {keys_of_row(q, part, mine[0]), keys_of_row(q, part, mine[1])};
-        const bool is_whole = key + STEP <= keys_of_all(q, part, first, end);
+        const bool is_whole = key + STEP <= keys_of_all(part, at.rows);
         wait_for_tiles();
         at.next();
         if (at.has()) {
@@ -188,39 +106,11 @@ static __global__ void __launch_bounds__(THREADS)
         each_of_tile<N>([&](int j, int i, size_t, size_t column) {
             const slope &row = slopes[i / 2];
             const bool seen = is_whole || key + column < n_seen[i / 2];
-            s[0][j][i] = seen ? row.gradient(row.weight(s[0][j][i]), dp[0][j][i]) : 0.0f;
+            s[0][j][i] = seen ? row.gradient(row.weight(s[0][j][i], steepness), dp[0][j][i], scale) : 0.0f;
         });
         add_product<D, 1, N>(s, k_tiles + turn * SIZE, dq);
     }
-#pragma unroll
-    for (int r = 0; r < 2; r++)
-#pragma unroll
-        for (int j = 0; j < D / 8; j++) {
-            const size_t column = 8 * j + 2 * (threadIdx.x % 4);
-            if (mine[r] < q.n && column < a.head_dim)
-                *(unsigned *)((bf16 *)a.dq + q.vector(mine[r]) * a.head_dim + column) =
-                    stm_pack(dq[0][j][2 * r], dq[0][j][2 * r + 1]);
-        }
-}
-
-/* Adds a warp's 16 keys of a gradient. */
-template <int D>
-static __device__ __forceinline__ void add_keys(const stm_attend_part &part, size_t head, size_t d, size_t first,
-                                                const float x[D / 8][4], void *to)
-{
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-        const size_t key = lane_row(first, r);
-        float *row = (float *)to + (head * part.dkv_stride + key) * d;
-#pragma unroll
-        for (int j = 0; j < D / 8; j++) {
-            const size_t column = 8 * j + 2 * (threadIdx.x % 4);
-            if (key >= part.n_keys || column >= d)
-                continue;
-            row[column] += x[j][2 * r];
-            row[column + 1] += x[j][2 * r + 1];
-        }
-    }
+    write_queries<D>(q, mine, dq[0]);
 }
 
 /* Of parts of one wave, which share no accumulator: blocks' x counts tiles of keys, y KV heads, z parts. */
@@ -241,6 +131,7 @@ static __global__ void __launch_bounds__(THREADS)
     /* Rows before `unseen` of the part see none of these keys. */
     const size_t unseen = part.causal && first_key > part.diagonal ? first_key - part.diagonal : 0;
     const size_t begin = (part.first_row + unseen) * q.share, end = (part.first_row + part.n_rows) * q.share;
+    const float scale = (float)a.scale, steepness = scale / LOG_2;
     float dk[1][D / 8][4] = {}, dv[1][D / 8][4] = {};
     const auto copy_step = [&](size_t first, int turn) {
         copy_tall<D, STEP>(q, a.q, first, end, q_tiles + turn * SIZE);
@@ -263,9 +154,9 @@ static __global__ void __launch_bounds__(THREADS)
         each_of_tile<N>([&](int j, int i, size_t key_of_tile, size_t row_of_tile) {
             const slope &row = slopes[turn][row_of_tile];
             const bool seen = is_whole || first_key + own + key_of_tile < keys_of_row(q, part, first + row_of_tile);
-            const float p = seen ? row.weight(s[0][j][i]) : 0.0f;
+            const float p = seen ? row.weight(s[0][j][i], steepness) : 0.0f;
             s[0][j][i] = p;
-            dp[0][j][i] = seen ? row.gradient(p, dp[0][j][i]) : 0.0f;
+            dp[0][j][i] = seen ? row.gradient(p, dp[0][j][i], scale) : 0.0f;
         });
         add_product<D, 1, N>(s, do_tiles + turn * SIZE, dv);
         add_product<D, 1, N>(dp, q_tiles + turn * SIZE, dk);
@@ -276,40 +167,58 @@ static __global__ void __launch_bounds__(THREADS)
 
 /* Launches */
 
-static dim3 grid_of_rows(const stm_attend *a, size_t rows_of_block)
-{
-    const size_t n = a->n_rows * (a->n_heads / a->n_kv_heads);
-    return dim3((unsigned)stm_pieces_of(n, rows_of_block), (unsigned)a->n_kv_heads);
-}
-
 template <int D, int M, int KEYS> static stm_status attend_tiles(stm_stream *stream, const stm_attend *a)
 {
     const stm_attend_part *parts;
     void *none;
     STM_TRY(stm_attend_send_parts(stream, a, 0, &parts, &none));
-    return stm_launch_tiles(stream, grid_of_rows(a, M * TILE), (M * TILE + 2 * KEYS) * (D + PAD),
+    return stm_launch_tiles(stream, grid_of_rows(a, M * TILE), THREADS, (M * TILE + 2 * KEYS) * (D + PAD),
                             attend_tiles_kernel<D, M, KEYS>, *a, parts);
 }
 
-template <int D> static stm_status attend_tiles_backward(stm_stream *stream, const stm_attend *a)
-{
-    const size_t n = a->n_rows * a->n_heads, n_shared = (2 * TILE + 4 * STEP) * (D + PAD);
-    const stm_attend_part *parts;
-    void *room;
-    STM_TRY(stm_attend_send_parts(stream, a, n * sizeof(float), &parts, &room));
-    float *delta = (float *)room;
-    STM_TRY(
-        stm_launch(stream, (unsigned)stm_pieces_of(n, STM_BLOCK / STM_WARP), STM_BLOCK, 0, delta_kernel, *a, delta));
-    STM_TRY(stm_launch_tiles(stream, grid_of_rows(a, TILE), n_shared, query_gradient_kernel<D>, *a, parts,
-                             (const float *)delta));
-    for (size_t first = 0, end; first < a->n_parts; first = end) {
+template <int D> struct gradients {
+    enum { N_SHARED = (2 * TILE + 4 * STEP) * (D + PAD) };
+
+    static stm_status of_queries(stm_stream *stream, const stm_attend *a, const stm_attend_part *parts,
+                                 const float *delta)
+    {
+        return stm_launch_tiles(stream, grid_of_rows(a, TILE), THREADS, N_SHARED, query_gradient_kernel<D>, *a, parts,
+                                delta);
+    }
+    static stm_status prepare(stm_stream *, const stm_attend *, stm_key_plan *, size_t *bytes)
+    {
+        *bytes = 0;
+        return STM_OK;
+    }
+    static stm_status of_keys(stm_stream *stream, const stm_attend *a, const stm_attend_part *parts, size_t first,
+                              size_t end, const float *delta, const stm_key_plan *, void *)
+    {
         size_t most_keys = 0;
-        end = stm_attend_end_of_wave(a, sizeof(float), first);
         for (size_t p = first; p < end; p++)
             most_keys = STM_MAX(most_keys, a->parts[p].n_keys);
         const dim3 grid((unsigned)stm_pieces_of(most_keys, TILE), (unsigned)a->n_kv_heads, (unsigned)(end - first));
-        STM_TRY(
-            stm_launch_tiles(stream, grid, n_shared, key_gradient_kernel<D>, *a, parts + first, (const float *)delta));
+        return stm_launch_tiles(stream, grid, THREADS, N_SHARED, key_gradient_kernel<D>, *a, parts + first, delta);
+    }
+};
+
+template <class Gradients> static stm_status attend_backward(stm_stream *stream, const stm_attend *a)
+{
+    const size_t n = a->n_rows * a->n_heads, delta_bytes = (n * sizeof(float) + 63) / 64 * 64;
+    const stm_attend_part *parts;
+    void *room;
+    stm_key_plan plan = {};
+    size_t bytes_of_keys;
+    STM_TRY(Gradients::prepare(stream, a, &plan, &bytes_of_keys));
+    STM_TRY(stm_attend_send_parts(stream, a, delta_bytes + bytes_of_keys, &parts, &room));
+    float *delta = (float *)room;
+    void *room_of_keys = (char *)room + delta_bytes;
+    STM_TRY(stm_cuda_write(stream, room_of_keys, plan.work, plan.n * sizeof *plan.work));
+    STM_TRY(
+        stm_launch(stream, (unsigned)stm_pieces_of(n, STM_BLOCK / STM_WARP), STM_BLOCK, 0, delta_kernel, *a, delta));
+    STM_TRY(Gradients::of_queries(stream, a, parts, delta));
+    for (size_t first = 0, end; first < a->n_parts; first = end) {
+        end = stm_attend_end_of_wave(a, sizeof(float), first);
+        STM_TRY(Gradients::of_keys(stream, a, parts, first, end, delta, &plan, room_of_keys));
     }
     return STM_OK;
 }
@@ -320,6 +229,12 @@ static bool suits_tiles(const stm_attend *a, size_t most_dim)
     return a->head_dim <= most_dim && a->head_dim % OF_COPY == 0;
 }
 
+/* In tiles for 64 and for 128 numbers; below half of those, tiles of mma.sync waste less. */
+static bool suits_warpgroups(const stm_attend *a)
+{
+    return a->head_dim > 32 && a->head_dim <= MOST_TENSOR_DIM;
+}
+
 stm_status stm_cuda_attend_bf16(stm_stream *stream, const stm_attend *a)
 {
     const dim3 grid = grid_of_rows(a, TILE);
@@ -327,6 +242,8 @@ stm_status stm_cuda_attend_bf16(stm_stream *stream, const stm_attend *a)
         return stm_cuda_activation_ops<float, bf16>::attend(stream, a);
     if (a->head_dim <= MOST_TENSOR_DIM && (size_t)grid.x * grid.y < (size_t)stream->n_multiprocessors)
         return stm_attend_few(stream, a);
+    if (stream->has_wgmma && suits_warpgroups(a))
+        return a->head_dim > 64 ? stm_attend_hopper<128>::attend(stream, a) : stm_attend_hopper<64>::attend(stream, a);
     return a->head_dim > 128  ? attend_tiles<256, 1, STEP>(stream, a)
            : a->head_dim > 96 ? attend_tiles<128, 2, TILE>(stream, a)
            : a->head_dim > 64 ? attend_tiles<96, 2, TILE>(stream, a)
@@ -338,8 +255,11 @@ stm_status stm_cuda_attend_backward_bf16(stm_stream *stream, const stm_attend *a
 {
     if (!suits_tiles(a, MOST_TENSOR_DIM))
         return stm_cuda_activation_ops<float, bf16>::attend_backward(stream, a);
-    return a->head_dim > 96   ? attend_tiles_backward<128>(stream, a)
-           : a->head_dim > 64 ? attend_tiles_backward<96>(stream, a)
-           : a->head_dim > 32 ? attend_tiles_backward<64>(stream, a)
-                              : attend_tiles_backward<32>(stream, a);
+    if (stream->has_wgmma && suits_warpgroups(a))
+        return a->head_dim > 64 ? attend_backward<stm_attend_hopper<128>>(stream, a)
+                                : attend_backward<stm_attend_hopper<64>>(stream, a);
+    return a->head_dim > 96   ? attend_backward<gradients<128>>(stream, a)
+           : a->head_dim > 64 ? attend_backward<gradients<96>>(stream, a)
+           : a->head_dim > 32 ? attend_backward<gradients<64>>(stream, a)
+                              : attend_backward<gradients<32>>(stream, a);
 }

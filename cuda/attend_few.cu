@@ -109,7 +109,7 @@ static __global__ void __launch_bounds__(THREADS)
     const size_t warp = threadIdx.x / STM_WARP, own_rows = is_few ? 0 : warp * 16, own_keys = is_few ? warp * 16 : 0;
     const size_t n_seen[1][2] = {{STM_MIN(end_key, keys_of_row(q, part, lane_row(first + own_rows, 0))),
                                   STM_MIN(end_key, keys_of_row(q, part, lane_row(first + own_rows, 1)))}};
-    const size_t n_whole = STM_MIN(end_key, keys_of_all(q, part, first, end));
+    const size_t n_whole = STM_MIN(end_key, keys_of_all(part, rows_of(q, first, end)));
     const bf16 *own_q = q_tile + own_rows * (D + PAD), *own_k = k_tile + own_keys * (D + PAD);
     const bf16 *own_v = v_tile + own_keys * (D + PAD);
     const float scale = (float)a.scale / LOG_2;
@@ -238,7 +238,8 @@ template <int D> static stm_status attend_few(stm_stream *stream, const stm_atte
     const splits met = {(float *)room, (float *)room + n_splits, (float *)room + 2 * n_splits};
     const unsigned n_tiles = (unsigned)stm_pieces_of(most_rows * share, TILE);
     const dim3 grid(n_tiles * (unsigned)splits_of(most_keys), (unsigned)a->n_kv_heads, (unsigned)a->n_parts);
-    STM_TRY(stm_launch_tiles(stream, grid, 3 * TILE * (D + PAD), attend_splits_kernel<D>, *a, parts, n_tiles, met));
+    STM_TRY(stm_launch_tiles(stream, grid, THREADS, 3 * TILE * (D + PAD), attend_splits_kernel<D>, *a, parts, n_tiles,
+                             met));
     return stm_launch(stream, dim3((unsigned)a->n_rows, (unsigned)a->n_heads), THREADS, 0, merge_splits_kernel, *a,
                       parts, met);
 }

@@ -22,6 +22,7 @@ struct stm_cuda_rounded {
     __nv_bfloat16 *rounded;
 };
 
+struct stm_key_work;     /* a block's share of a gradient: key_work.cuh */
 struct stm_cuda_mapping; /* memory in a range of addresses: memory.cu */
 
 enum { STM_CUDA_EVENTS = 64 };
@@ -35,6 +36,9 @@ struct stm_stream {
     cudaStream_t queue;
     cublasHandle_t blas;
     int device, n_multiprocessors;
+    bool has_wgmma;         /* attention is by products of warpgroups where these suit */
+    stm_key_work *key_work; /* the plan of the last such gradient of keys: key_work.cuh */
+    size_t key_work_capacity;
     stm_device described;
     char *scratch, *workspace;         /* device memory: of the call that runs, grows on demand; of cuBLAS */
     size_t scratch_bytes, n_scratches; /* n: how many there have been */
@@ -100,6 +104,10 @@ stm_status stm_cuda_round_weights(stm_stream *stream, const void *weights, size_
 stm_status stm_cuda_gemm_f64(stm_stream *stream, const stm_gemm *gemm);
 stm_status stm_cuda_gemm_f32(stm_stream *stream, const stm_gemm *gemm);
 stm_status stm_cuda_gemm_bf16(stm_stream *stream, const stm_gemm *gemm);
+
+/* Sets has_wgmma: what the device and the module can do, unless the environment's STEMMA_GPU_ATTENTION is mma; wgmma
+ * insists. Fails: STM_ERR_INPUT where it says anything else, or insists in vain; STM_ERR_DEVICE. (attend_hopper.cu) */
+stm_status stm_attend_choose(stm_stream *stream, const cudaDeviceProp *device);
 
 /* memory.cu */
 stm_status stm_cuda_alloc(stm_stream *stream, size_t bytes, void *out);

@@ -58,9 +58,10 @@ static __device__ __forceinline__ float stm_exp2(float x)
     return y;
 }
 
+/* Aligned as the panels of wgmma.cuh need it. */
 static __device__ __forceinline__ unsigned char *stm_launch_shared(void)
 {
-    extern __shared__ __align__(128) unsigned char bytes[];
+    extern __shared__ __align__(1024) unsigned char bytes[];
     return bytes;
 }
 

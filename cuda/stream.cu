@@ -62,7 +62,7 @@ static stm_status check_device(stm_stream *stream)
              (double)properties.totalGlobalMem / (1 << 30));
     STM_CUDA(cudaDeviceGetPCIBusId(stream->described.id, sizeof stream->described.id, stream->device));
     stream->n_multiprocessors = properties.multiProcessorCount;
-    return STM_OK;
+    return stm_attend_choose(stream, &properties);
 }
 
 /* cuBLAS: float is multiplied as float, not as TF32, and the parts of a sum that is split are added in float, too,
@@ -102,6 +102,7 @@ void stm_cuda_close(stm_stream *stream)
         (void)cudaFree(stream->rounded[i].rounded);
     free(stream->rounded);
     free(stream->mappings);
+    free(stream->key_work);
     stm_cuda_close_beside(stream);
     stm_cuda_close_ahead(stream);
     if (stream->blas)

@@ -51,34 +51,44 @@ static __device__ tall tall_of(const stm_attend &a, unsigned head)
     return {&a, head, share, (unsigned)a.n_rows * share};
 }
 
+/* A tile as ldmatrix reads it: where number `column` of a row lies. Copied by so many threads, the whole block. */
+template <int D> struct padded {
+    enum { N_THREADS = THREADS };
+
+    static __device__ __forceinline__ int place(int row, int column)
+    {
+        return row * (D + PAD) + column;
+    }
+};
+
 /* Begins to copy N rows of d numbers to a tile; at(i): where row i lies, or NULL: zeros. any: what may be read. */
-template <int D, int N, class At>
+template <int D, int N, class Layout, class At>
 static __device__ __forceinline__ void copy_rows(const bf16 *any, size_t d, At at, bf16 *to)
 {
 #pragma unroll
-    for (int i = threadIdx.x; i < N * D / OF_COPY; i += THREADS) {
+    for (int i = threadIdx.x; i < N * D / OF_COPY; i += Layout::N_THREADS) {
         const int row = i / (D / OF_COPY), column = i % (D / OF_COPY) * OF_COPY;
         const bf16 *from = at(row);
         const bool is_there = from && column < (int)d;
-        stm_copy_16(to + row * (D + PAD) + column, is_there ? from + column : any, is_there);
+        stm_copy_16(to + Layout::place(row, column), is_there ? from + column : any, is_there);
     }
 }
 
 /* Tall rows [first, first + N) of x, zeros from `end` on. */
-template <int D, int N>
+template <int D, int N, class Layout = padded<D>>
 static __device__ __forceinline__ void copy_tall(const tall &q, const void *x, size_t first, size_t end, bf16 *to)
 {
     const bf16 *numbers = (const bf16 *)x;
     const size_t d = q.a->head_dim;
-    copy_rows<D, N>(
+    copy_rows<D, N, Layout>(
         numbers, d, [&](int i) { return first + i < end ? numbers + q.vector(first + i) * d : NULL; }, to);
 }
 
 /* Keys [first, first + N) of n, whose numbers begin at x. */
-template <int D, int N>
+template <int D, int N, class Layout = padded<D>>
 static __device__ __forceinline__ void copy_keys(const bf16 *x, size_t d, size_t first, size_t n, bf16 *to)
 {
-    copy_rows<D, N>(
+    copy_rows<D, N, Layout>(
         x, d, [&](int i) { return first + i < n ? x + (first + i) * d : NULL; }, to);
 }
 
@@ -153,22 +163,28 @@ static __device__ __forceinline__ size_t keys_of_row(const tall &q, const stm_at
     return t < q.n ? stm_keys_seen(part, q.row(t)) : 0;
 }
 
-/* Keys of a part that any of tall rows [first, end) sees. */
-static __device__ __forceinline__ size_t keys_of_rows(const tall &q, const stm_attend_part &part, size_t first,
-                                                      size_t end)
+/* The rows of the call that tall rows [first, end) are of: the first and the last. */
+struct row_span {
+    size_t low, high;
+};
+
+static __device__ __forceinline__ row_span rows_of(const tall &q, size_t first, size_t end)
 {
-    const size_t low = q.row(first), high = q.row(STM_MIN((size_t)q.n, end) - 1);
-    if (high < part.first_row || low >= part.first_row + part.n_rows)
-        return 0;
-    return stm_keys_seen(part, STM_MIN(high, part.first_row + part.n_rows - 1));
+    return {q.row(first), q.row(STM_MIN((size_t)q.n, end) - 1)};
 }
 
-/* Keys that all of tall rows [first, end) see: their scores need no mask. */
-static __device__ __forceinline__ size_t keys_of_all(const tall &q, const stm_attend_part &part, size_t first,
-                                                     size_t end)
+/* Keys of a part that any of the rows sees. */
+static __device__ __forceinline__ size_t keys_of_any(const stm_attend_part &part, row_span rows)
 {
-    const size_t low = q.row(first), high = q.row(STM_MIN((size_t)q.n, end) - 1);
-    return low >= part.first_row && high < part.first_row + part.n_rows ? stm_keys_seen(part, low) : 0;
+    if (rows.high < part.first_row || rows.low >= part.first_row + part.n_rows)
+        return 0;
+    return stm_keys_seen(part, STM_MIN(rows.high, part.first_row + part.n_rows - 1));
+}
+
+/* Keys that all of the rows see: their scores need no mask. */
+static __device__ __forceinline__ size_t keys_of_all(const stm_attend_part &part, row_span rows)
+{
+    return rows.low >= part.first_row && rows.high < part.first_row + part.n_rows ? stm_keys_seen(part, rows.low) : 0;
 }
 
 /* The tall rows of a warp's 16 that fall to a lane. */
@@ -183,34 +199,52 @@ struct running {
     float m, sum; /* sum: of this lane's columns */
 };
 
-/* Scores of one row and 8 N keys become its weights; `which` of a tile's four numbers are the row's: 0 or 2. n_seen:
- * keys that the row sees; not asked for where is_whole says that all see these. Returns what the former sums shrink by.
- */
+/* Of a row's numbers in a tile, those of columns n and later become x; `which` of four are the row's: 0 or 2. n:
+ * n_seen - first, or 0. */
 template <int N>
-static __device__ __forceinline__ float soften(float s[N][4], const int which, bool is_whole, size_t n_seen,
-                                               size_t first_key, float scale, running *row)
+static __device__ __forceinline__ void mask_row(float s[N][4], const int which, size_t n_seen, size_t first, float x)
+{
+    const int n = n_seen > first ? (int)STM_MIN(n_seen - first, (size_t)(8 * N)) : 0;
+#pragma unroll
+    for (int j = 0; j < N; j++)
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (8 * j + 2 * ((int)threadIdx.x % 4) + i >= n)
+                s[j][which + i] = x;
+}
+
+/* Scores of one row and 8 N keys become its weights. Returns what the former sums shrink by. */
+template <int N>
+static __device__ __forceinline__ float soften(float s[N][4], const int which, float scale, running *row)
 {
     float most = -INFINITY;
 #pragma unroll
     for (int j = 0; j < N; j++)
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const size_t key = first_key + 8 * j + 2 * (threadIdx.x % 4) + i;
-            s[j][which + i] = is_whole || key < n_seen ? s[j][which + i] * scale : -INFINITY;
-            most = fmaxf(most, s[j][which + i]);
-        }
-    most = fmaxf(row->m, ceilf(quad_max(most)));
+        most = fmaxf(most, fmaxf(s[j][which], s[j][which + 1]));
+    most = fmaxf(row->m, ceilf(quad_max(most) * scale));
     const float base = most == -INFINITY ? 0.0f : most, shrink = stm_exp2(row->m - base);
     row->sum *= shrink;
 #pragma unroll
     for (int j = 0; j < N; j++)
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            s[j][which + i] = stm_exp2(s[j][which + i] - base);
+            s[j][which + i] = stm_exp2(s[j][which + i] * scale - base);
             row->sum += s[j][which + i];
         }
     row->m = most;
     return shrink;
+}
+
+/* Sums of a lane's two rows, over the keys met before, after soften. */
+template <int N> static __device__ __forceinline__ void shrink_rows(float o[N][4], float up, float low)
+{
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        o[j][0] *= up;
+        o[j][1] *= up;
+        o[j][2] *= low;
+        o[j][3] *= low;
+    }
 }
 
 /* What a warp's 16 M tall rows have met so far: sums of weighted values, not yet divided by the sums of weights. */
@@ -232,15 +266,12 @@ template <int D, int M> struct met {
     {
 #pragma unroll
         for (int m = 0; m < M; m++) {
-            const float up = soften<N>(s[m], 0, is_whole, n_seen[m][0], first_key, scale, &rows[m][0]);
-            const float low = soften<N>(s[m], 2, is_whole, n_seen[m][1], first_key, scale, &rows[m][1]);
-#pragma unroll
-            for (int j = 0; j < D / 8; j++) {
-                o[m][j][0] *= up;
-                o[m][j][1] *= up;
-                o[m][j][2] *= low;
-                o[m][j][3] *= low;
+            if (!is_whole) {
+                mask_row<N>(s[m], 0, n_seen[m][0], first_key, -INFINITY);
+                mask_row<N>(s[m], 2, n_seen[m][1], first_key, -INFINITY);
             }
+            const float up = soften<N>(s[m], 0, scale, &rows[m][0]), low = soften<N>(s[m], 2, scale, &rows[m][1]);
+            shrink_rows<D / 8>(o[m], up, low);
         }
     }
 };
@@ -256,14 +287,14 @@ template <int N, class Visit> static __device__ __forceinline__ void each_of_til
             visit(j, i, (size_t)(g + i / 2 * 8), (size_t)(8 * j + 2 * t + i % 2));
 }
 
-/* Of THREADS a block, with shared memory for so many numbers. */
+/* Of so many threads a block, with shared memory for so many numbers. */
 template <class... Parameters, class... Arguments>
-static stm_status stm_launch_tiles(stm_stream *stream, dim3 grid, size_t n_shared, void (*kernel)(Parameters...),
-                                   Arguments... arguments)
+static stm_status stm_launch_tiles(stm_stream *stream, dim3 grid, unsigned n_threads, size_t n_shared,
+                                   void (*kernel)(Parameters...), Arguments... arguments)
 {
     const size_t bytes = n_shared * sizeof(bf16);
     STM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-    return stm_launch(stream, grid, THREADS, bytes, kernel, arguments...);
+    return stm_launch(stream, grid, n_threads, bytes, kernel, arguments...);
 }
 
 #endif

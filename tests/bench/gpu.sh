@@ -48,6 +48,7 @@ correct() {
     for name in $of_backends; do
         keep 120 "gpu-unit-$name.txt" "$bin/unit_$name"
     done
+    STEMMA_GPU_ATTENTION=mma keep 120 gpu-unit-backend_attend_bf16-mma.txt "$bin/unit_backend_attend_bf16"
     unset STEMMA_TEST_BACKEND
     STEMMA=$bin/stemma MPIRUN=mpirun keep 450 gpu-system.txt bash "$here/../system/cuda.sh"
 }
@@ -61,7 +62,10 @@ bench() {
         bench.repeats=3 parallel.machine=none "$@"
 }
 
-attend() { keep 120 gpu-attend.txt "$bin/bench_attend" cuda; }
+attend() {
+    keep 120 gpu-attend.txt "$bin/bench_attend" cuda
+    STEMMA_GPU_ATTENTION=mma keep 120 gpu-attend-mma.txt "$bin/bench_attend" cuda # the above is by wgmma on an H100
+}
 
 update() {
     local prompt

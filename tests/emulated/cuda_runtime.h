@@ -198,6 +198,9 @@ struct cudaDeviceProp {
     size_t totalGlobalMem;
     int major, minor, multiProcessorCount;
 };
+struct cudaFuncAttributes {
+    int maxThreadsPerBlock;
+};
 struct cudaLaunchAttribute;
 struct cudaLaunchConfig_t {
     dim3 gridDim, blockDim;
@@ -250,6 +253,12 @@ void enter_kernel();                                     /* the thread's own cod
 /* Queues work on a stream, or records it where the stream is captured. */
 cudaError_t queue(cudaStream_t stream, kind kind, std::function<void()> work);
 } // namespace emulated
+
+template <class Kernel> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, Kernel *)
+{
+    attributes->maxThreadsPerBlock = 1024;
+    return cudaSuccess;
+}
 
 template <class Kernel> cudaError_t cudaFuncSetAttribute(Kernel *kernel, cudaFuncAttribute, int bytes)
 {
