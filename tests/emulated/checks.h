@@ -22,6 +22,11 @@ void note_read(const void *at, size_t bytes, const void *place);
 void note_copy_begun(void *to, const void *place); /* of 16 bytes, to shared memory */
 void note_copy_ended(void *to, const void *place);
 
+/* Registers, which are variables on the host: what the thread writes after it has opened them is not yet there for
+ * products. */
+void note_registers_opened();
+void check_registers(const void *at, size_t bytes);
+
 /* A grid begins: its blocks' numbers follow the one that has run last. */
 void note_grid();
 } // namespace emulated

@@ -111,28 +111,36 @@ void prepare(context *c, unsigned i, dim3 size)
     c->turn = c->n_votes = 0;
 }
 
-/* Numbers below n in the order in which they have their turns: as they come, or, where the environment's
- * STEMMA_EMULATED_ORDER is a number, in one that changes with it and from turn to turn. */
-void put_in_order(unsigned n, std::vector<unsigned> *order)
-{
-    static const char *seed = std::getenv("STEMMA_EMULATED_ORDER");
-    static std::minstd_rand random(seed ? (unsigned)std::strtoul(seed, nullptr, 10) : 1);
-    if (order->size() != n) {
-        order->resize(n);
-        std::iota(order->begin(), order->end(), 0u);
+/* The order in which n have their turns: as they come, or, where the environment's STEMMA_EMULATED_ORDER is a number,
+ * from one of them on by a stride, both of which change with it and from turn to turn. */
+struct turns {
+    unsigned n, first = 0, stride = 1;
+
+    explicit turns(unsigned n_) : n(n_)
+    {
+        static const char *seed = std::getenv("STEMMA_EMULATED_ORDER");
+        static std::minstd_rand random(seed ? (unsigned)std::strtoul(seed, nullptr, 10) : 1);
+        if (!seed || !*seed)
+            return;
+        first = (unsigned)random() % n;
+        do
+            stride = (unsigned)random() % n + 1;
+        while (std::gcd(stride, n) > 1);
     }
-    if (seed && *seed)
-        std::shuffle(order->begin(), order->end(), random);
-}
+
+    unsigned operator[](unsigned i) const
+    {
+        return (unsigned)((first + (uint64_t)i * stride) % n);
+    }
+};
 
 void take_turns(unsigned n)
 {
     for (unsigned n_left = n; n_left > 0;) {
         const unsigned long before = block.n_events;
-        static std::vector<unsigned> order;
-        put_in_order(n, &order);
-        for (const unsigned i : order) {
-            context *c = block.contexts[i];
+        const turns order(n);
+        for (unsigned i = 0; i < n; i++) {
+            context *c = block.contexts[order[i]];
             if (c->ended)
                 continue;
             block.current = c;
@@ -360,11 +368,10 @@ void enter_kernel()
 void run(dim3 grid, dim3 size, size_t shared_bytes, const std::function<void()> &kernel)
 {
     const size_t n_blocks = (size_t)grid.x * grid.y * grid.z;
-    std::vector<unsigned> order;
+    const turns order((unsigned)n_blocks);
     note_grid();
-    put_in_order((unsigned)n_blocks, &order);
-    for (const unsigned i : order)
-        run_block(grid, size, i, shared_bytes, kernel);
+    for (unsigned i = 0; i < n_blocks; i++)
+        run_block(grid, size, order[i], shared_bytes, kernel);
 }
 } // namespace emulated
 

@@ -301,6 +301,7 @@ void open_products()
 {
     wait(block.warps[block.current->warp].all, reason::exchange);
     mine().is_open = true;
+    note_registers_opened();
 }
 
 void begin_product(const product_shape &shape, float *d, const unsigned *a)
@@ -308,10 +309,14 @@ void begin_product(const product_shape &shape, float *d, const unsigned *a)
     context *self = block.current;
     lane_products &lane = mine();
     const size_t n = (size_t)shape.n / 2;
+    self->place = __builtin_return_address(0);
     if (self->warp / WARPS_OF_GROUP >= of_groups.size())
         fail("a product needs four whole warps, the first of number 4 i");
     if (!lane.is_open)
         fail("a product begins without stm_wgmma_begin, since which registers may have been written");
+    check_registers(d, n * sizeof *d);
+    if (a)
+        check_registers(a, sizeof(unsigned[4]));
     product &p = join_product(shape);
     const unsigned number = lane.n_begun - 1;
     if (a)
@@ -337,6 +342,7 @@ void wait_for_products(unsigned n_groups)
     lane_products &lane = mine();
     warp_products &warp = of_warps[self->warp];
     const size_t n = lane.group_ends.size();
+    self->place = __builtin_return_address(0);
     const unsigned end = n > n_groups ? lane.group_ends[n - 1 - n_groups] : lane.n_ended;
     wait(block.warps[self->warp].all, reason::exchange);
     lane.is_open = false;

@@ -60,6 +60,14 @@ range last_array, launch_memory, static_memory;
 uint32_t first_of_grid;
 module_memory module;
 
+/* When the words of each thread's stack were written, and its registers opened, by a clock of openings. */
+struct thread_registers {
+    std::vector<uint32_t> written = std::vector<uint32_t>(STACK_BYTES / sizeof(uint32_t));
+    uint32_t opened = 0;
+};
+std::vector<thread_registers> of_threads;
+uint32_t n_opened;
+
 range make_range(const void *first, size_t bytes)
 {
     void *cells = mmap(nullptr, (bytes / CELL + 2) * sizeof(cell), PROT_READ | PROT_WRITE,
@@ -245,6 +253,14 @@ void note_work(const void *at, size_t bytes, bool writes, const range *from, siz
         array->cells[i].written.block = is_known ? block.serial : 0;
     }
 }
+void note_stack_write(size_t offset, size_t bytes)
+{
+    const unsigned thread = block.current->number;
+    if (thread >= of_threads.size() || of_threads[thread].opened == 0)
+        return;
+    for (size_t i = offset / 4; i <= (offset + bytes - 1) / 4; i++)
+        of_threads[thread].written[i] = n_opened;
+}
 } // namespace
 
 void note_access(const void *at, size_t bytes, access_kind kind, size_t alignment, const void *place)
@@ -253,8 +269,12 @@ void note_access(const void *at, size_t bytes, access_kind kind, size_t alignmen
     extern const char emulated_registers_end[] __asm__("__stop_emulated_registers");
     const context *self = block.current;
     const char *where = (const char *)at;
-    if (!self || !self->is_in_kernel || (where >= emulated_registers_begin && where < emulated_registers_end) ||
-        (size_t)(where - self->stack) < STACK_BYTES)
+    if (self && self->is_in_kernel && (size_t)(where - self->stack) < STACK_BYTES) {
+        if (kind != read)
+            note_stack_write((size_t)(where - self->stack), bytes);
+        return;
+    }
+    if (!self || !self->is_in_kernel || (where >= emulated_registers_begin && where < emulated_registers_end))
         return;
     if ((uintptr_t)at % alignment)
         fail_at(place, "unaligned: " + std::to_string(bytes) + " bytes at an address " +
@@ -344,6 +364,22 @@ void note_copy_ended(void *to, const void *place)
     for (size_t i = 0; i < 16 / CELL; i++)
         launch_memory.cells[(size_t)((char *)to - launch_memory.first) / CELL + i].written.is_under_way = 0;
     note_access(to, 16, write, 16, place);
+}
+
+void note_registers_opened()
+{
+    of_threads.resize(std::max(of_threads.size(), (size_t)block.n_threads));
+    of_threads[block.current->number].opened = ++n_opened;
+}
+
+void check_registers(const void *at, size_t bytes)
+{
+    const context *self = block.current;
+    const size_t first = (size_t)((const char *)at - self->stack) / 4;
+    const thread_registers &own = of_threads[self->number];
+    for (size_t i = first; i < first + bytes / 4; i++)
+        if (own.written[i] >= own.opened)
+            fail_at(self->place, "registers of a product were written since stm_wgmma_begin");
 }
 
 void note_grid()

@@ -7,6 +7,8 @@
 
 #define STM_HAS_WGMMA 1
 
+#define STM_INLINE inline __attribute__((always_inline)) /* so that messages name the kernel's line */
+
 namespace emulated
 {
 /* d [64, n] (+)= a [64, 16] b [16, n]; a in registers, or described. */
@@ -32,7 +34,8 @@ inline uint64_t stm_wgmma_operand(const void *shared, unsigned leading_bytes, un
     return emulated::describe_operand(shared, leading_bytes, stride_bytes);
 }
 
-template <int N, bool B_TURNED> void stm_wgmma(float (&d)[N / 8][4], const unsigned (&a)[4], uint64_t b, bool adds)
+template <int N, bool B_TURNED>
+STM_INLINE void stm_wgmma(float (&d)[N / 8][4], const unsigned (&a)[4], uint64_t b, bool adds)
 {
     static_assert(N % 8 == 0 && N >= 8 && N <= 256, "widths of the instruction");
     emulated::begin_product({N, true, false, B_TURNED, adds, 0, b}, d[0], a);
@@ -54,7 +57,7 @@ inline void stm_wgmma_commit(void)
     emulated::commit_products();
 }
 
-template <int N> void stm_wgmma_wait(void)
+template <int N> STM_INLINE void stm_wgmma_wait(void)
 {
     static_assert(N >= 0 && N <= 7, "groups that the instruction can leave");
     emulated::wait_for_products(N);

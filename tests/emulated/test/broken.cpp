@@ -120,16 +120,18 @@ static __global__ void end_before_exchange(int *y)
     y[threadIdx.x] = __shfl_xor_sync(0xffffffffu, 1, 1);
 }
 
-static __global__ void product_of_stores(float *y, bool tells)
+static __global__ void product_of_stores(float *y, bool tells, bool writes_late)
 {
     float *room = (float *)stm_launch_shared(), d[4][4] = {};
-    const unsigned a[4] = {};
+    unsigned a[4] = {};
     for (int i = (int)threadIdx.x; i < 1024; i += 128)
         room[i] = 0;
     if (tells)
         stm_tell_tensor_cores();
     __syncthreads();
     stm_wgmma_begin();
+    if (writes_late)
+        a[1] = threadIdx.x;
     stm_wgmma<32, false>(d, a, stm_wgmma_operand(room, 0, 1024), true);
     stm_wgmma_commit();
     stm_wgmma_wait<0>();
@@ -215,8 +217,11 @@ static void matrices_and_products_are_reads(void **)
 {
     assert_fine(1, THREADS, 1024, load_matrices_of_others, (unsigned *)a.y, true);
     assert_refused("race in shared memory", RUN(1, THREADS, 1024, load_matrices_of_others, (unsigned *)a.y, false));
-    assert_fine(1, 128, 4096, product_of_stores, a.y, true);
-    assert_refused("has written without stm_tell_tensor_cores", RUN(1, 128, 4096, product_of_stores, a.y, false));
+    assert_fine(1, 128, 4096, product_of_stores, a.y, true, false);
+    assert_refused("has written without stm_tell_tensor_cores",
+                   RUN(1, 128, 4096, product_of_stores, a.y, false, false));
+    assert_refused("registers of a product were written since stm_wgmma_begin",
+                   RUN(1, 128, 4096, product_of_stores, a.y, true, true));
 }
 
 static void launches_that_hardware_refuses_are_refused(void **)

@@ -39,6 +39,14 @@ void note_copy_ended(void *, const void *)
 {
 }
 
+void note_registers_opened()
+{
+}
+
+void check_registers(const void *, size_t)
+{
+}
+
 void note_grid()
 {
 }
