@@ -1,10 +1,12 @@
 #include "mpi/pairwise.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "mpi/collectives.h"
 #include "mpi/courier.h"
+#include "mpi/groups.h"
 
 static const size_t MOST_REALS = (size_t)1 << 30; /* of a message */
 static const double drive_s = 1e-4;
@@ -21,7 +23,8 @@ struct stm_pairwise {
     cursor ways[2]; /* receives, sends */
     size_t n_offered, n_done;
     size_t n_under_way[2]; /* receives, sends */
-    stm_courier *courier;  /* its messages are of places */
+    stm_courier *courier;  /* its messages are of places; NULL: */
+    stm_groups *groups;    /* the device carries them */
     double driven_s;       /* monotonic clock */
     size_t n_coming[];     /* [n_slots]: posted and not arrived, of each place in the window */
 };
@@ -32,7 +35,9 @@ stm_status stm_pairwise_create(const stm_pairwise_options *options, stm_pairwise
     if (!p)
         return stm_fail(STM_ERR_MEMORY, "out of memory");
     *p = (stm_pairwise){.options = *options};
-    const stm_status status = stm_courier_create(options->reach, 2 * STM_PAIRWISE_MESSAGES, &p->courier);
+    const stm_status status = options->reach && options->reach->exchange
+                                  ? stm_groups_create(&p->options, &p->groups)
+                                  : stm_courier_create(options->reach, 2 * STM_PAIRWISE_MESSAGES, &p->courier);
     if (status != STM_OK) {
         free(p);
         return status;
@@ -41,7 +46,7 @@ stm_status stm_pairwise_create(const stm_pairwise_options *options, stm_pairwise
         p->n_coming[i] = 0;
     STM_MPI(MPI_Comm_rank(options->comm, &p->rank));
     STM_MPI(MPI_Comm_size(options->comm, &p->n_ranks));
-    p->n_done = options->n_places;
+    p->n_offered = p->n_done = options->n_places;
     *out = p;
     return STM_OK;
 }
@@ -52,7 +57,13 @@ void stm_pairwise_destroy(stm_pairwise *pairwise)
         return;
     assert(pairwise->n_done == pairwise->options.n_places);
     stm_courier_destroy(pairwise->courier);
+    stm_groups_destroy(pairwise->groups);
     free(pairwise);
+}
+
+static bool is_idle(const stm_pairwise *p)
+{
+    return p->groups ? p->n_done == p->n_offered : stm_courier_n(p->courier) == 0;
 }
 
 /* Starts the message that the cursor points at, if there is one. */
@@ -105,15 +116,30 @@ static bool complete_next(stm_pairwise *p)
 
 static void advance(stm_pairwise *p)
 {
+    if (p->groups) {
+        p->n_done = stm_groups_move(p->groups, p->n_offered);
+        return;
+    }
     do {
         start_all(p, false);
         start_all(p, true);
     } while (complete_next(p));
 }
 
+/* Whether a place is done that was not. */
+static bool poll_groups(stm_pairwise *p, bool blocks)
+{
+    const size_t n_done = p->n_done;
+    for (advance(p); blocks && p->n_done == n_done; advance(p))
+        sched_yield();
+    return p->n_done > n_done;
+}
+
 /* Acts on the messages that are through; blocks: waits for one. False: there was none. */
 static bool poll(stm_pairwise *p, bool blocks)
 {
+    if (p->groups)
+        return poll_groups(p, blocks);
     const size_t n_through = stm_courier_poll(p->courier, blocks);
     for (size_t k = 0; k < n_through; k++) {
         const stm_claim of = stm_courier_through(p->courier, k);
@@ -129,7 +155,9 @@ static bool poll(stm_pairwise *p, bool blocks)
 
 void stm_pairwise_begin(stm_pairwise *p)
 {
-    assert(stm_courier_n(p->courier) == 0 && p->n_done == p->options.n_places);
+    assert(is_idle(p) && p->n_done == p->options.n_places);
+    if (p->groups)
+        stm_groups_begin(p->groups);
     p->ways[false] = p->ways[true] = (cursor){0, 1};
     p->n_offered = p->n_done = 0;
     stm_reach_follow(p->options.reach); /* arrays may have served for something else until now */
@@ -138,8 +166,8 @@ void stm_pairwise_begin(stm_pairwise *p)
 
 void stm_pairwise_begin_places(stm_pairwise *p, size_t n_places)
 {
-    assert(stm_courier_n(p->courier) == 0 && p->n_done == p->options.n_places);
-    p->options.n_places = p->n_done = n_places;
+    assert(is_idle(p) && p->n_done == p->options.n_places);
+    p->options.n_places = p->n_offered = p->n_done = n_places;
     stm_pairwise_begin(p);
 }
 
@@ -155,7 +183,7 @@ void stm_pairwise_offer(stm_pairwise *p, size_t n)
 
 void stm_pairwise_drive(stm_pairwise *p)
 {
-    if (stm_courier_n(p->courier) == 0)
+    if (is_idle(p))
         return;
     const double now_s = stm_now_s();
     if (now_s - p->driven_s < drive_s)
@@ -172,6 +200,8 @@ size_t stm_pairwise_n_done(const stm_pairwise *p)
 
 size_t stm_pairwise_n_free(const stm_pairwise *p)
 {
+    if (p->groups)
+        return p->n_done;
     size_t n = STM_MIN(p->n_done, p->ways[true].place);
     for (size_t k = 0; k < stm_courier_n(p->courier); k++)
         n = STM_MIN(n, stm_courier_claim(p->courier, k).of);
@@ -189,6 +219,6 @@ void stm_pairwise_finish(stm_pairwise *p)
 {
     stm_pairwise_offer(p, p->options.n_places);
     stm_pairwise_wait(p, p->options.n_places);
-    while (stm_courier_n(p->courier) > 0)
+    while (!is_idle(p))
         poll(p, true);
 }

@@ -13,6 +13,7 @@
  *
  * Messages are point to point and never block; they move inside offer, drive and the waits. What a device does to the
  * arrays (mpi/reach.h) comes before an offer, or begin, if it was asked for before. Nothing is allocated after create.
+ * Where the device carries messages, those of a place are a group of mpi/groups.h, and `complete` queues what it does.
  * A failed MPI call prints and aborts. Local, all of it, but that every rank must take part. */
 #ifndef STM_MPI_PAIRWISE_H
 #define STM_MPI_PAIRWISE_H

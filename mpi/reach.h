@@ -10,6 +10,14 @@
 
 #include "base/base.h"
 
+/* What a rank sends to another, or receives from it: n bytes of the device. */
+typedef struct {
+    int peer;
+    bool sends;
+    void *bytes;
+    size_t n;
+} stm_group_message;
+
 typedef struct stm_reach {
     bool direct;        /* MPI itself takes addresses of the device, as a CUDA-aware library does */
     size_t piece_bytes; /* else messages go through the host in pieces of so many at most; a multiple of 8 */
@@ -31,6 +39,11 @@ typedef struct stm_reach {
      * which sum may be the first of. Done when they return. */
     void (*add)(void *device, size_t n, size_t real_bytes, const void *x, void *y);
     void (*add_in_order)(void *device, size_t n_parts, size_t n, size_t real_bytes, const void *parts, void *sum);
+    /* NULL: messages are MPI's. Else the device carries those of sums and gatherings (mpi/groups.h), among the ranks of
+     * comm: exchange begins a group of messages, in the order of copies, with each peer at most one either way. Every
+     * rank begins the groups of all in one order. add_in_order then returns at once; it is in that order, too. */
+    void (*exchange)(void *device, const stm_group_message *messages, size_t n);
+    MPI_Comm comm; /* where nothing else is said */
 } stm_reach;
 
 /* Whether the MPI library takes addresses of a device on every rank: as the environment's STEMMA_GPU_MPI says (1, 0),

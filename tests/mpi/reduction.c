@@ -135,6 +135,7 @@ static void reduce_like_the_collective(const test_cut *cut, const stm_reach *rea
         stm_reduction_begin(reduction, vector);
         write_pieces(reduction, cut, reach, seed, real_bytes, before, vector);
         stm_reduction_finish(reduction);
+        assert_true(far_is_idle());
         far_read(reach, meanwhile, vector, bytes);
         stm_reach_free(reach, vector);
         assert_int_equal(stm_reduction_n_done(reduction), stm_shards_n_ranges(&shards));
@@ -227,6 +228,7 @@ static void gather_like_the_collective(const test_cut *cut, const stm_reach *rea
             assert_memory_equal(together, meanwhile, n / 2 * real_bytes);
         }
         stm_gathering_finish(gathering);
+        assert_true(far_is_idle());
         far_read(reach, meanwhile, vector, n * real_bytes);
         stm_reach_free(reach, vector);
         assert_memory_equal(together, meanwhile, n * real_bytes);
@@ -287,6 +289,18 @@ static void steps_follow_each_other_without_a_barrier(void **state)
     stm_gathering_destroy(gathering);
 }
 
+/* Messages of those that are late must go on. */
+static void drive_until_all_are_here(stm_reduction *reduction)
+{
+    int all_are_here = 0;
+    MPI_Request barrier;
+    MPI_Ibarrier(MPI_COMM_WORLD, &barrier);
+    while (!all_are_here) {
+        stm_reduction_drive(reduction);
+        MPI_Test(&barrier, &all_are_here, MPI_STATUS_IGNORE);
+    }
+}
+
 /* What is ready early is summed before the rest is: the last buckets' sums stand before the first elements are final.
  */
 static void buckets_are_summed_before_the_last_is_ready(void **state)
@@ -308,18 +322,45 @@ static void buckets_are_summed_before_the_last_is_ready(void **state)
     size_t first, n;
     stm_shards_range(&shards, rank, 1, &first, &n);
     assert_true(n_ranks == 1 || memcmp(together + first, meanwhile + first, n * sizeof(float)) == 0);
-    int all_are_there = 0; /* before any says that the rest is ready; messages of those that are late must go on */
-    MPI_Request barrier;
-    MPI_Ibarrier(MPI_COMM_WORLD, &barrier);
-    while (!all_are_there) {
-        stm_reduction_drive(reduction);
-        MPI_Test(&barrier, &all_are_there, MPI_STATUS_IGNORE);
-    }
+    drive_until_all_are_here(reduction); /* before any says that the rest is ready */
     stm_reduction_finish(reduction);
     assert_owned_equal(&shards, together, meanwhile, sizeof(float));
     stm_reduction_destroy(reduction);
     free(together);
     free(meanwhile);
+}
+
+/* Where the device carries messages, none of it waits for a rank that still computes: no group is begun before all
+ * ranks have offered its place. */
+static void groups_are_begun_when_all_have_offered(void **state)
+{
+    (void)state;
+    find_ranks();
+    const test_cut *cut = &cuts[7]; /* 4 buckets */
+    const stm_shards shards = shards_of(cut);
+    const stm_reach *reach = far_reach(FAR_GROUPS);
+    const size_t n_before = far_n_groups();
+    stm_reduction *reduction;
+    void *vector, *mine = vector_of(cut, 3, sizeof(float));
+    assert_ok(stm_reduction_create(MPI_COMM_WORLD, &shards, sizeof(float), reach, &reduction));
+    assert_ok(stm_reach_alloc(reach, cut->n * sizeof(float), &vector));
+    far_write(reach, vector, mine, cut->n * sizeof(float));
+    stm_reduction_begin(reduction, vector);
+    stm_reduction_ready(reduction, rank == 0 ? 2 * cut->bucket_n : 0, rank == 0 ? 2 * cut->bucket_n : cut->n);
+    while (n_ranks > 1 && far_n_groups() < n_before + 2) {
+        usleep(100);
+        stm_reduction_drive(reduction);
+    }
+    drive_until_all_are_here(reduction);
+    usleep(1000);
+    stm_reduction_drive(reduction);
+    assert_int_equal(far_n_groups() - n_before, n_ranks > 1 ? 2 : 0);
+    drive_until_all_are_here(reduction); /* before rank 0 goes on */
+    stm_reduction_finish(reduction);
+    assert_int_equal(far_n_groups() - n_before, n_ranks > 1 ? 4 : 0);
+    stm_reach_free(reach, vector);
+    stm_reduction_destroy(reduction);
+    free(mine);
 }
 
 int main(int argc, char **argv)
@@ -332,6 +373,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(gathering_does_not_rely_on_buffers),
         cmocka_unit_test(steps_follow_each_other_without_a_barrier),
         cmocka_unit_test(buckets_are_summed_before_the_last_is_ready),
+        cmocka_unit_test(groups_are_begun_when_all_have_offered),
     };
     return stm_mpi_tests(argc, argv, tests, sizeof tests / sizeof *tests);
 }

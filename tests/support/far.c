@@ -7,7 +7,7 @@
 #include "mpi/collectives.h"
 #include "support/support.h"
 
-enum { MOST_ARRAYS = 256, MOST_COPIES = 256, PATIENCE = 3 };
+enum { MOST_ARRAYS = 256, MOST_WORK = 256, MOST_MESSAGES = 32, PATIENCE = 3 };
 
 typedef struct {
     char *addresses, *content; /* addresses: no access, or the content's own */
@@ -15,13 +15,20 @@ typedef struct {
 } far_array;
 
 static far_array arrays[MOST_ARRAYS];
-static struct {
+
+/* A copy, or (n_messages > 0) a group of messages, or (n_parts > 0) a sum. */
+typedef struct {
     void *to;
     const void *from;
-    size_t bytes;
-} copies[MOST_COPIES]; /* begun, not done: n_done .. n_begun - 1, modulo MOST_COPIES */
+    size_t bytes, n_parts, real_bytes, n_messages;
+    stm_group_message messages[MOST_MESSAGES];
+} far_work;
+
+static far_work works[MOST_WORK]; /* begun, not done: n_done .. n_begun - 1, modulo MOST_WORK */
 static uint64_t n_begun, n_done;
 static unsigned n_asked;
+static MPI_Comm carrier; /* of groups, which have tags of their own by their number */
+static int n_groups;
 
 static char *content_of(const void *at)
 {
@@ -79,26 +86,52 @@ static void follow(void *device)
     (void)device;
 }
 
-static void do_copy(void)
+static void carry(const far_work *w)
 {
-    const size_t i = n_done++ % MOST_COPIES;
-    memcpy(content_of(copies[i].to), content_of(copies[i].from), copies[i].bytes);
+    MPI_Request requests[MOST_MESSAGES];
+    const int tag = n_groups++ % 1000;
+    for (size_t i = 0; i < w->n_messages; i++) {
+        const stm_group_message *m = &w->messages[i];
+        if (m->sends)
+            MPI_Isend(content_of(m->bytes), (int)m->n, MPI_BYTE, m->peer, tag, carrier, &requests[i]);
+        else
+            MPI_Irecv(content_of(m->bytes), (int)m->n, MPI_BYTE, m->peer, tag, carrier, &requests[i]);
+    }
+    MPI_Waitall((int)w->n_messages, requests, MPI_STATUSES_IGNORE);
+}
+
+static void do_work(void)
+{
+    const far_work *w = &works[n_done++ % MOST_WORK];
+    if (w->n_messages > 0)
+        carry(w);
+    else if (w->n_parts > 0)
+        stm_add_in_order(w->n_parts, w->bytes / w->real_bytes, w->real_bytes, content_of(w->from), content_of(w->to));
+    else
+        memcpy(content_of(w->to), content_of(w->from), w->bytes);
 }
 
 static void do_all(void)
 {
     while (n_done < n_begun)
-        do_copy();
+        do_work();
+}
+
+static far_work *begin_work(void)
+{
+    assert_true(n_begun - n_done < MOST_WORK);
+    far_work *const w = &works[n_begun++ % MOST_WORK];
+    *w = (far_work){0};
+    return w;
 }
 
 static void copy(void *device, void *to, const void *from, size_t bytes)
 {
+    far_work *const w = begin_work();
     (void)device;
-    assert_true(n_begun - n_done < MOST_COPIES);
-    const size_t i = n_begun++ % MOST_COPIES;
-    copies[i].to = to;
-    copies[i].from = from;
-    copies[i].bytes = bytes;
+    w->to = to;
+    w->from = from;
+    w->bytes = bytes;
 }
 
 static uint64_t mark(void *device)
@@ -111,7 +144,7 @@ static bool has_passed(void *device, uint64_t mark)
 {
     (void)device;
     if (n_done < mark && ++n_asked % PATIENCE == 0)
-        do_copy();
+        do_work();
     return n_done >= mark;
 }
 
@@ -129,10 +162,40 @@ static void far_add_in_order(void *device, size_t n_parts, size_t n, size_t real
     stm_add_in_order(n_parts, n, real_bytes, content_of(parts), content_of(sum));
 }
 
+static void exchange(void *device, const stm_group_message *messages, size_t n)
+{
+    far_work *const w = begin_work();
+    (void)device;
+    assert_true(n > 0 && n <= MOST_MESSAGES);
+    w->n_messages = n;
+    memcpy(w->messages, messages, n * sizeof *messages);
+}
+
+static void queue_sum(void *device, size_t n_parts, size_t n, size_t real_bytes, const void *parts, void *sum)
+{
+    far_work *const w = begin_work();
+    (void)device;
+    *w = (far_work){.to = sum, .from = parts, .bytes = n * real_bytes, .n_parts = n_parts, .real_bytes = real_bytes};
+}
+
+size_t far_n_groups(void)
+{
+    size_t n = (size_t)n_groups;
+    for (uint64_t i = n_done; i < n_begun; i++)
+        n += works[i % MOST_WORK].n_messages > 0;
+    return n;
+}
+
+bool far_is_idle(void)
+{
+    return n_done == n_begun;
+}
+
 const stm_reach *far_reach(int kind)
 {
-    static bool is_direct[FAR_KINDS] = {false, false, true};
+    static bool is_direct[FAR_KINDS] = {[2] = true};
     static stm_reach reach[FAR_KINDS];
+    static MPI_Comm comm;
     reach[kind] = (stm_reach){.direct = is_direct[kind],
                               .piece_bytes = 1000,
                               .device = &is_direct[kind],
@@ -146,6 +209,15 @@ const stm_reach *far_reach(int kind)
                               .has_passed = has_passed,
                               .add = far_add,
                               .add_in_order = far_add_in_order};
+    if (kind == FAR_GROUPS) {
+        if (!carrier) {
+            MPI_Comm_dup(MPI_COMM_WORLD, &carrier);
+            MPI_Comm_dup(MPI_COMM_WORLD, &comm);
+        }
+        reach[kind].comm = comm;
+        reach[kind].exchange = exchange;
+        reach[kind].add_in_order = queue_sum;
+    }
     return kind == 0 ? NULL : &reach[kind];
 }
 
