@@ -3,9 +3,12 @@
 
 #include <stdlib.h>
 
+/* What others wait for does not queue up behind the blocks of a kernel that fills the device. */
 static stm_status set_up(stm_stream *beside)
 {
-    STM_CUDA(cudaStreamCreateWithFlags(&beside->queue, cudaStreamNonBlocking));
+    int least, greatest;
+    STM_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    STM_CUDA(cudaStreamCreateWithPriority(&beside->queue, cudaStreamNonBlocking, greatest));
     STM_CUDA(cudaEventCreateWithFlags(&beside->joint, cudaEventDisableTiming));
     for (size_t i = 0; i < STM_CUDA_EVENTS; i++)
         STM_CUDA(cudaEventCreateWithFlags(&beside->events[i], cudaEventDisableTiming));
@@ -68,6 +71,11 @@ stm_status stm_cuda_has_passed(stm_stream *beside, uint64_t mark, bool *passed)
     }
     *passed = beside->n_passed >= mark;
     return STM_OK;
+}
+
+void *stm_cuda_queue_of(stm_stream *stream)
+{
+    return stream->queue;
 }
 
 template <class R> static __global__ void add_parts(size_t n_parts, size_t n, const R *parts, R *sum)

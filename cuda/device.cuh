@@ -124,6 +124,7 @@ void stm_cuda_close_beside(stm_stream *stream); /* frees what open_beside has ta
 stm_status stm_cuda_follow(stm_stream *beside, stm_stream *first);
 stm_status stm_cuda_note(stm_stream *beside, uint64_t *mark);
 stm_status stm_cuda_has_passed(stm_stream *beside, uint64_t mark, bool *passed);
+void *stm_cuda_queue_of(stm_stream *stream);
 template <class R>
 stm_status stm_cuda_add_in_order(stm_stream *stream, size_t n_parts, size_t n, const void *parts, void *sum);
 

@@ -12,6 +12,7 @@ static constexpr stm_apart apart = {
     .note = stm_cuda_note,
     .has_passed = stm_cuda_has_passed,
     .add_in_order = stm_cuda_add_in_order<R>,
+    .queue_of = stm_cuda_queue_of,
 };
 
 template <class R, class A> static constexpr stm_backend table_of()

@@ -109,6 +109,8 @@ stm_status stm_banner_text(const stm_banner_rank *ranks, size_t n, const stm_ban
             j++;
         print_nodes(out, nodes + i, i, j);
     }
+    if (layout->carrier && *layout->carrier)
+        fprintf(out, "  gradients and new weights go by %s\n", layout->carrier);
     if (fclose(out) != 0)
         status = stm_fail(STM_ERR_MEMORY, "out of memory");
 out:
@@ -166,7 +168,8 @@ stm_status stm_banner(const stm_grid *grid, int n_threads, const char *device, c
                                               .n_teams = grid->n_teams,
                                               .smallest = grid->team_first[last + 1] - grid->team_first[last],
                                               .largest = grid->team_first[1],
-                                              .n_idle = grid->n_idle};
+                                              .n_idle = grid->n_idle,
+                                              .carrier = grid->carrier};
             sort_by_host((stm_banner_rank *)(void *)all, (size_t)grid->n_ranks);
             status = stm_banner_text((const stm_banner_rank *)(const void *)all, (size_t)grid->n_ranks, &layout, text);
         }

@@ -15,12 +15,13 @@ typedef struct {
 typedef struct {
     int n_stages, n_teams, smallest, largest; /* teams of a stage, of so many ranks */
     int n_idle;                               /* further ranks that do nothing */
+    const char *carrier;                      /* what gradients go by; NULL, "": nothing is said */
 } stm_banner_layout;
 
-/* Ranks, nodes, cores, threads, devices, stages and teams, a line each; equal neighbours among the nodes are folded
- * into one line. Warns where the threads of a node's ranks are more than the cores they may use, or the ranks more than
- * their devices. *text is set on rank 0, which frees it; NULL elsewhere. Collective over the world; same status
- * everywhere. */
+/* Ranks, nodes, cores, threads, devices, stages and teams, and what carries gradients, a line each; equal neighbours
+ * among the nodes are folded into one line. Warns where the threads of a node's ranks are more than the cores they may
+ * use, or the ranks more than their devices. *text is set on rank 0, which frees it; NULL elsewhere. Collective over
+ * the world; same status everywhere. */
 stm_status stm_banner(const stm_grid *grid, int n_threads, const char *device, const char *device_id, char **text);
 
 /* The same from a list of ranks, those of a host side by side. Local. Fails: STM_ERR_MEMORY. */

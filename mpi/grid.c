@@ -130,7 +130,7 @@ static void find_nodes(stm_grid *grid)
 
 stm_status stm_grid_take_reach(stm_grid *grid, const stm_reach *reach)
 {
-    grid->reach = reach;
+    grid->reach = grid->stage_reach = reach;
     stm_courier_destroy(grid->along_column);
     grid->along_column = NULL;
     return stm_agree(grid, grid->n_stages > 1 ? stm_courier_create(reach, 0, &grid->along_column) : STM_OK);

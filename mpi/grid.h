@@ -51,8 +51,11 @@ typedef struct {
     int *team_nodes;          /* [team_size]: equal where ranks of the team are on one node and can share memory */
     int *team_first;          /* [n_teams + 1]: stage rank of the first member of each team */
     int node_rank, node_size; /* among the ranks of this host */
-    /* How messages get at arrays of numbers (mpi/reach.h); NULL, as create leaves it: they are the host's memory. */
-    const struct stm_reach *reach;
+    /* How messages get at arrays of numbers (mpi/reach.h); NULL, as create leaves it: they are the host's memory.
+     * stage_reach: the same for sums and gatherings over stage_comm. carrier: what those go by, for people; "": nobody
+     * asks. */
+    const struct stm_reach *reach, *stage_reach;
+    char carrier[512];
     struct stm_courier *along_column; /* of the links between stages (mpi/link.h); NULL: there is one stage */
 } stm_grid;
 

@@ -239,6 +239,7 @@ typedef struct {
     /* sum[i] = parts[0][i] + parts[1][i] + .., in this order, float in double; parts [n_parts, n], sum maybe the first
      */
     stm_status (*add_in_order)(stm_stream *, size_t n_parts, size_t n, const void *parts, void *sum);
+    void *(*queue_of)(stm_stream *); /* as other libraries of the device take it: a cudaStream_t */
 } stm_apart;
 
 /* What a process computes on, where that is not the host itself. */

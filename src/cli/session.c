@@ -9,6 +9,7 @@
 #include "checkpoint/open.h"
 #include "group/device_reach.h"
 #include "group/memory.h"
+#include "group/transport.h"
 #include "metrics/log.h"
 #include "model/layout.h"
 #include "model/stages.h"
@@ -201,7 +202,11 @@ stm_status stm_session_grid(stm_session *session, const stm_options *options, si
     STM_TRY(stm_grid_create(session->comm, &axes, n_groups, &session->grid));
     session->grid.n_idle = session->n_idle;
     session->has_grid = true;
-    return stm_grid_take_reach(&session->grid, session->reach);
+    STM_TRY(stm_grid_take_reach(&session->grid, session->reach));
+    if (!session->static_bytes) /* no gradient, and no new weights */
+        return STM_OK;
+    return stm_transport_open(options->parallel.transport, session->backend, session->stream, &session->device,
+                              &session->grid);
 }
 
 stm_status stm_session_engine(stm_session *session, const stm_options *options)
@@ -217,8 +222,10 @@ stm_status stm_session_engine(stm_session *session, const stm_options *options)
 void stm_session_close(stm_session *session)
 {
     stm_engine_destroy(session->engine);
-    if (session->has_grid)
+    if (session->has_grid) {
+        stm_transport_close(&session->grid);
         stm_grid_destroy(&session->grid);
+    }
     stm_template_destroy(session->chat);
     stm_tokenizer_destroy(session->tokenizer);
     stm_model_destroy(session->model);

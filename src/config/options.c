@@ -322,6 +322,8 @@ const stm_option_row stm_option_rows[] = {
            "what the ranks of a stage divide; gradient: its sums, too: less memory, for a sum over ranks for each chunk"),
     CHOICE("parallel.prefix", stm_prefix, parallel.prefix, "auto", CHOICES("auto", "send", "recompute"), COMPUTE, 0,
            "what ranks of a team share: sent by the one that computes it, or computed by each; auto: the faster"),
+    CHOICE("parallel.transport", stm_transport, parallel.transport, "auto", CHOICES("auto", "mpi", "nccl"), INPUT | GRAD | BENCH, FREE,
+           "what carries gradients and new weights among GPUs, with the same bits; auto: nccl where it is found and each rank has a GPU of its own, but mpi between nodes where that is CUDA-aware"),
     TEXT("parallel.machine", parallel.machine, "auto", COMPUTE, 0,
            "rates that placement balances by; auto: measured when a run begins; none: FLOPs alone; or a file of calibrate"),
 

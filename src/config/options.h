@@ -83,6 +83,7 @@ typedef enum { STM_ROW_REF, STM_ROW_OLD, STM_ROW_TWIN, STM_ROW_TARGET, STM_N_ROW
 typedef enum { STM_SCHEDULE_CONSTANT, STM_SCHEDULE_LINEAR, STM_SCHEDULE_COSINE } stm_schedule_kind;
 typedef enum { STM_OVERLONG_ERROR, STM_OVERLONG_SKIP, STM_OVERLONG_TRUNCATE_LEFT } stm_overlong;
 typedef enum { STM_SHARD_OPTIMIZER, STM_SHARD_GRADIENT } stm_shard;
+typedef enum { STM_TRANSPORT_AUTO, STM_TRANSPORT_MPI, STM_TRANSPORT_NCCL } stm_transport;
 typedef enum { STM_CONTEXT_AUTO, STM_CONTEXT_ON, STM_CONTEXT_OFF } stm_context;
 typedef enum { STM_PREFIX_AUTO, STM_PREFIX_SEND, STM_PREFIX_RECOMPUTE } stm_prefix;
 typedef enum { STM_SHARED_KV_AUTO, STM_SHARED_KV_OFF } stm_shared_kv;
@@ -248,6 +249,7 @@ typedef struct {
         stm_shared_kv shared_kv;
         stm_shard shard;
         stm_prefix prefix;
+        stm_transport transport;
         char *machine;
     } parallel; /* STM_AUTO or a count */
     struct {

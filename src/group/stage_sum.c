@@ -10,9 +10,9 @@ stm_status stm_stage_sum(const stm_grid *grid, const stm_model *model, size_t bu
         .first = model->own.first, .n = model->own.n, .bucket_n = bucket_n, .n_ranks = grid->stage_size};
     stm_reduction *reduction = NULL;
     stm_gathering *gathering = NULL;
-    stm_status status = stm_reduction_create(grid->stage_comm, &shards, real_bytes, grid->reach, &reduction);
+    stm_status status = stm_reduction_create(grid->stage_comm, &shards, real_bytes, grid->stage_reach, &reduction);
     if (status == STM_OK)
-        status = stm_gathering_create(grid->stage_comm, &shards, real_bytes, grid->reach, &gathering);
+        status = stm_gathering_create(grid->stage_comm, &shards, real_bytes, grid->stage_reach, &gathering);
     STM_GOTO_OUT(stm_agree_on(grid->stage_comm, status));
     stm_reduction_begin(reduction, gradient);
     stm_reduction_finish(reduction);

@@ -94,7 +94,7 @@ static stm_status create_rounds(const stm_model *model, const stm_grid *grid, st
 {
     const size_t real_bytes = model->backend->real_bytes;
     stm_rounds_options options = {
-        .comm = grid->stage_comm, .shards = o->shards, .real_bytes = real_bytes, .reach = grid->reach};
+        .comm = grid->stage_comm, .shards = o->shards, .real_bytes = real_bytes, .reach = grid->stage_reach};
     size_t *bounds;
     stm_status status;
     STM_GOTO_OUT(stm_optimizer_bounds(model, &options, &bounds));
@@ -111,8 +111,8 @@ out:
 static stm_status create_whole(const stm_model *model, const stm_grid *grid, stm_optimizer *o)
 {
     if (grid->stage_size > 1)
-        STM_TRY(
-            stm_reduction_create(grid->stage_comm, &o->shards, model->backend->real_bytes, grid->reach, &o->reduction));
+        STM_TRY(stm_reduction_create(grid->stage_comm, &o->shards, model->backend->real_bytes, grid->stage_reach,
+                                     &o->reduction));
     STM_TRY(stm_fail_memory_of(stm_model_array_create(model, &o->gradient), "the gradient",
                                "parallel.pipeline, or parallel.shard=gradient,"));
     return stm_model_array_zero(model, o->gradient);
@@ -125,8 +125,8 @@ stm_status stm_optimizer_create(const stm_model *model, const stm_grid *grid, st
     const size_t owned = stm_shards_count(&optimizer->shards, grid->stage_rank),
                  real_bytes = model->backend->real_bytes;
     if (grid->stage_size > 1)
-        STM_TRY(
-            stm_gathering_create(grid->stage_comm, &optimizer->shards, real_bytes, grid->reach, &optimizer->gathering));
+        STM_TRY(stm_gathering_create(grid->stage_comm, &optimizer->shards, real_bytes, grid->stage_reach,
+                                     &optimizer->gathering));
     STM_TRY((stm_optimizer_in_rounds(shard, grid->stage_size) ? create_rounds : create_whole)(model, grid, optimizer));
     stm_status status = take_zeroed(model, owned, &optimizer->exp_avg);
     if (status == STM_OK)

@@ -63,7 +63,7 @@ stm_status stm_parameter_set_create(const stm_model *model, const stm_grid *grid
                                     "a copy of the model", "a larger number of ranks"));
     STM_GOTO_OUT(backend->alloc(model->stream, n_room * backend->real_bytes, &set->room));
     STM_GOTO_OUT(
-        stm_gathering_create(grid->stage_comm, &set->shards, backend->real_bytes, grid->reach, &set->gathering));
+        stm_gathering_create(grid->stage_comm, &set->shards, backend->real_bytes, grid->stage_reach, &set->gathering));
     STM_GOTO_OUT(stm_parameter_set_renew(set));
     *out = set;
     return STM_OK;

@@ -6,7 +6,7 @@
 #
 # BUILD holds bin/ as CMake made it, with the tests; it may have been built elsewhere (pack.sh). Parts, in the order in which
 # they run without arguments:
-#   correct   every operation, and whole models, against the CPU
+#   correct   every operation, and whole models, against the CPU; with several GPUs what NCCL carries, against MPI
 #   attend    each kernel of attention, TFLOP/s
 #   update    an update of the shape of Qwen2.5-1.5B with random weights: prompts of 4,096 to 16,384 tokens, tree against
 #             repeated, beside a product in the same run
@@ -43,7 +43,7 @@ of_backends="backend_activations backend_ops backend_ahead backend_device backen
     backend_spread backend_vectors head bfloat16 backend_attend_bf16"
 
 correct() {
-    local name
+    local name n_gpus
     export STEMMA_TEST_BACKEND=cuda
     for name in $of_backends; do
         keep 120 "gpu-unit-$name.txt" "$bin/unit_$name"
@@ -51,6 +51,11 @@ correct() {
     STEMMA_GPU_ATTENTION=mma keep 120 gpu-unit-backend_attend_bf16-mma.txt "$bin/unit_backend_attend_bf16"
     unset STEMMA_TEST_BACKEND
     STEMMA=$bin/stemma MPIRUN=mpirun keep 450 gpu-system.txt bash "$here/../system/cuda.sh"
+    n_gpus=$(nvidia-smi -L 2> /dev/null | grep -c '^GPU')
+    [ "$n_gpus" -ge 2 ] || return 0 # NCCL takes a GPU for each rank
+    STEMMA_TEST_BACKEND=cuda STEMMA_NCCL=libnccl.so.2 keep 120 gpu-transport.txt \
+        mpirun -n $((n_gpus < 4 ? n_gpus : 4)) "$bin/mpi_transport"
+    STEMMA=$bin/stemma MPIRUN=mpirun keep 300 gpu-nccl.txt bash "$here/../system/nccl.sh"
 }
 
 # bench SECONDS NAME WORDS..: one rank in bfloat16 on the GPU, of the shape of Qwen2.5-1.5B.

@@ -27,7 +27,7 @@ tests=$(sed -n '/^of_backends="/,/"$/p' "$(dirname "$0")/gpu.sh" | tr -d '"' | s
 for name in $tests; do
     cp "$build/bin/unit_$name" "$folder/build/bin/"
 done
-cp "$build"/bin/{stemma,libstemma_cuda.so,bench_attend} "$folder/build/bin/"
+cp "$build"/bin/{stemma,libstemma_cuda.so,bench_attend,mpi_transport} "$folder/build/bin/"
 for name in mpirun orted h5diff h5dump; do
     cp -L "$(command -v $name)" "$folder/build/bin/"
 done

@@ -6,9 +6,9 @@
  * when the host waits for it, not before: what the host reads too early is old, what it writes too early is seen.
  * Streams can be captured into graphs. Where the environment's STEMMA_EMULATED_COUNTS names a file, a process adds a
  * line to it at its end, of what its host has done; where its STEMMA_EMULATED_ORDER is a number, threads and blocks
- * have their turns in an order that changes with it. A second module, of the same sources, looks every access of a
- * kernel up (checks.h). What neither can show: caches, speed, what a compiler for the device makes of it. One thread of
- * the host may use it at a time. */
+ * have their turns in an order that changes with it. A process finds as many devices as STEMMA_EMULATED_DEVICES says, 1
+ * without it. A second module, of the same sources, looks every access of a kernel up (checks.h). What neither can
+ * show: caches, speed, what a compiler for the device makes of it. One thread of the host may use it at a time. */
 #ifndef STM_TESTS_EMULATED_CUDA_RUNTIME_H
 #define STM_TESTS_EMULATED_CUDA_RUNTIME_H
 
@@ -218,6 +218,8 @@ cudaError_t cudaGetDevice(int *device);
 cudaError_t cudaDeviceGetPCIBusId(char *id, int bytes, int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority);
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaMalloc(void **memory, size_t bytes);
@@ -252,6 +254,9 @@ void enter_kernel();                                     /* the thread's own cod
 
 /* Queues work on a stream, or records it where the stream is captured. */
 cudaError_t queue(cudaStream_t stream, kind kind, std::function<void()> work);
+
+/* Queues work that waits for another process: `attempt` is called until it says that the work is done. */
+cudaError_t queue_until(cudaStream_t stream, std::function<bool()> attempt);
 } // namespace emulated
 
 template <class Kernel> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, Kernel *)

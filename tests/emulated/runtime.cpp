@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <deque>
 #include <memory>
+#include <sched.h>
 #include <vector>
 
 using emulated::kind;
@@ -18,6 +19,7 @@ using emulated::memory_kind;
 struct work_item {
     kind what;
     std::function<void()> run;
+    std::function<bool()> attempt; /* in place of run, again and again until it is true */
 };
 
 typedef std::vector<work_item> work_list;
@@ -65,16 +67,23 @@ static struct counts {
 
 /* Streams */
 
-static void work_until(cudaStream_t stream, unsigned long n)
+/* once: what must be attempted again is left for the next time. */
+static void work_until(cudaStream_t stream, unsigned long n, bool once = false)
 {
     const bool has_waited = stream->n_done < n;
     if (!has_waited)
         return;
     const emulated::at_work at_work;
     while (stream->n_done < n) {
+        while (stream->waiting.front().attempt && !stream->waiting.front().attempt()) {
+            if (once)
+                return;
+            sched_yield();
+        }
         const work_item item = std::move(stream->waiting.front());
         stream->waiting.pop_front();
-        item.run();
+        if (item.run)
+            item.run();
         stream->n_done++;
     }
     counted.idle_waits += has_waited && stream->waiting.empty();
@@ -111,11 +120,20 @@ cudaError_t emulated::queue(cudaStream_t stream, kind what, std::function<void()
     if (stream->is_spoilt)
         return cudaErrorStreamCaptureInvalidated;
     if (stream->is_captured) {
-        stream->captured.push_back({what, std::move(work)});
+        stream->captured.push_back({what, std::move(work), nullptr});
         return cudaSuccess;
     }
     counted.launches++;
-    stream->waiting.push_back({what, std::move(work)});
+    stream->waiting.push_back({what, std::move(work), nullptr});
+    return cudaSuccess;
+}
+
+cudaError_t emulated::queue_until(cudaStream_t stream, std::function<bool()> attempt)
+{
+    if (const cudaError_t status = spoil_captures(); status != cudaSuccess)
+        return status;
+    counted.launches++;
+    stream->waiting.push_back({kind::kernel, nullptr, std::move(attempt)});
     return cudaSuccess;
 }
 
@@ -123,6 +141,17 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
 {
     *stream = new emulated_stream();
     streams.push_back(*stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int)
+{
+    return cudaStreamCreateWithFlags(stream, flags);
+}
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
+{
+    *least = *greatest = 0;
     return cudaSuccess;
 }
 
@@ -177,14 +206,15 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
     if (event->stream && event->stream->n_done < event->n)
-        work_until(event->stream, event->stream->n_done + 1);
+        work_until(event->stream, event->stream->n_done + 1, true);
     return event->stream && event->stream->n_done < event->n ? cudaErrorNotReady : cudaSuccess;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned)
 {
     if (event->stream)
-        stream->waiting.push_back({kind::kernel, [from = event->stream, n = event->n] { work_until(from, n); }});
+        stream->waiting.push_back(
+            {kind::kernel, [from = event->stream, n = event->n] { work_until(from, n); }, nullptr});
     return cudaSuccess;
 }
 
@@ -244,10 +274,12 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t recording, cudaStream_t stream)
     if (stream->is_captured)
         return spoil_captures();
     counted.replays++;
-    stream->waiting.push_back({kind::kernel, [nodes = recording->nodes] {
+    stream->waiting.push_back({kind::kernel,
+                               [nodes = recording->nodes] {
                                    for (const work_item &node : *nodes)
                                        node.run();
-                               }});
+                               },
+                               nullptr});
     return cudaSuccess;
 }
 
@@ -349,26 +381,30 @@ cudaError_t cudaGetLastError()
     return cudaSuccess;
 }
 
+static int chosen; /* device */
+
 cudaError_t cudaGetDeviceCount(int *n)
 {
-    *n = 1;
+    const char *said = std::getenv("STEMMA_EMULATED_DEVICES");
+    *n = said && *said ? std::atoi(said) : 1;
     return cudaSuccess;
 }
 
-cudaError_t cudaSetDevice(int)
+cudaError_t cudaSetDevice(int device)
 {
+    chosen = device;
     return cudaSuccess;
 }
 
 cudaError_t cudaGetDevice(int *device)
 {
-    *device = 0;
+    *device = chosen;
     return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetPCIBusId(char *id, int bytes, int)
+cudaError_t cudaDeviceGetPCIBusId(char *id, int bytes, int device)
 {
-    std::snprintf(id, (size_t)bytes, "0000:00:00.0");
+    std::snprintf(id, (size_t)bytes, "0000:%02x:00.0", (unsigned)device);
     return cudaSuccess;
 }
 

@@ -351,13 +351,16 @@ static void banner_names_devices_and_warns_of_shared_ones(void **state)
     const stm_banner_rank ranks[] = {{"a1", 8, 2, "H100", "01"}, {"a1", 8, 2, "H100", "02"},
                                      {"a2", 8, 2, "H100", "01"}, {"a2", 8, 2, "H100", "02"},
                                      {"a3", 8, 2, "H100", "02"}, {"a3", 8, 2, "H100", "02"}};
-    const stm_banner_layout layout = {.n_stages = 1, .n_teams = 1, .smallest = 6, .largest = 6};
+    stm_banner_layout layout = {.n_stages = 1, .n_teams = 1, .smallest = 6, .largest = 6};
     char *text = NULL;
     assert_ok(stm_banner_text(ranks, 4, &layout, &text));
+    assert_null(strstr(text, "gradients"));
     assert_non_null(strstr(text, "nodes 1-2 (a1 .. a2): 2 ranks x 2 threads on 8 cores\n    2 GPUs: H100\n"));
     assert_null(strstr(text, "warning"));
     free(text);
+    layout.carrier = "NCCL 2.28.9";
     assert_ok(stm_banner_text(ranks, 6, &layout, &text));
+    assert_non_null(strstr(text, "\n  gradients and new weights go by NCCL 2.28.9\n"));
     assert_non_null(
         strstr(text, "node 3 (a3): 2 ranks x 2 threads on 8 cores\n    1 GPU: H100\n  warning: 2 ranks share 1 GPU"));
     free(text);

@@ -53,7 +53,7 @@ static const char another[] =
     "  min_lr_ratio: 0.25}\n"
     "update: {epochs: 2, minibatch_groups: 4}\n"
     "parallel: {pipeline: 1, suffix: 2, replica: 3, prefixes_in_flight: 4, context: on, shared_kv: off, "
-    "  shard: gradient, prefix: send, machine: none}\n"
+    "  shard: gradient, prefix: send, transport: nccl, machine: none}\n"
     "memory: {limit: 1536MiB, recompute: always, max_segment_tokens: 100, chunk_tokens: 64}\n"
     "tree: {min_shared_tokens: 1, across_groups: false}\n"
     "checkpoint: {every: 0, keep: 1, async: true}\n"
