@@ -13,13 +13,17 @@ stm_status stm_attend_send_parts(stm_stream *stream, const stm_attend *a, size_t
 size_t stm_attend_end_of_wave(const stm_attend *a, size_t real_bytes, size_t first);
 
 /* The table's two rows where products round to bfloat16: on tensor cores for heads of a multiple of 8 numbers, up to
- * 256 forward and 128 backward, else in plain form. */
+ * 256, else in plain form. */
 stm_status stm_cuda_attend_bf16(stm_stream *stream, const stm_attend *a);
 stm_status stm_cuda_attend_backward_bf16(stm_stream *stream, const stm_attend *a);
 
-/* The same on tensor cores where the rows' tiles are fewer than the device's multiprocessors, as in a decode round:
- * heads of up to 128 numbers. */
+/* The first on tensor cores where the rows' tiles are fewer than the device's multiprocessors, as in a decode round. */
 stm_status stm_attend_few(stm_stream *stream, const stm_attend *a);
+
+/* Adds to the gradients of keys and values of n_parts parts, one wave, for heads of 129 to 256 numbers; most_keys: of
+ * the longest part. */
+stm_status stm_attend_wide_keys(stm_stream *stream, const stm_attend *a, const stm_attend_part *parts, size_t n_parts,
+                                size_t most_keys, const float *delta);
 
 /* The gradients by products of warpgroups, for heads of up to D numbers, 64 or 128, where the stream has_wgmma; and o.
  * prepare: what of_keys, which takes parts [first, end), one wave, is to find at its room's beginning, and the room's

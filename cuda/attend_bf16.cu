@@ -1,5 +1,5 @@
 /* Attention on tensor cores by products of warps (mma.sync): operands in bfloat16, sums in float. Which form a call
- * takes is decided here: this one, attend_hopper.cu, attend_few.cu, or the plain one.
+ * takes is decided here: this one, attend_wide.cu, attend_hopper.cu, attend_few.cu, or the plain one.
  *
  * A block takes tall rows (or keys) and meets keys (or tall rows) a tile at a time, through shared memory, into which
  * the next tile comes while the last is multiplied; each warp has 16 M of the block's rows. Softmax as in
@@ -8,7 +8,9 @@
 #include "cuda/attend_tiles.cuh"
 #include "cuda/key_work.cuh"
 
-enum { MOST_TENSOR_DIM = 128, MOST_FORWARD_DIM = 256, STEP = 32 }; /* STEP: keys, or rows, of a step of gradients */
+/* STEP: keys, or rows, of a step of gradients. Of heads beyond NARROW numbers a block has no room for two steps, nor a
+ * warp registers for two gradients. */
+enum { NARROW = 128, MOST_DIM = 256, STEP = 32 };
 
 /* Blocks' x counts tiles of 64 M tall rows, y KV heads. */
 template <int D, int M, int KEYS>
@@ -69,6 +71,9 @@ static __global__ void delta_kernel(stm_attend a, float *delta)
         delta[vector] = sum;
 }
 
+/* Steps that a block has room for: this one and the next, or one. */
+template <int D> static constexpr int N_STEPS = D > NARROW ? 1 : 2;
+
 /* Blocks' x counts tiles of tall rows, y KV heads. */
 template <int D>
 static __global__ void __launch_bounds__(THREADS)
@@ -76,7 +81,7 @@ static __global__ void __launch_bounds__(THREADS)
 {
     enum { N = STEP / 8, SIZE = STEP * (D + PAD) };
     bf16 *q_tile = (bf16 *)stm_launch_shared(), *do_tile = q_tile + TILE * (D + PAD);
-    bf16 *k_tiles = do_tile + TILE * (D + PAD), *v_tiles = k_tiles + 2 * SIZE; /* two each: of this step, the next */
+    bf16 *k_tiles = do_tile + TILE * (D + PAD), *v_tiles = k_tiles + N_STEPS<D> * SIZE;
     const tall q = tall_of(a, blockIdx.y);
     const size_t first = (size_t)(gridDim.x - 1 - blockIdx.x) * TILE, end = first + TILE;
     const size_t own = threadIdx.x / STM_WARP * 16, mine[2] = {lane_row(first + own, 0), lane_row(first + own, 1)};
@@ -86,21 +91,22 @@ static __global__ void __launch_bounds__(THREADS)
     key_tiles<STEP> at(q, parts, first, end);
     copy_tall<D, TILE>(q, a.q, first, q.n, q_tile);
     copy_tall<D, TILE>(q, a.d_o, first, q.n, do_tile);
-    if (at.has()) {
-        copy_tile<D>(at, parts[at.part].k, k_tiles);
-        copy_tile<D>(at, parts[at.part].v, v_tiles);
-    }
-    for (int turn = 0; at.has(); turn ^= 1) {
+    const auto copy_step = [&](int turn) {
+        if (!at.has())
+            return;
+        copy_tile<D>(at, parts[at.part].k, k_tiles + turn * SIZE);
+        copy_tile<D>(at, parts[at.part].v, v_tiles + turn * SIZE);
+    };
+    copy_step(0);
+    for (int turn = 0; at.has(); turn = (turn + 1) % N_STEPS<D>) {
         float s[1][N][4], dp[1][N][4];
         const stm_attend_part &part = parts[at.part];
         const size_t key = at.key, n_seen[2] = {keys_of_row(q, part, mine[0]), keys_of_row(q, part, mine[1])};
         const bool is_whole = key + STEP <= keys_of_all(part, at.rows);
         wait_for_tiles();
         at.next();
-        if (at.has()) {
-            copy_tile<D>(at, parts[at.part].k, k_tiles + (turn ^ 1) * SIZE);
-            copy_tile<D>(at, parts[at.part].v, v_tiles + (turn ^ 1) * SIZE);
-        }
+        if (N_STEPS<D> == 2)
+            copy_step(turn ^ 1);
         multiply_rows<D, 1, N>(q_tile + own * (D + PAD), k_tiles + turn * SIZE, s);
         multiply_rows<D, 1, N>(do_tile + own * (D + PAD), v_tiles + turn * SIZE, dp);
         each_of_tile<N>([&](int j, int i, size_t, size_t column) {
@@ -109,6 +115,10 @@ static __global__ void __launch_bounds__(THREADS)
             s[0][j][i] = seen ? row.gradient(row.weight(s[0][j][i], steepness), dp[0][j][i], scale) : 0.0f;
         });
         add_product<D, 1, N>(s, k_tiles + turn * SIZE, dq);
+        if (N_STEPS<D> == 1) {
+            __syncthreads(); /* these tiles are used up */
+            copy_step(0);
+        }
     }
     write_queries<D>(q, mine, dq[0]);
 }
@@ -161,8 +171,8 @@ static __global__ void __launch_bounds__(THREADS)
         add_product<D, 1, N>(s, do_tiles + turn * SIZE, dv);
         add_product<D, 1, N>(dp, q_tiles + turn * SIZE, dk);
     }
-    add_keys<D>(part, q.head, d, first_key + own, dk[0], part.dk);
-    add_keys<D>(part, q.head, d, first_key + own, dv[0], part.dv);
+    add_keys<D>(part, q.head, d, first_key + own, 0, dk[0], part.dk);
+    add_keys<D>(part, q.head, d, first_key + own, 0, dv[0], part.dv);
 }
 
 /* Launches */
@@ -176,8 +186,17 @@ template <int D, int M, int KEYS> static stm_status attend_tiles(stm_stream *str
                             attend_tiles_kernel<D, M, KEYS>, *a, parts);
 }
 
+/* Keys of the longest of parts [first, end). */
+static size_t most_keys_of(const stm_attend *a, size_t first, size_t end)
+{
+    size_t most = 0;
+    for (size_t p = first; p < end; p++)
+        most = STM_MAX(most, a->parts[p].n_keys);
+    return most;
+}
+
 template <int D> struct gradients {
-    enum { N_SHARED = (2 * TILE + 4 * STEP) * (D + PAD) };
+    enum { N_SHARED = (2 * TILE + 2 * N_STEPS<D> * STEP) * (D + PAD) };
 
     static stm_status of_queries(stm_stream *stream, const stm_attend *a, const stm_attend_part *parts,
                                  const float *delta)
@@ -193,11 +212,17 @@ template <int D> struct gradients {
     static stm_status of_keys(stm_stream *stream, const stm_attend *a, const stm_attend_part *parts, size_t first,
                               size_t end, const float *delta, const stm_key_plan *, void *)
     {
-        size_t most_keys = 0;
-        for (size_t p = first; p < end; p++)
-            most_keys = STM_MAX(most_keys, a->parts[p].n_keys);
+        const size_t most_keys = most_keys_of(a, first, end);
         const dim3 grid((unsigned)stm_pieces_of(most_keys, TILE), (unsigned)a->n_kv_heads, (unsigned)(end - first));
         return stm_launch_tiles(stream, grid, THREADS, N_SHARED, key_gradient_kernel<D>, *a, parts + first, delta);
+    }
+};
+
+struct wide_gradients : gradients<MOST_DIM> {
+    static stm_status of_keys(stm_stream *stream, const stm_attend *a, const stm_attend_part *parts, size_t first,
+                              size_t end, const float *delta, const stm_key_plan *, void *)
+    {
+        return stm_attend_wide_keys(stream, a, parts + first, end - first, most_keys_of(a, first, end), delta);
     }
 };
 
@@ -224,42 +249,43 @@ template <class Gradients> static stm_status attend_backward(stm_stream *stream,
 }
 
 /* Copies take 16 bytes at once. */
-static bool suits_tiles(const stm_attend *a, size_t most_dim)
+static bool suits_tiles(const stm_attend *a)
 {
-    return a->head_dim <= most_dim && a->head_dim % OF_COPY == 0;
+    return a->head_dim <= MOST_DIM && a->head_dim % OF_COPY == 0;
 }
 
 /* In tiles for 64 and for 128 numbers; below half of those, tiles of mma.sync waste less. */
 static bool suits_warpgroups(const stm_attend *a)
 {
-    return a->head_dim > 32 && a->head_dim <= MOST_TENSOR_DIM;
+    return a->head_dim > 32 && a->head_dim <= NARROW;
 }
 
 stm_status stm_cuda_attend_bf16(stm_stream *stream, const stm_attend *a)
 {
     const dim3 grid = grid_of_rows(a, TILE);
-    if (!suits_tiles(a, MOST_FORWARD_DIM))
+    if (!suits_tiles(a))
         return stm_cuda_activation_ops<float, bf16>::attend(stream, a);
-    if (a->head_dim <= MOST_TENSOR_DIM && (size_t)grid.x * grid.y < (size_t)stream->n_multiprocessors)
+    if ((size_t)grid.x * grid.y < (size_t)stream->n_multiprocessors)
         return stm_attend_few(stream, a);
     if (stream->has_wgmma && suits_warpgroups(a))
         return a->head_dim > 64 ? stm_attend_hopper<128>::attend(stream, a) : stm_attend_hopper<64>::attend(stream, a);
-    return a->head_dim > 128  ? attend_tiles<256, 1, STEP>(stream, a)
-           : a->head_dim > 96 ? attend_tiles<128, 2, TILE>(stream, a)
-           : a->head_dim > 64 ? attend_tiles<96, 2, TILE>(stream, a)
-           : a->head_dim > 32 ? attend_tiles<64, 2, TILE>(stream, a)
-                              : attend_tiles<32, 2, TILE>(stream, a);
+    return a->head_dim > NARROW ? attend_tiles<MOST_DIM, 1, STEP>(stream, a)
+           : a->head_dim > 96   ? attend_tiles<128, 2, TILE>(stream, a)
+           : a->head_dim > 64   ? attend_tiles<96, 2, TILE>(stream, a)
+           : a->head_dim > 32   ? attend_tiles<64, 2, TILE>(stream, a)
+                                : attend_tiles<32, 2, TILE>(stream, a);
 }
 
 stm_status stm_cuda_attend_backward_bf16(stm_stream *stream, const stm_attend *a)
 {
-    if (!suits_tiles(a, MOST_TENSOR_DIM))
+    if (!suits_tiles(a))
         return stm_cuda_activation_ops<float, bf16>::attend_backward(stream, a);
     if (stream->has_wgmma && suits_warpgroups(a))
         return a->head_dim > 64 ? attend_backward<stm_attend_hopper<128>>(stream, a)
                                 : attend_backward<stm_attend_hopper<64>>(stream, a);
-    return a->head_dim > 96   ? attend_backward<gradients<128>>(stream, a)
-           : a->head_dim > 64 ? attend_backward<gradients<96>>(stream, a)
-           : a->head_dim > 32 ? attend_backward<gradients<64>>(stream, a)
-                              : attend_backward<gradients<32>>(stream, a);
+    return a->head_dim > NARROW ? attend_backward<wide_gradients>(stream, a)
+           : a->head_dim > 96   ? attend_backward<gradients<128>>(stream, a)
+           : a->head_dim > 64   ? attend_backward<gradients<96>>(stream, a)
+           : a->head_dim > 32   ? attend_backward<gradients<64>>(stream, a)
+                                : attend_backward<gradients<32>>(stream, a);
 }

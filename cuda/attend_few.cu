@@ -90,9 +90,10 @@ template <int D>
 static __global__ void __launch_bounds__(THREADS)
     attend_splits_kernel(stm_attend a, const stm_attend_part *parts, unsigned n_tiles, splits to)
 {
-    __shared__ unsigned long long room[STM_WARP];
     bf16 *q_tile = (bf16 *)stm_launch_shared(), *k_tile = q_tile + TILE * (D + PAD),
          *v_tile = k_tile + TILE * (D + PAD);
+    /* Where V comes later: the three tiles of 256 numbers are all the shared memory that a block of 8.6 has. */
+    unsigned long long *room = (unsigned long long *)v_tile;
     const stm_attend_part part = parts[blockIdx.z];
     const tall q = tall_of(a, blockIdx.y);
     const size_t d = a.head_dim, split = blockIdx.x / n_tiles, skipped = q.head * part.kv_stride * d;
@@ -138,8 +139,10 @@ static __global__ void __launch_bounds__(THREADS)
     float *o = (float *)stm_launch_shared(), *m = o + N_WARPS * FEW * D, *sum = m + N_WARPS * FEW;
     put_down<D>(rows, m + warp * FEW, sum + warp * FEW, o + warp * FEW * D);
     __syncthreads();
+    /* Of wide heads it is read again: no registers are left to keep it in. */
+    const stm_attend_part &same = D > 128 ? parts[blockIdx.z] : part;
     merge_warps<D>(is_few ? N_WARPS : 1, m, sum, o, end - first, d, to,
-                   [&](size_t row) { return before + split_of_vector(a, part, q.vector(first + row)) + split; });
+                   [&](size_t row) { return before + split_of_vector(a, same, q.vector(first + row)) + split; });
 }
 
 /* Sum over the lanes up to this one. */
@@ -152,10 +155,8 @@ static __device__ size_t warp_sum_up_to(size_t x)
     return x;
 }
 
-/* Splits of a row that a warp merges; a lane has numbers j * 32 + lane of the vector. */
-enum { OF_LANE = 4, MOST_DIM = 128 };
-
-struct lane_sums {
+/* Splits of a row that a warp merges; a lane has numbers j * 32 + lane of the vector, OF_LANE of them. */
+template <int OF_LANE> struct lane_sums {
     float m = -INFINITY, sum = 0, o[OF_LANE] = {};
 
     __device__ __forceinline__ void add(const splits &from, size_t split, size_t d)
@@ -173,13 +174,14 @@ struct lane_sums {
 };
 
 /* A block merges the splits of row blockIdx.x, head blockIdx.y: its warps take splits in turn. */
+template <int OF_LANE>
 static __global__ void __launch_bounds__(THREADS)
     merge_splits_kernel(stm_attend a, const stm_attend_part *parts, splits from)
 {
-    __shared__ float all_m[N_WARPS], all_sum[N_WARPS], all_o[N_WARPS][MOST_DIM];
+    __shared__ float all_m[N_WARPS], all_sum[N_WARPS], all_o[N_WARPS][OF_LANE * STM_WARP];
     const size_t row = blockIdx.x, vector = row * a.n_heads + blockIdx.y, d = a.head_dim;
     const unsigned lane = threadIdx.x % STM_WARP, warp = threadIdx.x / STM_WARP;
-    lane_sums met;
+    lane_sums<OF_LANE> met;
     size_t before = 0, turn = 0;
     for (size_t first = 0; first < a.n_parts; first += STM_WARP) {
         size_t own = 0, n_seen = 0, own_at = 0;
@@ -208,16 +210,17 @@ static __global__ void __launch_bounds__(THREADS)
     for (int j = 0; j < OF_LANE; j++)
         all_o[warp][j * STM_WARP + lane] = met.o[j];
     __syncthreads();
-    float most = -INFINITY, all = 0, value = 0;
+    float most = -INFINITY, all = 0;
     for (int w = 0; w < N_WARPS; w++)
         most = fmaxf(most, all_m[w]);
-    for (int w = 0; w < N_WARPS; w++) {
-        const float shrink = shrink_to(most, all_m[w]);
-        all += shrink * all_sum[w];
-        value += shrink * all_o[w][threadIdx.x];
+    for (int w = 0; w < N_WARPS; w++)
+        all += shrink_to(most, all_m[w]) * all_sum[w];
+    for (size_t i = threadIdx.x; i < d; i += THREADS) {
+        float value = 0;
+        for (int w = 0; w < N_WARPS; w++)
+            value += shrink_to(most, all_m[w]) * all_o[w][i];
+        stm_put(value / all, (bf16 *)a.o + vector * d + i);
     }
-    if (threadIdx.x < d)
-        stm_put(value / all, (bf16 *)a.o + vector * d + threadIdx.x);
     if (threadIdx.x == 0)
         ((float *)a.lse)[vector] = (most + log2f(all)) * LOG_2;
 }
@@ -240,13 +243,14 @@ template <int D> static stm_status attend_few(stm_stream *stream, const stm_atte
     const dim3 grid(n_tiles * (unsigned)splits_of(most_keys), (unsigned)a->n_kv_heads, (unsigned)a->n_parts);
     STM_TRY(stm_launch_tiles(stream, grid, THREADS, 3 * TILE * (D + PAD), attend_splits_kernel<D>, *a, parts, n_tiles,
                              met));
-    return stm_launch(stream, dim3((unsigned)a->n_rows, (unsigned)a->n_heads), THREADS, 0, merge_splits_kernel, *a,
-                      parts, met);
+    return stm_launch(stream, dim3((unsigned)a->n_rows, (unsigned)a->n_heads), THREADS, 0,
+                      merge_splits_kernel<(D > 128 ? 8 : 4)>, *a, parts, met);
 }
 
 stm_status stm_attend_few(stm_stream *stream, const stm_attend *a)
 {
-    return a->head_dim > 96   ? attend_few<128>(stream, a)
+    return a->head_dim > 128  ? attend_few<256>(stream, a)
+           : a->head_dim > 96 ? attend_few<128>(stream, a)
            : a->head_dim > 64 ? attend_few<96>(stream, a)
            : a->head_dim > 32 ? attend_few<64>(stream, a)
                               : attend_few<32>(stream, a);

@@ -315,8 +315,8 @@ static __global__ void STM_WARPGROUPS_ONLY key_gradient_kernel(stm_attend a, con
     stm_wgmma_hold(dk);
     stm_wgmma_hold(dv);
     if (work.slot == STM_NO_SLOT) {
-        add_keys<D>(part, q.head, d, own, dk, part.dk);
-        add_keys<D>(part, q.head, d, own, dv, part.dv);
+        add_keys<D>(part, q.head, d, own, 0, dk, part.dk);
+        add_keys<D>(part, q.head, d, own, 0, dv, part.dv);
     } else {
         float *to = slots + (work.slot * a.n_kv_heads + q.head) * stm_slot_size(BLOCK_ROWS, D);
         put_keys<D>(dk, to);

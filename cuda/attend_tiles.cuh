@@ -106,10 +106,10 @@ static __device__ __forceinline__ void write_queries(const tall &q, const size_t
         }
 }
 
-/* Adds a warp's 16 keys of a gradient. */
+/* Adds D numbers, from `first_column` on, of a warp's 16 keys of a gradient. */
 template <int D>
 static __device__ __forceinline__ void add_keys(const stm_attend_part &part, size_t head, size_t d, size_t first,
-                                                const float x[D / 8][4], void *to)
+                                                size_t first_column, const float x[D / 8][4], void *to)
 {
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -117,7 +117,7 @@ static __device__ __forceinline__ void add_keys(const stm_attend_part &part, siz
         float *row = (float *)to + (head * part.dkv_stride + key) * d;
 #pragma unroll
         for (int j = 0; j < D / 8; j++) {
-            const size_t column = 8 * j + 2 * (threadIdx.x % 4);
+            const size_t column = first_column + 8 * j + 2 * (threadIdx.x % 4);
             if (key >= part.n_keys || column >= d)
                 continue;
             row[column] += x[j][2 * r];

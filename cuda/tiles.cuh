@@ -99,7 +99,8 @@ static __device__ __forceinline__ void wait_for_tiles()
     __syncthreads();
 }
 
-/* s [16 M, 8 N] = x [16 M, D] y^T: a warp's rows of x, and 8 N rows of y, N even. */
+/* s [16 M, 8 N] = x [16 M, D] y^T: a warp's rows of x, and 8 N rows of y, N even. Unrolled farther for D = 256, 10.0
+ * runs out of registers. */
 template <int D, int M, int N>
 static __device__ __forceinline__ void multiply_rows(const bf16 *x, const bf16 *y, float s[M][N][4])
 {
@@ -111,7 +112,7 @@ static __device__ __forceinline__ void multiply_rows(const bf16 *x, const bf16 *
 #pragma unroll
         for (int j = 0; j < N; j++)
             s[m][j][0] = s[m][j][1] = s[m][j][2] = s[m][j][3] = 0;
-#pragma unroll
+#pragma unroll(D > 128 ? 4 : 8)
     for (int k = 0; k < D; k += 16) {
         unsigned a[M][4];
 #pragma unroll

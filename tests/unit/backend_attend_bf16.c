@@ -95,8 +95,9 @@ static attention tree(size_t n_heads, size_t n_kv_heads, size_t head_dim)
 static void parts_merge_to_one_softmax_at_any_ratio_of_heads(void **state)
 {
     (void)state;
-    const size_t shapes[][3] = {{2, 2, 6},  {4, 2, 64},  {7, 1, 40},   {6, 3, 32}, {8, 2, 128},
-                                {3, 3, 17}, {10, 2, 96}, {12, 2, 128}, {8, 1, 64}};
+    const size_t shapes[][3] = {{2, 2, 6},   {4, 2, 64},  {7, 1, 40},   {6, 3, 32}, {8, 2, 128},
+                                {3, 3, 17},  {10, 2, 96}, {12, 2, 128}, {8, 1, 64}, {2, 2, 160},
+                                {4, 1, 192}, {8, 1, 256}, {3, 1, 248}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         attention p = tree(shapes[i][0], shapes[i][1], shapes[i][2]);
         assert_within_rounding(&p);
@@ -118,6 +119,11 @@ static void strips_of_rows_and_keys_join_without_a_seam(void **state)
     one.parts[0] = (part_shape){0, 33, 65, 0, false, 0};
     one.parts[1] = (part_shape){0, 33, 33, 1, true, 0};
     assert_within_rounding(&one);
+    attention wide = {101, 3, 1, 200, .kv_stride = 129, .n_sources = 3, .n_parts = 3};
+    wide.parts[0] = (part_shape){0, 101, 129, 0, false, 0};
+    wide.parts[1] = (part_shape){0, 65, 65, 1, true, 0};
+    wide.parts[2] = (part_shape){65, 36, 101, 2, true, 65};
+    assert_within_rounding(&wide);
 }
 
 /* Few tiles of keys, which many rows meet: GPUs share them out among blocks, and add what these have found. */
@@ -144,6 +150,11 @@ static void parts_may_share_accumulators(void **state)
                                 {150, 160, 280, 2, true, 120}};
     memcpy(p.parts, parts, sizeof parts);
     assert_within_rounding(&p);
+    attention wide = {60, 2, 1, 256, .kv_stride = 70, .n_sources = 2, .n_parts = 3};
+    wide.parts[0] = (part_shape){0, 40, 69, 0, false, 0};
+    wide.parts[1] = (part_shape){20, 40, 70, 0, false, 0};
+    wide.parts[2] = (part_shape){0, 60, 60, 1, true, 0};
+    assert_within_rounding(&wide);
 }
 
 static void a_row_without_keys_in_a_part_is_not_touched_by_it(void **state)
@@ -160,8 +171,8 @@ static void a_row_without_keys_in_a_part_is_not_touched_by_it(void **state)
 static void a_decode_round_sees_prompt_and_own_keys(void **state)
 {
     (void)state;
-    const size_t shapes[][3] = {{14, 2, 64}, {3, 3, 20}};
-    for (size_t i = 0; i < 2; i++) {
+    const size_t shapes[][3] = {{14, 2, 64}, {3, 3, 20}, {2, 1, 200}, {4, 2, 256}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         attention p = {9, shapes[i][0], shapes[i][1], shapes[i][2], .kv_stride = 300, .n_sources = 10, .n_parts = 10};
         p.parts[0] = (part_shape){0, 9, 300, 0, false, 0};
         for (size_t r = 0; r < 9; r++)
@@ -275,31 +286,42 @@ static void what_is_not_a_number_stays_visible(void **state)
     }
 }
 
-static void equal_calls_give_equal_bits(void **state)
+/* Fills, computes the same again and again, empties. */
+static void assert_equal_bits(attention *p)
 {
-    (void)state;
     const char *why;
-    attention p = {391, 4, 1, 64, .kv_stride = 610, .n_sources = 2, .n_parts = 3};
-    p.parts[0] = (part_shape){0, 200, 610, 0, false, 0};
-    p.parts[1] = (part_shape){200, 191, 600, 0, false, 0};
-    p.parts[2] = (part_shape){0, 391, 391, 1, true, 0};
-    attention_fill(&p, false);
-    const size_t kv = p.n_sources * attention_source_size(&p);
+    attention_fill(p, false);
+    const size_t kv = p->n_sources * attention_source_size(p);
     device dev;
     assert_true(device_open_bf16(&dev, 3, &why));
-    attention_answer first = attention_found(&dev, &p, true);
+    attention_answer first = attention_found(&dev, p, true);
     for (int i = 0; i < (device_is_emulated() ? 1 : 5); i++) {
-        attention_answer again = attention_found(&dev, &p, true);
-        assert_memory_equal(first.o, again.o, attention_n_q(&p) * 8);
-        assert_memory_equal(first.lse, again.lse, p.n_rows * p.n_heads * 8);
-        assert_memory_equal(first.dq, again.dq, attention_n_q(&p) * 8);
+        attention_answer again = attention_found(&dev, p, true);
+        assert_memory_equal(first.o, again.o, attention_n_q(p) * 8);
+        assert_memory_equal(first.lse, again.lse, p->n_rows * p->n_heads * 8);
+        assert_memory_equal(first.dq, again.dq, attention_n_q(p) * 8);
         assert_memory_equal(first.dk, again.dk, kv * 8);
         assert_memory_equal(first.dv, again.dv, kv * 8);
         attention_discard(&again);
     }
     attention_discard(&first);
     device_close(&dev);
-    attention_empty(&p);
+    attention_empty(p);
+}
+
+static void equal_calls_give_equal_bits(void **state)
+{
+    (void)state;
+    attention p = {391, 4, 1, 64, .kv_stride = 610, .n_sources = 2, .n_parts = 3};
+    p.parts[0] = (part_shape){0, 200, 610, 0, false, 0};
+    p.parts[1] = (part_shape){200, 191, 600, 0, false, 0};
+    p.parts[2] = (part_shape){0, 391, 391, 1, true, 0};
+    assert_equal_bits(&p);
+    attention wide = {91, 4, 1, 256, .kv_stride = 110, .n_sources = 2, .n_parts = 3};
+    wide.parts[0] = (part_shape){0, 50, 110, 0, false, 0};
+    wide.parts[1] = (part_shape){50, 41, 100, 0, false, 0};
+    wide.parts[2] = (part_shape){0, 91, 91, 1, true, 0};
+    assert_equal_bits(&wide);
 }
 
 /* What opening a GPU says where the environment asks for such products. */
