@@ -40,23 +40,15 @@ bool stm_ahead_is_possible(const stm_decode_work *work)
     return stm_repeat_is_possible(work) && work->grid->n_stages == 1;
 }
 
-/* Takes `bytes` from *at, in steps of 64; of a NULL base only the count is meant. */
-static void *cut(char *base, size_t *at, size_t bytes)
-{
-    void *piece = base ? base + *at : NULL;
-    *at += (bytes + 63) / 64 * 64;
-    return piece;
-}
-
 static size_t cut_round(const stm_ahead *a, char *base, queued_round *round)
 {
     const size_t n = a->most_rows;
     size_t used = 0;
-    round->tables = cut(base, &used, 4 * n * sizeof *round->tables);
-    round->ways = cut(base, &used, 2 * n * sizeof *round->ways);
-    round->numbers = cut(base, &used, n * NUMBERS * sizeof *round->numbers);
-    round->parts = cut(base, &used, stm_repeat_room_bytes(a->repeat));
-    round->results = cut(base, &used, a->drawn.bytes);
+    round->tables = stm_repeat_cut(base, &used, 4 * n * sizeof *round->tables);
+    round->ways = stm_repeat_cut(base, &used, 2 * n * sizeof *round->ways);
+    round->numbers = stm_repeat_cut(base, &used, n * NUMBERS * sizeof *round->numbers);
+    round->parts = stm_repeat_cut(base, &used, stm_repeat_room_bytes(a->repeat));
+    round->results = stm_repeat_cut(base, &used, a->drawn.bytes);
     return used;
 }
 

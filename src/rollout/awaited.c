@@ -28,22 +28,14 @@ bool stm_awaited_is_possible(const stm_decode_work *work)
     return stm_repeat_is_possible(work) && work->grid->n_stages > 1;
 }
 
-/* Takes `bytes` from *at, in steps of 64; of a NULL base only the count is meant. */
-static void *cut(char *base, size_t *at, size_t bytes)
-{
-    void *piece = base ? base + *at : NULL;
-    *at += (bytes + 63) / 64 * 64;
-    return piece;
-}
-
 static size_t cut_batch(const stm_awaited *a, char *base, batch_room *batch)
 {
     const size_t n = a->slots->most_rows;
     size_t used = 0;
-    batch->tables = cut(base, &used, 4 * n * sizeof *batch->tables);
-    batch->numbers = cut(base, &used, n * sizeof *batch->numbers);
-    batch->parts = cut(base, &used, stm_repeat_room_bytes(batch->repeat));
-    batch->results = cut(base, &used, a->drawn.bytes);
+    batch->tables = stm_repeat_cut(base, &used, 4 * n * sizeof *batch->tables);
+    batch->numbers = stm_repeat_cut(base, &used, n * sizeof *batch->numbers);
+    batch->parts = stm_repeat_cut(base, &used, stm_repeat_room_bytes(batch->repeat));
+    batch->results = stm_repeat_cut(base, &used, a->drawn.bytes);
     return used;
 }
 

@@ -77,6 +77,13 @@ size_t stm_repeat_room_bytes(const stm_repeat *r)
     return n * sizeof(stm_attend_part);
 }
 
+void *stm_repeat_cut(char *base, size_t *at, size_t bytes)
+{
+    void *piece = base ? base + *at : NULL;
+    *at += (bytes + 63) / 64 * 64;
+    return piece;
+}
+
 stm_status stm_repeat_list(stm_repeat *r, const stm_slot_batch *batch, void *room)
 {
     stm_attend_part *parts = room;

@@ -32,4 +32,8 @@ stm_status stm_repeat_list(stm_repeat *repeat, const stm_slot_batch *batch, void
 /* Queues the round: advance (NULL: nothing is advanced), the layers, the draw. Local. Fails: STM_ERR_DEVICE. */
 stm_status stm_repeat_run(stm_repeat *repeat, const stm_slot_batch *batch, const stm_advance *advance);
 
+/* For what goes beside the lists in the host's room: takes `bytes` from *at, in steps of 64; of a NULL base only the
+ * count is meant. */
+void *stm_repeat_cut(char *base, size_t *at, size_t bytes);
+
 #endif

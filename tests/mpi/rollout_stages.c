@@ -8,9 +8,7 @@ static void set_up(rollout_fixture *f)
     const stm_backend *backend;
     assert_ok(stm_backend_find(backend_under_test(), STM_FLOAT64, &backend));
     rollout_set_up_deep(f, STM_TEST_QWEN3, backend);
-    f->model->config.n_eos = 9;
-    for (int i = 0; i < 9; i++)
-        f->model->config.eos[i] = 2 * i;
+    rollout_end_often(f);
 }
 
 /* On all ranks as stages, and in teams of two: as many stages as leave no rank over. */
@@ -55,24 +53,9 @@ static void what_is_not_a_number_ends_all_and_is_said(void **state)
     set_up(&f);
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
     snprintf(stages, sizeof stages, "parallel.pipeline=%d", n_ranks);
-    const double nan = NAN;
-    const stm_model *model = f.model;
-    assert_ok(model->backend->write(model->stream, stm_at(model->backend, model->weights, model->final_norm), &nan,
-                                    sizeof nan));
-    for (int i = 0; i < 2; i++) {
-        stm_batch batch;
-        const char *const overrides[] = {stages, "rollout.slots=2"};
-        assert_int_equal(rollout_try(MPI_COMM_WORLD, &f, overrides, 2, &batch, NULL), STM_ERR_NUMERIC);
-        assert_non_null(strstr(stm_failure(), "token 0: the log-prob is not a finite number"));
-        stm_batch_clear(&batch);
-    }
+    const char *const overrides[] = {stages, "rollout.slots=2"};
+    rollout_assert_nan_is_said(&f, overrides, 2);
     rollout_tear_down(&f);
-}
-
-/* Some of a rank's looks see nothing, and then all see that it is time. */
-static int look(void *context)
-{
-    return ++*(int *)context > 3;
 }
 
 static void what_is_under_way_may_be_left(void **state)
@@ -87,7 +70,7 @@ static void what_is_under_way_may_be_left(void **state)
     MPI_Comm_size(MPI_COMM_WORLD, &n_ranks);
     snprintf(stages, sizeof stages, "parallel.pipeline=%d", n_ranks);
     f.model->config.n_eos = 0;
-    stm_watch watch = {.look = look, .context = &n_looks, .leave = 1};
+    stm_watch watch = {.look = rollout_fourth_look, .context = &n_looks, .leave = 1};
     const char *const overrides[] = {"rollout.max_new_tokens=2000", "rollout.slots=7", stages};
     f.watch = &watch;
     assert_ok(rollout_try(MPI_COMM_WORLD, &f, overrides, 3, &batch, &counts));

@@ -154,3 +154,29 @@ void rollout_compare_with_scores(const rollout_fixture *f, const stm_batch *batc
     stm_scores_clear(&scores);
     stm_options_clear(&options);
 }
+
+void rollout_end_often(rollout_fixture *f)
+{
+    f->model->config.n_eos = 9;
+    for (int i = 0; i < 9; i++)
+        f->model->config.eos[i] = 2 * i;
+}
+
+void rollout_assert_nan_is_said(const rollout_fixture *f, const char *const *overrides, size_t n)
+{
+    const double nan = NAN;
+    const stm_model *model = f->model;
+    assert_ok(model->backend->write(model->stream, stm_at(model->backend, model->weights, model->final_norm), &nan,
+                                    sizeof nan));
+    for (int i = 0; i < 2; i++) {
+        stm_batch batch;
+        assert_int_equal(rollout_try(MPI_COMM_WORLD, f, overrides, n, &batch, NULL), STM_ERR_NUMERIC);
+        assert_non_null(strstr(stm_failure(), "token 0: the log-prob is not a finite number"));
+        stm_batch_clear(&batch);
+    }
+}
+
+int rollout_fourth_look(void *context)
+{
+    return ++*(int *)context > 3;
+}
